@@ -1,0 +1,28 @@
+"""Invertible functions with log-determinants, and their composition."""
+
+from jflow.bijectors.base import Bijector
+from jflow.bijectors.chain import Chain
+from jflow.bijectors.convolution import Conv1x1
+from jflow.bijectors.coupling import Coupling
+from jflow.bijectors.elementwise import Elementwise
+from jflow.bijectors.invert import Invert
+from jflow.bijectors.multiscale import MultiScale
+from jflow.bijectors.norm import ActNorm
+from jflow.bijectors.permute import Permute, Reverse
+from jflow.bijectors.repeat import Repeat
+from jflow.bijectors.reshape import Squeeze
+
+__all__ = [
+    "ActNorm",
+    "Bijector",
+    "Chain",
+    "Conv1x1",
+    "Coupling",
+    "Elementwise",
+    "Invert",
+    "MultiScale",
+    "Permute",
+    "Repeat",
+    "Reverse",
+    "Squeeze",
+]

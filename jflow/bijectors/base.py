@@ -1,0 +1,103 @@
+"""What a bijector is."""
+
+import flax.linen as nn
+from jax import Array
+
+from jflow.transformers.base import DirectionKind, LogDetKind
+
+__all__ = ["Bijector", "DirectionKind", "LogDetKind"]
+
+# From the strongest to the weakest.
+_LOG_DET_KINDS: tuple[LogDetKind, ...] = ("exact", "unbiased", "bound", "biased")
+_DIRECTION_KINDS: tuple[DirectionKind, ...] = ("closed form", "iterative", "missing")
+
+
+class Bijector(nn.Module):
+    """An invertible function between a base side x and a data side y.
+
+        forward   x -> y,  log|det dy/dx|      (sampling)
+        inverse   y -> x,  log|det dx/dy|      (likelihood)
+
+    It acts on the trailing *event* axes; all leading axes, or none, are batch. `log_det` has
+    the batch shape, is in nats, and is float32 or wider. `context` is (C,) or (*batch, C), or
+    None for a bijector that is not conditional.
+
+    Its methods are reached as for every Flax module:
+
+        variables = jflow.init(bijector, key, y)
+        y, log_det = bijector.apply(variables, x, method="forward_and_log_det")
+
+    A subclass defines the two `_and_log_det` methods. If it has parameters, one `@nn.compact`
+    helper creates them and both directions call it. Where they cannot be closed form or exact,
+    it overrides the properties that say so.
+    """
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        """y = f(x) and log|det dy/dx|."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward direction")
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        """x = f^-1(y) and log|det dx/dy|."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse direction")
+
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        """y = f(x). Under jit, the unused log_det costs nothing."""
+        return self.forward_and_log_det(x, context)[0]
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        """x = f^-1(y). Under jit, the unused log_det costs nothing."""
+        return self.inverse_and_log_det(y, context)[0]
+
+    @property
+    def parts(self) -> tuple["Bijector", ...]:
+        """The bijectors this one is composed of; none for a bijector that stands alone."""
+        return ()
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        """What log_det is: "exact"; "unbiased", a random estimate; "bound"; or "biased".
+
+        A composition reports the weakest of its parts, in that order.
+        """
+        kinds = (part.log_det_kind for part in self.parts)
+        return max(kinds, key=_LOG_DET_KINDS.index, default="exact")
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        """How forward is computed: "closed form", "iterative", or "missing" (it raises)."""
+        kinds = (part.forward_kind for part in self.parts)
+        return max(kinds, key=_DIRECTION_KINDS.index, default="closed form")
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        """How inverse is computed: "closed form", "iterative", or "missing" (it raises)."""
+        kinds = (part.inverse_kind for part in self.parts)
+        return max(kinds, key=_DIRECTION_KINDS.index, default="closed form")
+
+    @property
+    def tolerance(self) -> float:
+        """The largest error that an iterative direction stops at; 0 for closed forms."""
+        return max((part.tolerance for part in self.parts), default=0.0)
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The event shape on the base side, given the one on the data side. Plain Python.
+
+        Raises:
+          ValueError: this bijector cannot act on events of that shape.
+        """
+        return event_shape
+
+    @nn.nowrap
+    def latent_levels(self, x: Array) -> tuple[Array, ...]:
+        """The base side x cut into levels of resolution, the finest first; here just (x,)."""
+        return (x,)
+
+    @nn.nowrap
+    def _expect_event_ndim(self, event_shape: tuple[int, ...], event_ndim: int) -> None:
+        if len(event_shape) != event_ndim:
+            wanted = {1: "(features,)", 3: "(height, width, channels)"}.get(event_ndim)
+            wanted = wanted or f"{event_ndim} axes"
+            raise ValueError(
+                f"{type(self).__name__}: the event shape must be {wanted}; got {event_shape}"
+            )

@@ -1,0 +1,69 @@
+"""Composition of different bijectors."""
+
+import flax.linen as nn
+from jax import Array
+
+from jflow.bijectors.base import Bijector
+
+
+class Chain(Bijector):
+    """Composition, written from data to base like a∘b∘c: y = a(b(c(x))).
+
+    `inverse` runs a, b, c and `forward` runs c, b, a; the log_dets add. Every part needs its
+    own instance: one instance used twice would share its parameters.
+
+    Attributes:
+      bijectors: the parts, the one nearest to the data first.
+
+    Raises:
+      ValueError: no parts, one instance given twice, or parts that disagree on which axes are
+        batch (their log_dets would broadcast silently).
+    """
+
+    bijectors: tuple[Bijector, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bijectors", tuple(self.bijectors))
+        if not self.bijectors:
+            raise ValueError("Chain: bijectors must hold one bijector or more; got none")
+        if len({id(part) for part in self.bijectors}) < len(self.bijectors):
+            raise ValueError(
+                "Chain: one instance is given twice and would share its parameters; "
+                "build it anew, or use Repeat for equal steps"
+            )
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._run("forward_and_log_det", self.bijectors[::-1], x, context)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._run("inverse_and_log_det", self.bijectors, y, context)
+
+    def _run(
+        self, method: str, parts: tuple[Bijector, ...], x: Array, context: Array | None
+    ) -> tuple[Array, Array]:
+        x, total = getattr(parts[0], method)(x, context)
+        for part in parts[1:]:
+            x, log_det = getattr(part, method)(x, context)
+            if log_det.shape != total.shape:
+                raise ValueError(
+                    f"Chain: {type(parts[0]).__name__} has log_det shape {total.shape} and "
+                    f"{type(part).__name__} has {log_det.shape}; give all parts the same "
+                    "event axes (event_ndim)"
+                )
+            total = total + log_det
+        return x, total
+
+    @property
+    def parts(self) -> tuple[Bijector, ...]:
+        return self.bijectors
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        for part in self.bijectors:
+            event_shape = part.latent_shape(event_shape)
+        return event_shape
+
+    @nn.nowrap
+    def latent_levels(self, x: Array) -> tuple[Array, ...]:
+        return self.bijectors[-1].latent_levels(x)

@@ -1,0 +1,85 @@
+"""Scalar transforms with parameters from the other part of the event."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.masks import Mask, freeze_mask, mask_event_ndim, partition
+from jflow.functional.arrays import as_wide, sum_event
+from jflow.transformers.base import Transformer
+
+
+class Coupling(Bijector):
+    """Transforms one part of the event, with parameters that a network makes of the other.
+
+    With x = (a, b), where the mask keeps a, and params = net(a, context):
+
+        forward   y = (a, f(b; params))       log_det = sum log|df/db|
+        inverse   x = (a, f^-1(b; params))    log_det = sum log|df^-1/db|
+
+    `Coupling(Shift(), ...)` is NICE's additive coupling, `Coupling(Affine(), ...)` Real NVP's.
+    Only b is transformed. For a mask along the last axis (vectors, channels) the network sees
+    a alone; for a mask over pixels (checkerboard) it sees the whole image with b set to zero,
+    as in Real NVP.
+
+    Attributes:
+      transformer: the scalar transform f.
+      net: makes the network, given how many features it must return at each position: see
+        `jflow.nets`. Ending it in zeros makes this layer start at the identity.
+      mask: "half" (keeps the first features // 2), "alternating" (keeps features 0, 2, ...),
+        for images "channel" (keeps the first half of the channels) and "checkerboard"; each
+        also with "_swapped". Or the mask itself, 1 where kept, as an array or nested tuple:
+        (features,) or (height, width, channels), where axes of size 1 broadcast.
+
+    Raises:
+      ValueError: an unknown mask, one that does not fit the event, or a transformer that takes
+        no parameters.
+
+    References: NICE, https://arxiv.org/abs/1410.8516; Real NVP, https://arxiv.org/abs/1605.08803
+    """
+
+    transformer: Transformer
+    net: Callable[[int], nn.Module]
+    mask: Any = "half"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", freeze_mask(self.mask))
+        if self.transformer.num_params == 0:
+            raise ValueError(
+                f"Coupling: {type(self.transformer).__name__} takes no parameters, so there is "
+                "nothing to couple; use Elementwise"
+            )
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._couple("forward_and_log_det", x, context)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._couple("inverse_and_log_det", y, context)
+
+    @nn.compact
+    def _couple(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+        x = as_wide(x)
+        parts = partition(self.mask, x.shape[x.ndim - mask_event_ndim(self.mask) :])
+        seen, moved = parts.split(x)
+        num_params = self.transformer.num_params
+        net = self.net(parts.outputs * num_params).copy(name="conditioner")
+        params = parts.params(net(seen, context), num_params).astype(x.dtype)
+        moved, log_det = getattr(self.transformer, method)(moved, params)
+        return parts.merge(x, moved), sum_event(log_det, moved.ndim - (x.ndim - parts.event_ndim))
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        return self.transformer.log_det_kind
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return self.transformer.inverse_kind
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        partition(self.mask, tuple(event_shape))
+        return event_shape

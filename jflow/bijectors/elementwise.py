@@ -1,0 +1,55 @@
+"""Scalar transforms with free parameters."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.functional.arrays import align, as_wide, sum_event
+from jflow.transformers.base import Transformer
+
+
+class Elementwise(Bijector):
+    """Transforms each element of the event by itself, with parameters of its own.
+
+    The parameters are free (not computed from anything), start at zero, and have the shape
+    (*event, num_params). A transformer without parameters is simply applied.
+
+    Attributes:
+      transformer: the scalar transform.
+      event_ndim: how many trailing axes are the event.
+    """
+
+    transformer: Transformer
+    event_ndim: int = 1
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        x = as_wide(x)
+        y, log_det = self.transformer.forward_and_log_det(x, self._params(x))
+        return y, sum_event(log_det, self.event_ndim)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        y = as_wide(y)
+        x, log_det = self.transformer.inverse_and_log_det(y, self._params(y))
+        return x, sum_event(log_det, self.event_ndim)
+
+    @nn.compact
+    def _params(self, x: Array) -> Array:
+        shape = (*x.shape[x.ndim - self.event_ndim :], self.transformer.num_params)
+        if self.transformer.num_params == 0:
+            return jnp.zeros((*x.shape, 0), x.dtype)
+        params = self.param("transformer", nn.initializers.zeros, shape, x.dtype)
+        return jnp.broadcast_to(align(params, x[..., None]), (*x.shape, shape[-1]))
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        return self.transformer.log_det_kind
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return self.transformer.inverse_kind
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(event_shape, self.event_ndim)
+        return event_shape

@@ -1,0 +1,46 @@
+"""A bijector with its directions swapped."""
+
+import flax.linen as nn
+from jax import Array
+
+from jflow.bijectors.base import Bijector, DirectionKind
+
+
+class Invert(Bijector):
+    """Swaps the directions: `forward` runs the bijector's inverse and the other way round.
+
+    Attributes:
+      bijector: the one to invert. Its event shape must be equal on both sides.
+
+    Raises:
+      ValueError: the bijector changes the event shape (from `latent_shape`).
+    """
+
+    bijector: Bijector
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self.bijector.inverse_and_log_det(x, context)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self.bijector.forward_and_log_det(y, context)
+
+    @property
+    def parts(self) -> tuple[Bijector, ...]:
+        return (self.bijector,)
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        return self.bijector.inverse_kind
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return self.bijector.forward_kind
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.bijector.latent_shape(event_shape) != event_shape:
+            raise ValueError(
+                f"Invert: {type(self.bijector).__name__} changes the event shape {event_shape}; "
+                "only bijectors that keep it can be inverted"
+            )
+        return event_shape

@@ -1,0 +1,84 @@
+"""Fixed rearrangements of the last axis."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jflow.bijectors.base import Bijector
+from jflow.functional.arrays import as_wide, batch_shape, permute
+
+
+class Permute(Bijector):
+    """Rearranges the last axis: forward y[..., i] = x[..., order[i]]. log_det is 0.
+
+    Attributes:
+      order: the permutation, or None for a random one, drawn when the parameters are
+        initialised and kept in the collection "constants". In `Repeat`, each layer draws its own.
+      event_ndim: how many trailing axes are the event.
+
+    Raises:
+      ValueError: `order` is not a permutation, or has not the size of the last axis.
+    """
+
+    order: tuple[int, ...] | None = None
+    event_ndim: int = 1
+
+    def __post_init__(self) -> None:
+        if self.order is not None:
+            order = tuple(int(i) for i in self.order)
+            if sorted(order) != list(range(len(order))):
+                raise ValueError(f"Permute: order must be a permutation of 0..n-1; got {order}")
+            object.__setattr__(self, "order", order)
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._rearranged(x, inverse=False)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._rearranged(y, inverse=True)
+
+    @nn.compact
+    def _rearranged(self, x: Array, *, inverse: bool) -> tuple[Array, Array]:
+        x = as_wide(x)
+        log_det = jnp.zeros(batch_shape(x, self.event_ndim), x.dtype)
+        if self.order is not None:
+            self.latent_shape(x.shape[x.ndim - self.event_ndim :])
+            order = np.asarray(self.order)
+            return permute(x, np.argsort(order) if inverse else order), log_det
+        order = self.variable(
+            "constants", "order", lambda: jax.random.permutation(self.make_rng(), x.shape[-1])
+        ).value
+        return permute(x, jnp.argsort(order) if inverse else order), log_det
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(event_shape, self.event_ndim)
+        if self.order is not None and len(self.order) != event_shape[-1]:
+            raise ValueError(
+                f"Permute: order has {len(self.order)} entries; the event shape is {event_shape}"
+            )
+        return event_shape
+
+
+class Reverse(Bijector):
+    """Reverses the last axis. log_det is 0.
+
+    Attributes:
+      event_ndim: how many trailing axes are the event.
+    """
+
+    event_ndim: int = 1
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        x = as_wide(x)
+        return jnp.flip(x, axis=-1), jnp.zeros(batch_shape(x, self.event_ndim), x.dtype)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self.forward_and_log_det(y)
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(event_shape, self.event_ndim)
+        return event_shape

@@ -1,0 +1,60 @@
+"""Changes of an event's shape."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.bijectors.base import Bijector
+from jflow.functional.arrays import as_wide
+
+
+class Squeeze(Bijector):
+    """Trades resolution for channels: data (H, W, C) to base (H/f, W/f, f f C). log_det is 0.
+
+    inverse   x[i, j, (a f + b) C + c] = y[i f + a, j f + b, c]
+
+    Attributes:
+      factor: f, how many pixels along each side become one.
+
+    Raises:
+      ValueError: `factor` below 2, or a height or width that it does not divide.
+
+    Reference: Real NVP, section 3.6, https://arxiv.org/abs/1605.08803
+    """
+
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        if self.factor < 2:
+            raise ValueError(f"Squeeze: factor must be 2 or more; got {self.factor}")
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        x = as_wide(x)
+        f, (*batch, height, width, channels) = self.factor, x.shape
+        if channels % f**2:
+            raise ValueError(
+                f"Squeeze: forward needs channels that {f**2} divides; got shape {x.shape}"
+            )
+        x = x.reshape(*batch, height, width, f, f, channels // f**2)
+        y = jnp.swapaxes(x, -4, -3).reshape(*batch, height * f, width * f, channels // f**2)
+        return y, jnp.zeros(y.shape[:-3], y.dtype)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        y = as_wide(y)
+        height, width, channels = self.latent_shape(y.shape[-3:])
+        f, batch = self.factor, y.shape[:-3]
+        y = y.reshape(*batch, height, f, width, f, y.shape[-1])
+        x = jnp.swapaxes(y, -4, -3).reshape(*batch, height, width, channels)
+        return x, jnp.zeros(batch, x.dtype)
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(event_shape, 3)
+        height, width, channels = event_shape
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"Squeeze: height and width must be multiples of {self.factor}; got "
+                f"{event_shape}. Pad the images, or use fewer levels"
+            )
+        return (height // self.factor, width // self.factor, channels * self.factor**2)

@@ -1,0 +1,151 @@
+"""A flow: a base distribution seen through a bijector."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.bijectors.base import Bijector
+from jflow.distributions.base import Base, StandardNormal
+from jflow.distributions.recipe import Recipe
+from jflow.functional.arrays import as_wide
+
+
+class Flow(nn.Module):
+    """The distribution of y = f(x), where x follows the base distribution.
+
+        log p(y) = log base(f^-1(y)) + log|det df^-1/dy|      nats
+
+    A flow has no parameters inside; they are created by `jflow.init(flow, key, y)` and passed
+    to `flow.apply(variables, ..., method="log_prob")`. A `Density` holds both together.
+
+    Attributes:
+      bijector: f.
+      event_shape: the shape of one y.
+      base: makes the base distribution; see `jflow.StandardNormal`.
+      context_features: the width C of the context, or None for a flow without context.
+      values: for discrete data, how many grey levels there are (k); else None. The flow is then
+        a density of y / k in [0, 1].
+      recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
+
+    Raises:
+      ValueError: the bijector cannot act on events of that shape.
+    """
+
+    bijector: Bijector
+    event_shape: tuple[int, ...]
+    base: Base = StandardNormal()
+    context_features: int | None = None
+    values: int | None = None
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_shape", tuple(self.event_shape))
+        if self.values is not None and self.values < 2:
+            raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
+        self.bijector.latent_shape(self.event_shape)
+        super().__post_init__()
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one latent x."""
+        return self.bijector.latent_shape(self.event_shape)
+
+    def __call__(self, y: Array, context: Array | None = None) -> Array:
+        """`log_prob`, so that plain `flow.init(key, y, context)` works."""
+        return self.log_prob(y, context)
+
+    def log_prob(self, y: Array, context: Array | None = None) -> Array:
+        """log p(y) in nats: y (*batch, *event) to (*batch). -inf outside the support.
+
+        Raises:
+          TypeError: y is not floating.
+          ValueError: y or context has the wrong shape.
+        """
+        x, log_det = self._to_base(y, context)
+        log_prob = self._base_log_prob(x) + log_det
+        # Outside the support x is a stand-in; this also drops its gradient.
+        return jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob)
+
+    def latents(self, y: Array, context: Array | None = None) -> Array:
+        """x = f^-1(y): (*batch, *event) to (*batch, *latent)."""
+        return self._to_base(y, context)[0]
+
+    def from_latents(self, z: Array, context: Array | None = None) -> Array:
+        """y = f(z): (*batch, *latent) to (*batch, *event)."""
+        batch = self._batch("z", z, self.latent_shape)
+        return self.bijector.forward(as_wide(z), self._context(context, batch))
+
+    def sample(
+        self,
+        key: Array,
+        shape: tuple[int, ...] = (),
+        context: Array | None = None,
+        temperature: float | Array = 1.0,
+    ) -> Array:
+        """Draws (*shape, *event) given context (C,) or (*shape, C).
+
+        `temperature` scales the base's deviations from its mean. Below 1, samples are more
+        typical and less diverse, and no longer follow p.
+        """
+        x = self._base_sample(key, shape, temperature)
+        return self.bijector.forward(x, self._context(context, shape))
+
+    def sample_and_log_prob(
+        self, key: Array, shape: tuple[int, ...] = (), context: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Draws (*shape, *event) and their log p in one pass, (*shape)."""
+        x = self._base_sample(key, shape, 1.0)
+        y, log_det = self.bijector.forward_and_log_det(x, self._context(context, shape))
+        return y, self._base_log_prob(x) - log_det
+
+    def _to_base(self, y: Array, context: Array | None) -> tuple[Array, Array]:
+        batch = self._batch("y", y, self.event_shape)
+        return self.bijector.inverse_and_log_det(as_wide(y), self._context(context, batch))
+
+    def _base_log_prob(self, x: Array) -> Array:
+        with _default_promotion():
+            return self.base(self.latent_shape, x.dtype).log_prob(x)
+
+    def _base_sample(self, key: Array, shape: tuple[int, ...], temperature: float | Array) -> Array:
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        with _default_promotion():
+            base = self.base(self.latent_shape, dtype)
+            x = base.sample(seed=key, sample_shape=shape)
+            mean = base.mean()
+            return (mean + jnp.asarray(temperature, dtype) * (x - mean)).astype(dtype)
+
+    def _batch(self, name: str, y: Array, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            hint = "; for grey levels use bits_per_dim" if self.values else "; convert it to float"
+            raise TypeError(f"{name} must be floating, a continuous value; got {y.dtype}{hint}")
+        split = y.ndim - len(event_shape)
+        if split < 0 or y.shape[split:] != event_shape:
+            raise ValueError(f"{name} must have shape (*batch, *{event_shape}); got {y.shape}")
+        return y.shape[:split]
+
+    def _context(self, context: Array | None, batch: tuple[int, ...]) -> Array | None:
+        features = self.context_features
+        if context is None and features is None:
+            return None
+        if features is None:
+            raise ValueError(
+                "context is given to a flow without one; build the flow with context_features=C"
+            )
+        wanted = f"context must be ({features},) or {(*batch, features)}"
+        if context is None:
+            raise ValueError(f"{wanted}; got None")
+        if context.shape not in ((features,), (*batch, features)):
+            raise ValueError(f"{wanted}; got {context.shape}")
+        return as_wide(context)
+
+
+@contextmanager
+def _default_promotion() -> Iterator[Any]:
+    """Distrax relies on implicit promotion, which the user may have switched off."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,51 @@
+"""Creation of variables."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jflow.bijectors.base import Bijector
+from jflow.distributions.flow import Flow
+from jflow.functional.arrays import as_wide
+from jflow.functional.dequantization import check_levels, dequantize
+
+
+def init(
+    module: Flow | Bijector, key: Array, y: ArrayLike, context: ArrayLike | None = None
+) -> dict[str, Any]:
+    """The variables of a flow or bijector, compiled, with data-dependent layers set by y.
+
+    Args:
+      module: the flow or bijector.
+      key: a JAX random key.
+      y: a real batch on the data side, (*batch, *event); for a flow with grey levels it may be
+        the levels themselves. If it is sharded over devices, statistics are of the whole.
+      context: (C,) or (*batch, C), for conditional flows.
+
+    Returns:
+      A dict of collections: "params", and "constants" if there are any.
+
+    Raises:
+      TypeError: y is not floating (nor grey levels for a flow that has them).
+      ValueError: y is empty, holds NaN or levels out of range, or has the wrong shape.
+    """
+    y = jnp.asarray(y)
+    if y.size == 0:
+        raise ValueError(f"y must hold a batch to initialise from; got shape {y.shape}")
+    if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
+        check_levels("y", y, module.values)
+        y = dequantize(key, y, module.values)
+    if not isinstance(y, jax.core.Tracer) and bool(jnp.isnan(y).any()):
+        raise ValueError("y holds NaN; remove or fill the missing values")
+    context = None if context is None else as_wide(context)
+    return _init(module, key, y, context)
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(module: Flow | Bijector, key: Array, y: Array, context: Array | None) -> dict[str, Any]:
+    method = "log_prob" if isinstance(module, Flow) else "inverse_and_log_det"
+    return module.init(key, y, context, method=method)

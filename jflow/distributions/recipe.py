@@ -1,0 +1,85 @@
+"""Recipes: functions that build flows, and a record of how each flow was built."""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jflow.distributions.flow import Flow
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The call that built a flow.
+
+    Attributes:
+      name: of the recipe.
+      arguments: its arguments, as a JSON object.
+    """
+
+    name: str
+    arguments: str
+
+    def build(self) -> "Flow":
+        """Calls the recipe again.
+
+        Raises:
+          ValueError: no recipe has that name, or it does not take those arguments.
+        """
+        if self.name not in RECIPES:
+            raise ValueError(
+                f"unknown recipe {self.name!r}; known are {', '.join(sorted(RECIPES))}. Import "
+                "the module that defines it, or give the flow: load(path, flow=...)"
+            )
+        try:
+            return RECIPES[self.name](**json.loads(self.arguments))
+        except TypeError as error:
+            raise ValueError(f"recipe {self.name!r} refuses its arguments: {error}") from error
+
+
+RECIPES: dict[str, Callable[..., "Flow"]] = {}
+
+
+def recipe(build: Callable[P, "Flow"]) -> Callable[P, "Flow"]:
+    """Registers a function that builds flows, so that `save` and `load` know what it builds.
+
+    Its arguments must be numbers, strings, dtypes, None, or tuples of these.
+
+    Raises:
+      TypeError: (on call) an argument that cannot be written as JSON.
+    """
+    signature = inspect.signature(build)
+
+    @wraps(build)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> "Flow":
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = json.dumps(bound.arguments, default=_dtype_name, sort_keys=True)
+        # What is built is what will be loaded: lists of JSON become tuples in both.
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = _as_tuple(value)
+        flow = build(*bound.args, **bound.kwargs)
+        return flow.clone(recipe=Recipe(build.__name__, arguments))
+
+    RECIPES[build.__name__] = recorded
+    return recorded
+
+
+def _dtype_name(value: Any) -> str:
+    try:
+        return jnp.dtype(value).name
+    except TypeError:
+        raise TypeError(
+            f"a recipe takes numbers, strings, dtypes and tuples; got {value!r}"
+        ) from None
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

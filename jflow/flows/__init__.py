@@ -1,0 +1,7 @@
+"""Recipes: flows named after the papers that describe them."""
+
+from jflow.flows.glow import glow
+from jflow.flows.nice import nice
+from jflow.flows.real_nvp import real_nvp
+
+__all__ = ["glow", "nice", "real_nvp"]

@@ -1,0 +1,69 @@
+"""Glow."""
+
+from typing import Literal
+
+from jflow.bijectors import (
+    ActNorm,
+    Bijector,
+    Chain,
+    Conv1x1,
+    Coupling,
+    Elementwise,
+    MultiScale,
+    Repeat,
+    Squeeze,
+)
+from jflow.distributions import Flow, recipe
+from jflow.nets import ConvNet, ZeroConvNet
+from jflow.transformers import Affine, FixedAffine
+
+
+@recipe
+def glow(
+    image_shape: tuple[int, int, int],
+    levels: int = 3,
+    steps: int = 32,
+    hidden: int = 512,
+    *,
+    context_features: int | None = None,
+    values: int | None = 256,
+    mixing: Literal["plu", "dense"] = "plu",
+    dropout: float = 0.0,
+    memory: Literal["store", "remat"] = "store",
+    dtype: str | None = None,
+) -> Flow:
+    """Glow: `levels` of `steps` of actnorm, 1x1 convolution and affine coupling.
+
+    Each level squeezes 2x2 pixels into channels; all but the last then set half of the channels
+    aside, with a learned normal prior given the other half. y is an image in [0, 1].
+
+    Differences from the paper: log-scales are bounded by 2 tanh(r / 2) in place of
+    log sigmoid(r + 2); networks have biases in place of actnorm; a context, such as a one-hot
+    class, enters every network, not the last prior alone.
+
+    Args:
+      image_shape: (height, width, channels); 2^levels must divide height and width.
+      levels: L of the paper.
+      steps: K of the paper, at each level.
+      hidden: channels of the coupling networks.
+      context_features: width of the context; None for an unconditional flow.
+      values: grey levels of the data, for `bits_per_dim`.
+      mixing: kind of the 1x1 convolution.
+      dropout: in the coupling networks, in training.
+      memory: what the backward pass stores; see `Repeat`.
+      dtype: of the networks, such as "bfloat16".
+
+    Reference: Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039
+    """
+
+    def level(last: bool) -> Bijector:
+        net = ConvNet(hidden, dropout=dropout, dtype=dtype)
+        step = Chain((ActNorm(3), Conv1x1(mixing), Coupling(Affine(), net, "channel")))
+        prior = () if last else (Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel"),)
+        return Chain((Squeeze(), Repeat(step, steps, memory), *prior))
+
+    centre = Elementwise(FixedAffine(shift=0.5), event_ndim=3)
+    pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
+    return Flow(
+        Chain((centre, pyramid)), image_shape, context_features=context_features, values=values
+    )

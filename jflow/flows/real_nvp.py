@@ -1,0 +1,108 @@
+"""Real NVP, for vectors and for images."""
+
+from typing import Literal
+
+from jflow.bijectors import (
+    ActNorm,
+    Bijector,
+    Chain,
+    Coupling,
+    Elementwise,
+    MultiScale,
+    Repeat,
+    Squeeze,
+)
+from jflow.distributions import Flow, recipe
+from jflow.flows.checks import pairs
+from jflow.nets import MLP, ResidualConvNet
+from jflow.transformers import Affine, Sigmoid
+
+
+@recipe
+def real_nvp(
+    features: int | None = None,
+    layers: int = 8,
+    hidden: tuple[int, ...] | int | None = None,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    levels: int = 2,
+    blocks: int = 4,
+    alpha: float = 0.05,
+    context_features: int | None = None,
+    values: int | None = None,
+    dropout: float = 0.0,
+    memory: Literal["store", "remat"] = "store",
+    dtype: str | None = None,
+) -> Flow:
+    """Real NVP: affine couplings, of vectors (`features`) or of images (`image_shape`).
+
+    Vectors: `layers` couplings of even and odd features in turn.
+
+    Images: pixels in [0, 1] pass the logit with margin alpha. Each level but the last has three
+    checkerboard couplings, a squeeze and three channel couplings, then sets half of the
+    channels aside; the last has four checkerboard couplings. As in the paper, a checkerboard
+    network sees the whole image with the other colour set to zero (not a packed half).
+
+    Differences from the paper: actnorm before each coupling in place of batch normalisation
+    after it; no weight normalisation; log-scales bounded by 2 in place of a learned bound.
+
+    Args:
+      features: D of vectors, 2 or more. Give this or `image_shape`.
+      layers: couplings of a vector flow, an even number.
+      hidden: widths of the hidden layers, (128, 128) by default; for images, one number of
+        channels, 64 by default.
+      image_shape: (height, width, channels); 2^(levels - 1) must divide height and width.
+      levels: scales of an image flow.
+      blocks: residual blocks of each image network (8 in the paper for 32x32 images).
+      alpha: margin of the logit of an image flow.
+      context_features: width of the context; None for an unconditional flow.
+      values: grey levels of discrete data; by default 256 for images and None for vectors.
+      dropout: in the coupling networks, in training.
+      memory: what the backward pass of a vector flow stores; see `Repeat`.
+      dtype: of the networks, such as "bfloat16".
+
+    Raises:
+      ValueError: not exactly one of `features` and `image_shape`, or sizes that do not fit.
+
+    Reference: Dinh, Sohl-Dickstein, Bengio, 2017, https://arxiv.org/abs/1605.08803
+    """
+    if features is not None and image_shape is None:
+        widths = (128, 128) if hidden is None else hidden
+        if isinstance(widths, int):
+            raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
+        net = MLP(widths, dropout=dropout, dtype=dtype)
+        bijector = _of_vectors(net, pairs("real_nvp", layers), memory)
+        return Flow(bijector, (features,), context_features=context_features, values=values)
+    if image_shape is None or features is not None:
+        raise ValueError(
+            f"real_nvp: give features or image_shape; got {features=} and {image_shape=}"
+        )
+    channels = 64 if hidden is None else hidden
+    if not isinstance(channels, int):
+        raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
+    net = ResidualConvNet(channels, blocks, dropout=dropout, dtype=dtype)
+    bijector = _of_images(net, image_shape, levels, alpha)
+    values = values or 256
+    return Flow(bijector, image_shape, context_features=context_features, values=values)
+
+
+def _of_vectors(net: MLP, pairs: int, memory: Literal["store", "remat"]) -> Bijector:
+    masks = ("alternating", "alternating_swapped")
+    step = [part for mask in masks for part in (ActNorm(), Coupling(Affine(), net, mask))]
+    return Repeat(Chain(tuple(step)), pairs, memory)
+
+
+def _of_images(
+    net: ResidualConvNet, image_shape: tuple[int, int, int], levels: int, alpha: float
+) -> Bijector:
+    def couplings(mask: str, count: int) -> list[Bijector]:
+        masks = [mask + ("_swapped" if i % 2 else "") for i in range(count)]
+        return [part for name in masks for part in (ActNorm(3), Coupling(Affine(), net, name))]
+
+    level = [
+        Chain((*couplings("checkerboard", 3), Squeeze(), *couplings("channel", 3)))
+        for _ in range(levels - 1)
+    ]
+    last = Chain(tuple(couplings("checkerboard", 4)))
+    logit = Elementwise(Sigmoid(alpha), event_ndim=3)
+    return Chain((logit, MultiScale((*level, last), image_shape)))

@@ -1,0 +1,43 @@
+"""Small array functions that every room shares: dtypes, event sums, permutations."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+
+def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype bijectors compute in: float64 for float64, float32 for all else."""
+    # Not jnp.promote_types, which refuses mixed dtypes under strict promotion.
+    wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits > 32
+    return jnp.dtype(dtype) if wide else jnp.dtype(jnp.float32)
+
+
+def as_wide(x: ArrayLike) -> Array:
+    """x as a floating array of at least float32."""
+    x = jnp.asarray(x)
+    return x.astype(wide_dtype(x.dtype))
+
+
+def sum_event(x: Array, event_ndim: int) -> Array:
+    """Sums the last `event_ndim` axes, in float32 or wider."""
+    return jnp.sum(as_wide(x), axis=tuple(range(-event_ndim, 0)))
+
+
+def batch_shape(x: Array, event_ndim: int) -> tuple[int, ...]:
+    """The leading axes of x, those before its event."""
+    return x.shape[: x.ndim - event_ndim]
+
+
+def align(parameter: Array, x: Array) -> Array:
+    """`parameter` in x's dtype, with leading axes of size 1 up to x's rank.
+
+    Written out, because flows must also run with implicit rank promotion switched off.
+    """
+    missing = (1,) * (x.ndim - parameter.ndim)
+    return parameter.reshape(missing + parameter.shape).astype(x.dtype)
+
+
+def permute(x: Array, order: np.ndarray | Array) -> Array:
+    """result[..., i] = x[..., order[i]], for a permutation `order` of the last axis."""
+    return x.at[..., order].get(mode="promise_in_bounds", unique_indices=True)

@@ -1,0 +1,64 @@
+"""From grey levels to continuous values, and the bound that this makes."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+
+def dequantize(key: Array, y: Array, values: int) -> Array:
+    """(y + u) / values with u uniform on [0, 1): grey levels 0..values-1 to [0, 1)."""
+    u = jax.random.uniform(key, y.shape, jax.dtypes.canonicalize_dtype(float))
+    return (y.astype(u.dtype) + u) / values
+
+
+def quantize(y: Array, values: int) -> Array:
+    """floor(values y), kept within 0..values-1: the grey level whose cell holds y."""
+    return jnp.clip(jnp.floor(values * y), 0, values - 1).astype(jnp.int32)
+
+
+def discrete_bits_per_dim(
+    log_prob: Callable[[Array], Array],
+    y: Array,
+    key: Array,
+    values: int,
+    event_shape: tuple[int, ...],
+    dimensions: int | None = None,
+    samples: int = 1,
+) -> Array:
+    """(size log2(values) - E_u log2 p((y + u) / values)) / dimensions, over draws of u.
+
+    The numerator is the bits of the whole event of that size, padding included; `dimensions`,
+    by default the size, is what they are shared by.
+    """
+    means = lax.map(
+        lambda key: log_prob(dequantize(key, y, values)), jax.random.split(key, samples)
+    )
+    size = math.prod(event_shape)
+    bits = size * math.log2(values) - jnp.mean(means, axis=0) / math.log(2)
+    return bits / (dimensions or size)
+
+
+def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:
+    """Refuses what are not grey levels 0..values-1. Inside jit, only the dtype is checked.
+
+    Raises:
+      TypeError: y is not integer.
+      ValueError: y has levels out of range.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"{name} must be integer grey levels 0..{values - 1}; got {y.dtype}. Continuous "
+            "values have a log_prob, not bits per dimension"
+        )
+    if isinstance(y, jax.core.Tracer) or not y.size:
+        return
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= values:
+        raise ValueError(
+            f"{name} must be grey levels 0..{values - 1}; got levels from {low} to {high}. Set "
+            "`values` to the number of levels of your data"
+        )

@@ -1,0 +1,152 @@
+"""Convolutional networks that keep the image size."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.nets.layers import Linear, Net, Precision, broadcast_context
+
+
+@dataclass(frozen=True)
+class ConvNet(Net):
+    """Makes Glow's network: 3x3, 1x1 and 3x3 convolutions with a learned output scale.
+
+        h = act(conv3x3(x) + dense(context)),  h = act(conv1x1(h)),  result = conv3x3(h) e^(3 g)
+
+    The last convolution and g start at zero. x is (..., H, W, C), context (..., C'), the result
+    (..., H, W, features). Unlike Glow's code, the hidden convolutions have biases in place of
+    actnorm.
+
+    Attributes:
+      hidden: the channels of both hidden layers.
+      activation, dropout, dtype, param_dtype: see `Net`.
+
+    Reference: Kingma and Dhariwal, Glow, 2018, sections 3.3 and 5, https://arxiv.org/abs/1807.03039
+    """
+
+    hidden: int = 512
+
+    def __call__(self, features: int) -> nn.Module:
+        """The network with that many output channels."""
+        return _ConvNet(features, self)
+
+
+class _ConvNet(nn.Module):
+    features: int
+    config: ConvNet
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        config = self.config
+        h = Linear(config.hidden, config, (3, 3), gain=2.0, name="first")(x)
+        h = config.activation(_add_context(h, context, config))
+        h = config.activation(Linear(config.hidden, config, gain=2.0, name="middle")(h))
+        h = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(h)
+        return ZeroConv(self.features, config, name="last")(h)
+
+
+@dataclass(frozen=True)
+class ResidualConvNet(Net):
+    """Makes Real NVP's network: residual blocks of 3x3 convolutions between two outer ones.
+
+        h = conv3x3(x) + dense(context)
+        h = h + conv3x3(act(conv3x3(act(h))))      `blocks` times
+        result = conv1x1(act(h))                   starts at zero
+
+    x is (..., H, W, C), context (..., C'), the result (..., H, W, features). Unlike the paper,
+    there is no batch normalisation, which would make the density depend on the batch.
+
+    Attributes:
+      hidden: the channels of all hidden layers.
+      blocks: how many residual blocks.
+      activation, dropout, dtype, param_dtype: see `Net`.
+
+    Reference: Dinh et al., Real NVP, 2017, section 4.1, https://arxiv.org/abs/1605.08803
+    """
+
+    hidden: int = 64
+    blocks: int = 2
+
+    def __call__(self, features: int) -> nn.Module:
+        """The network with that many output channels."""
+        return _ResidualConvNet(features, self)
+
+
+class _ResidualConvNet(nn.Module):
+    features: int
+    config: ResidualConvNet
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        config = self.config
+        h = Linear(config.hidden, config, (3, 3), name="first")(x)
+        h = _add_context(h, context, config)
+        blocks = nn.scan(
+            _ResidualBlock,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=config.blocks,
+        )
+        h, _ = blocks(config, name="blocks")(h, None)
+        return Linear(self.features, config, gain=0.0, name="last")(config.activation(h))
+
+
+class _ResidualBlock(nn.Module):
+    config: ResidualConvNet
+
+    @nn.compact
+    def __call__(self, h: Array, _: None) -> tuple[Array, None]:
+        config = self.config
+        inner = Linear(config.hidden, config, (3, 3), gain=2.0, name="inner")(config.activation(h))
+        inner = config.activation(inner)
+        inner = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(inner)
+        # With this gain, the sum of all blocks has the variance of one.
+        return h + Linear(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(inner), None
+
+
+@dataclass(frozen=True)
+class ZeroConvNet(Precision):
+    """Makes one 3x3 convolution that starts at zero: Glow's prior of a factored-out half.
+
+    x is (..., H, W, C), context (..., C') or None, the result (..., H, W, features).
+
+    Attributes:
+      dtype, param_dtype: see `Precision`.
+    """
+
+    def __call__(self, features: int) -> nn.Module:
+        """The layer with that many output channels."""
+        return ZeroConv(features, self)
+
+
+class ZeroConv(nn.Module):
+    """A 3x3 convolution with a learned output scale e^(3 g), starting at zero (Glow).
+
+    Attributes:
+      features: output channels.
+      precision: dtypes.
+    """
+
+    features: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        dtype, param_dtype = self.precision.of(x)
+        y = Linear(self.features, self.precision, (3, 3), gain=0.0, name="conv")(x)
+        y = _add_context(y, context, self.precision, gain=0.0)
+        shape = (self.features,)
+        log_scale = self.param("log_scale", nn.initializers.zeros, shape, param_dtype)
+        scale = jnp.exp(3 * log_scale).astype(dtype)
+        return y * scale.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def _add_context(h: Array, context: Array | None, precision: Precision, gain: float = 0.1) -> Array:
+    """h (..., H, W, F) plus a linear function of the context, equal at all pixels."""
+    if context is None:
+        return h
+    context = broadcast_context(context, h.shape[:-3]).astype(h.dtype)
+    shift = Linear(h.shape[-1], precision, gain=gain, name="context")(context)
+    return h + shift[..., None, None, :]

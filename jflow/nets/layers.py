@@ -1,0 +1,99 @@
+"""The linear layers of all networks, and how they take their context."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from jflow.functional.arrays import wide_dtype
+from jflow.functional.convolution import conv2d, matmul_last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """In which dtypes a network computes and keeps its parameters.
+
+    Attributes:
+      dtype: of the computation; None for that of the input, but float32 or wider.
+      param_dtype: of the parameters; None for that of the input, but float32 or wider.
+    """
+
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike | None = None
+
+    def of(self, x: Array) -> tuple[DTypeLike, DTypeLike]:
+        """The two dtypes, given an input."""
+        wide = wide_dtype(x.dtype)
+        return self.dtype or wide, self.param_dtype or wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net(Precision):
+    """What all hidden layers share.
+
+    Attributes:
+      activation: the nonlinearity.
+      dropout: the share of hidden values dropped in training, that is when the RNG stream
+        "dropout" is given.
+    """
+
+    activation: Callable[[Array], Array] = jax.nn.relu
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"{type(self).__name__}: dropout must be in [0, 1); got {self.dropout}"
+            )
+
+
+class Linear(nn.Module):
+    """A dense layer or a convolution with bias: x (..., [H, W,] C) to (..., [H, W,] features).
+
+    Attributes:
+      features: how many outputs.
+      precision: dtypes.
+      kernel_size: () for a dense layer; (h, w), both odd, for a convolution that keeps the size.
+      gain: variance of the outputs for inputs of variance 1; 0 starts the layer at zero.
+    """
+
+    features: int
+    precision: Precision
+    kernel_size: tuple[int, ...] = ()
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        dtype, param_dtype = self.precision.of(x)
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        init = nn.initializers.zeros
+        if self.gain:
+            init = nn.initializers.variance_scaling(self.gain, "fan_in", "truncated_normal")
+        kernel = self.param("kernel", init, shape, param_dtype).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
+        y = self._product(x.astype(dtype), kernel)
+        return y + bias.astype(dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+    def _product(self, x: Array, kernel: Array) -> Array:
+        if not self.kernel_size:
+            return matmul_last(x, kernel)
+        y = conv2d(x.reshape(-1, *x.shape[-3:]), kernel)
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def broadcast_context(context: Array, batch: tuple[int, ...]) -> Array:
+    """context, (C,) or (*batch, C), as (*batch, C).
+
+    Raises:
+      ValueError: any other shape.
+    """
+    if context.ndim == 0 or context.shape[:-1] not in ((), batch):
+        raise ValueError(
+            f"context must be (C,) or (*batch, C) with batch shape {batch}; got {context.shape}"
+        )
+    context = context.reshape((1,) * (len(batch) + 1 - context.ndim) + context.shape)
+    return jnp.broadcast_to(context, (*batch, context.shape[-1]))

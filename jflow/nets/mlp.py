@@ -1,0 +1,47 @@
+"""Fully connected networks."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.nets.layers import Linear, Net, broadcast_context
+
+
+@dataclass(frozen=True)
+class MLP(Net):
+    """Makes fully connected networks: (..., D) and context (..., C) to (..., features).
+
+    The context is joined to the input. The last layer starts at zero.
+
+    Attributes:
+      hidden: the widths of the hidden layers.
+      activation, dropout, dtype, param_dtype: see `Net`.
+    """
+
+    hidden: tuple[int, ...] = (128, 128)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+
+    def __call__(self, features: int) -> nn.Module:
+        """The network with that many outputs."""
+        return _MLP(features, self)
+
+
+class _MLP(nn.Module):
+    features: int
+    config: MLP
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        config = self.config
+        if context is not None:
+            context = broadcast_context(context, x.shape[:-1]).astype(x.dtype)
+            x = jnp.concatenate([x, context], axis=-1)
+        for i, width in enumerate(config.hidden):
+            x = config.activation(Linear(width, config, gain=2.0, name=f"hidden_{i}")(x))
+            x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
+        return Linear(self.features, config, gain=0.0, name="last")(x)

@@ -1,0 +1,90 @@
+"""Means over data sets, with their standard errors."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jflow.distributions import Density, Flow
+from jflow.train.arrays import Examples, check_examples
+from jflow.train.objective import example_losses
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples.
+
+    Attributes:
+      mean: in nats, or in bits per dimension for grey levels.
+      standard_error: of the mean, over examples: their standard deviation / sqrt(N).
+      examples: one value each, (N,).
+    """
+
+    mean: float
+    standard_error: float
+    examples: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} +- {self.standard_error:.4f}"
+
+
+def evaluate(
+    density: Density,
+    y: ArrayLike,
+    context: ArrayLike | None = None,
+    *,
+    key: Array,
+    samples: int = 1,
+    dimensions: int | None = None,
+    batch_size: int = 256,
+) -> Estimate:
+    """Mean -log p(y) in nats, or mean bits per dimension for grey levels, batch by batch.
+
+    Args:
+      density: what to evaluate.
+      y: (N, *event).
+      context: (N, C), for a conditional flow.
+      key: for dequantization noise and estimated log_dets. Equal keys give equal noise.
+      samples: draws of the dequantization noise for each example.
+      dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
+      batch_size: examples at a time. The last batch may be smaller, and weighs accordingly.
+
+    Raises:
+      TypeError, ValueError: as for `fit`, on data that do not fit the flow.
+    """
+    examples = check_examples("y", density.flow, y, context)
+    losses = all_losses(
+        density.flow, density.variables, examples, key, samples, dimensions, batch_size
+    )
+    error = float(np.std(losses, ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.inf
+    return Estimate(float(np.mean(losses)), error, losses)
+
+
+def all_losses(
+    flow: Flow,
+    variables: Any,
+    examples: Examples,
+    key: Array,
+    samples: int,
+    dimensions: int | None,
+    batch_size: int,
+) -> np.ndarray:
+    """`example_losses` of all examples, in their order, as float64."""
+    parts = []
+    for i, start in enumerate(range(0, len(examples), batch_size)):
+        batch = examples.take(np.arange(start, min(start + batch_size, len(examples))))
+        arguments = (variables, batch.y, batch.context, jax.random.fold_in(key, i))
+        parts.append(_losses(*arguments, flow=flow, samples=samples, dimensions=dimensions))
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+_losses = jax.jit(
+    lambda variables, y, context, key, *, flow, samples, dimensions: example_losses(
+        flow, variables, y, context, key, training=False, samples=samples, dimensions=dimensions
+    ),
+    static_argnames=("flow", "samples", "dimensions"),
+)

@@ -1,0 +1,234 @@
+"""Fitting a flow to data that fits in memory."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jflow.distributions import Density, Flow, init
+from jflow.train.arrays import Examples, batches, check_examples, split
+from jflow.train.evaluation import all_losses
+from jflow.train.history import History, Row, progress_bar, writer
+from jflow.train.loop import State, run
+from jflow.train.objective import unit
+from jflow.train.optimizer import build_optimizer
+
+
+class NonFiniteLossError(FloatingPointError):
+    """Training met a loss or gradient that is not finite, and stopped before that step.
+
+    Attributes:
+      step: the step that was not taken, counted from 0.
+      density: the density with the last good parameters.
+      history: of the run up to there.
+    """
+
+    def __init__(self, step: int, loss: float, density: Density, history: History):
+        super().__init__(
+            f"the loss or its gradient is not finite at step {step} (loss {loss}). The last good "
+            "parameters are in this error's `density`. Try a smaller learning_rate, a longer "
+            "warmup_steps or a smaller clip_norm, and look for outliers in the data"
+        )
+        self.step, self.density, self.history = step, density, history
+
+
+def fit(
+    flow: Flow,
+    data: ArrayLike,
+    *,
+    key: Array,
+    context: ArrayLike | None = None,
+    validation: float | ArrayLike | tuple[ArrayLike, ArrayLike] | None = 0.1,
+    steps: int = 2000,
+    batch_size: int = 256,
+    optimizer: optax.GradientTransformation | None = None,
+    learning_rate: float | optax.Schedule = 1e-3,
+    warmup_steps: int = 100,
+    clip_norm: float | None = 1.0,
+    ema_decay: float | None = None,
+    evaluate_every: int = 100,
+    patience: int | None = None,
+    validation_samples: int = 1,
+    dimensions: int | None = None,
+    variables: Any = None,
+    directory: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> tuple[Density, History]:
+    """Fits a flow to data by maximum likelihood.
+
+    Grey levels (a flow with `values`) are dequantized with fresh noise at each step. Steps run
+    on the device, `evaluate_every` at a time. Two runs with equal arguments on equal machines
+    are equal bit for bit.
+
+    Args:
+      flow: the architecture.
+      data: (N, *event): floating, or integer grey levels for a flow with `values`.
+      key: a JAX random key; it decides the split, the parameters, the order and the noise.
+      context: (N, C), for a conditional flow.
+      validation: what to validate on: a share of the data, in (0, 1); an array (M, *event); a
+        tuple of such an array and its context; or None. Its noise is the same each time. The
+        returned parameters are those that did best on it; without it, the last.
+      steps: how many parameter updates.
+      batch_size: examples for each.
+      optimizer: any optax optimiser, schedule included; None for Adam.
+      learning_rate: of that Adam; a number or an optax schedule.
+      warmup_steps: over which updates grow linearly to their full size.
+      clip_norm: the largest global norm of gradients; None for no limit.
+      ema_decay: of an exponential moving average of the parameters, which then is what is
+        validated and returned; None for none.
+      evaluate_every: steps between validations, progress and rows of metrics.
+      patience: stop after so many validations in a row without a better one; None for never.
+      validation_samples: draws of the dequantization noise in validation.
+      dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
+      variables: to start from; None to initialise them on the first batch.
+      directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
+      progress: whether to show a progress bar, if the screen is a terminal.
+
+    Returns:
+      The density and the history of the run.
+
+    Raises:
+      TypeError, ValueError: data or arguments that do not fit, before any time is spent.
+      NonFiniteLossError: training diverged. The error holds the last good parameters.
+    """
+    _check_positive(steps=steps, batch_size=batch_size, evaluate_every=evaluate_every)
+    split_rng, order_rng = _host_generators(key)
+    examples = check_examples("data", flow, data, context)
+    held_out = None
+    if isinstance(validation, float | int):
+        examples, held_out = split(examples, validation, split_rng)
+    elif validation is not None:
+        pair = validation if isinstance(validation, tuple) else (validation,)
+        held_out = check_examples("validation", flow, *pair)
+    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    order = batches(len(examples), batch_size, order_rng)
+    if variables is None:
+        first = examples.take(next(order))
+        variables = init(flow, jax.random.fold_in(key, 0), first.y, first.context)
+    trainer = _Trainer(
+        flow, tx, ema_decay, dimensions, examples, held_out, batch_size, validation_samples, key
+    )
+    with (
+        writer(None if directory is None else Path(directory), trainer.columns) as write,
+        progress_bar(steps, unit(flow), enabled=progress) as show,
+    ):
+        return trainer.train(variables, order, steps, evaluate_every, patience, [write, show])
+
+
+@dataclass
+class _Trainer:
+    flow: Flow
+    optimizer: optax.GradientTransformation
+    ema_decay: float | None
+    dimensions: int | None
+    examples: Examples
+    held_out: Examples | None
+    batch_size: int
+    validation_samples: int
+    key: Array
+
+    @property
+    def columns(self) -> list[str]:
+        losses = [f"train_{unit(self.flow)}", f"validation_{unit(self.flow)}"]
+        return ["step", "seconds", "grad_norm", *losses]
+
+    def train(
+        self,
+        variables: Any,
+        order: Any,
+        steps: int,
+        evaluate_every: int,
+        patience: int | None,
+        listeners: list[Callable[[Row], None]],
+    ) -> tuple[Density, History]:
+        """Trains in stretches of `evaluate_every` steps; returns the best parameters seen."""
+        history, start = History(unit(self.flow)), time.perf_counter()
+        constants = {name: value for name, value in variables.items() if name != "params"}
+        state = self._start(variables["params"])
+        best, best_loss, misses = state, math.inf, 0
+        for first in range(0, steps, evaluate_every):
+            count = min(evaluate_every, steps - first)
+            index = np.zeros((evaluate_every, self.batch_size), np.int32)
+            index[:count] = list(islice(order, count))
+            state, row = self._stretch(state, constants, index, count, history)
+            loss = self._validate(state, constants)
+            if loss is not None:
+                row[self.columns[-1]] = loss
+            improved = loss is None or loss < best_loss
+            if improved:
+                best, best_loss, misses = state, loss or 0.0, 0
+                history.best_step = int(state.step)
+            else:
+                misses += 1
+            row["seconds"] = time.perf_counter() - start
+            history.rows.append(row)
+            for listener in listeners:
+                listener(row)
+            if patience is not None and misses >= patience:
+                break
+        return self._density(best, constants), history
+
+    def _start(self, params: Any) -> State:
+        average = None if self.ema_decay is None else params
+        return State(jnp.zeros((), jnp.int32), params, average, self.optimizer.init(params))
+
+    def _stretch(
+        self, state: State, constants: Any, index: np.ndarray, count: int, history: History
+    ) -> tuple[State, Row]:
+        state, report = run(
+            state,
+            constants,
+            (self.examples.y, self.examples.context),
+            jnp.asarray(index),
+            jnp.asarray(count, jnp.int32),
+            jax.random.fold_in(self.key, 1),
+            flow=self.flow,
+            optimizer=self.optimizer,
+            ema_decay=self.ema_decay,
+            dimensions=self.dimensions,
+        )
+        done, loss = int(report.steps), np.asarray(report.loss)
+        if done < count:
+            density = self._density(state, constants)
+            raise NonFiniteLossError(int(state.step), float(loss[done]), density, history)
+        mean_norm = float(np.mean(np.asarray(report.grad_norm)[:count]))
+        row = {"step": int(state.step), self.columns[-2]: float(np.mean(loss[:count]))}
+        return state, {**row, "grad_norm": mean_norm}
+
+    def _validate(self, state: State, constants: Any) -> float | None:
+        if self.held_out is None:
+            return None
+        variables = self._density(state, constants).variables
+        key = jax.random.fold_in(self.key, 2)
+        samples, size = self.validation_samples, self.batch_size
+        losses = all_losses(
+            self.flow, variables, self.held_out, key, samples, self.dimensions, size
+        )
+        return float(np.mean(losses))
+
+    def _density(self, state: State, constants: Any) -> Density:
+        params = state.params if self.ema_decay is None else state.average
+        return Density(self.flow, {"params": params, **constants})
+
+
+def _host_generators(key: Array) -> list[np.random.Generator]:
+    """Two generators for what is drawn on the host: the split and the order of examples."""
+    seed = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
+    return [np.random.default_rng(child) for child in seed.spawn(2)]
+
+
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be 1 or more; got {count}")

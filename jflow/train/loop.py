@@ -1,0 +1,114 @@
+"""The compiled training loop: many steps in one call."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from jflow.distributions import Flow
+from jflow.train.arrays import Examples
+from jflow.train.objective import example_losses
+
+
+class State(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+      step: how many steps have been taken.
+      params: the collection "params".
+      average: their exponential moving average, or None.
+      opt_state: of the optimiser.
+    """
+
+    step: Array
+    params: Any
+    average: Any
+    opt_state: Any
+
+
+class Report(NamedTuple):
+    """What a call of `run` did.
+
+    Attributes:
+      steps: how many steps it took; fewer than asked if one was not finite.
+      loss: (n,), the loss before each step; NaN for those not taken.
+      grad_norm: (n,), the global norm of the gradient, before clipping.
+    """
+
+    steps: Array
+    loss: Array
+    grad_norm: Array
+
+
+@partial(jax.jit, static_argnames=("flow", "optimizer", "ema_decay", "dimensions"))
+def run(
+    state: State,
+    constants: Any,
+    examples: tuple[Array, Array | None],
+    index: Array,
+    steps: Array,
+    key: Array,
+    *,
+    flow: Flow,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float | None,
+    dimensions: int | None,
+) -> tuple[State, Report]:
+    """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
+
+    Stops before the first step whose loss or gradient is not finite. `steps` is traced, so any
+    number up to the rows of `index` runs the same program.
+    """
+    data = Examples(*examples)
+
+    def loss(params: Any, batch: Examples, key: Array) -> Array:
+        variables = {"params": params, **constants}
+        losses = example_losses(
+            flow, variables, batch.y, batch.context, key, training=True, dimensions=dimensions
+        )
+        return jnp.mean(losses)
+
+    def step(carry: tuple[State, Report, Array]) -> tuple[State, Report, Array]:
+        state, report, _ = carry
+        i = report.steps
+        batch = data.take(index[i])
+        value, grads = jax.value_and_grad(loss)(
+            state.params, batch, jax.random.fold_in(key, state.step)
+        )
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        state = lax.cond(
+            finite, lambda s: _updated(s, grads, optimizer, ema_decay), lambda s: s, state
+        )
+        report = Report(
+            i + finite.astype(i.dtype),
+            report.loss.at[i].set(value.astype(report.loss.dtype)),
+            report.grad_norm.at[i].set(norm.astype(report.loss.dtype)),
+        )
+        return state, report, finite
+
+    def goes_on(carry: tuple[State, Report, Array]) -> Array:
+        return (carry[1].steps < steps) & carry[2]
+
+    empty = jnp.full(len(index), jnp.nan, jnp.float32)
+    start = (state, Report(jnp.zeros((), jnp.int32), empty, empty), jnp.asarray(True))
+    state, report, _ = lax.while_loop(goes_on, step, start)
+    return state, report
+
+
+def _updated(
+    state: State, grads: Any, optimizer: optax.GradientTransformation, ema_decay: float | None
+) -> State:
+    # Optax relies on implicit promotion, which the user may have switched off.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step, average = state.step + 1, None
+        if ema_decay is not None:
+            # The decay grows from 2/11 to its value, so that early averages forget the start.
+            decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+            average = optax.incremental_update(params, state.average, 1 - decay)
+    return State(step, params, average, opt_state)

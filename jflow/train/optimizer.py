@@ -1,0 +1,35 @@
+"""The optimiser that `fit` builds around the user's."""
+
+from functools import cache
+
+import optax
+
+
+@cache  # so that equal arguments give one object, and `fit` compiles its loop once for them
+def build_optimizer(
+    optimizer: optax.GradientTransformation | None,
+    learning_rate: float | optax.Schedule,
+    warmup_steps: int,
+    clip_norm: float | None,
+) -> optax.GradientTransformation:
+    """Clips gradients by global norm, then the optimiser, then scales its updates in warm-up.
+
+    Args:
+      optimizer: any optax optimiser; None for Adam with `learning_rate`.
+      learning_rate: of that Adam; a number or a schedule.
+      warmup_steps: over which updates grow linearly from nothing to their full size.
+      clip_norm: the largest global norm of gradients; None for no limit.
+
+    Raises:
+      ValueError: a negative `warmup_steps`, or `clip_norm` not positive.
+    """
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must be 0 or more; got {warmup_steps}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be positive, or None; got {clip_norm}")
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts.append(optimizer or optax.adam(learning_rate))
+    if warmup_steps:
+        ramp = optax.linear_schedule(1 / (warmup_steps + 1), 1.0, warmup_steps)
+        parts.append(optax.scale_by_schedule(ramp))
+    return optax.chain(*parts)

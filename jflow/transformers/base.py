@@ -1,0 +1,90 @@
+"""What a transformer is: a scalar bijection whose parameters are given to it."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import Array
+
+LogDetKind = Literal["exact", "unbiased", "bound", "biased"]
+DirectionKind = Literal["closed form", "iterative", "missing"]
+
+
+@dataclass(frozen=True)
+class Transformer(ABC):
+    """A strictly monotone scalar function y = f(x; params), applied elementwise.
+
+    `x` is (...), `params` is (..., num_params), both results are (...): the value, and
+    log|df/dx| (forward) or log|df^-1/dy| (inverse), in nats. With `params` zero, a transformer
+    that has parameters is the identity or close to it.
+
+    A point outside the open interval `domain` (forward) or `codomain` (inverse) has no image:
+    its value is that of some point inside, its log-derivative is -inf, and both gradients are
+    zero. NaN stays NaN.
+
+    To write one, subclass as a frozen dataclass, set `num_params`, and define `_forward` and
+    `_inverse`, which see interior points (and NaN) only; for bounded ones, `domain`, `codomain`.
+    """
+
+    @property
+    @abstractmethod
+    def num_params(self) -> int:
+        """How many parameters each scalar takes."""
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The open interval of x."""
+        return (-math.inf, math.inf)
+
+    @property
+    def codomain(self) -> tuple[float, float]:
+        """The open interval of y."""
+        return (-math.inf, math.inf)
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        """What the log-derivative is; see `Bijector.log_det_kind`."""
+        return "exact"
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        """How the inverse is computed; see `Bijector.inverse_kind`."""
+        return "closed form"
+
+    def forward_and_log_det(self, x: Array, params: Array) -> tuple[Array, Array]:
+        """y = f(x) and log|df/dx|."""
+        inside, outside = _interior(x, *self.domain)
+        y, log_det = self._forward(inside, params)
+        return y, _impossible(log_det, outside)
+
+    def inverse_and_log_det(self, y: Array, params: Array) -> tuple[Array, Array]:
+        """x = f^-1(y) and log|df^-1/dy|."""
+        inside, outside = _interior(y, *self.codomain)
+        x, log_det = self._inverse(inside, params)
+        return x, _impossible(log_det, outside)
+
+    @abstractmethod
+    def _forward(self, x: Array, params: Array) -> tuple[Array, Array]: ...
+
+    @abstractmethod
+    def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]: ...
+
+
+def _interior(x: Array, low: float, high: float) -> tuple[Array, Array | None]:
+    """x with every point outside (low, high) moved inside, and where that was done."""
+    if math.isinf(low) and math.isinf(high):
+        return x, None
+    if math.isinf(high):
+        middle = low + 1.0
+    elif math.isinf(low):
+        middle = high - 1.0
+    else:
+        middle = (low + high) / 2
+    outside = (x <= low) | (x >= high)  # false for NaN, which therefore stays NaN
+    return jnp.where(outside, jnp.asarray(middle, x.dtype), x), outside
+
+
+def _impossible(log_det: Array, outside: Array | None) -> Array:
+    return log_det if outside is None else jnp.where(outside, -jnp.inf, log_det)

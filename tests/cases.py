@@ -1,0 +1,131 @@
+"""ONE table of every bijector. The generic tests of test_bijectors.py run over all of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jflow import bijectors as jb
+from jflow import nets
+from jflow import transformers as jt
+
+Sampler = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
+
+
+def real(key, shape, dtype):
+    return jax.random.normal(key, shape, dtype)
+
+
+def unit(key, shape, dtype):
+    return jax.random.uniform(key, shape, dtype, 0.02, 0.98)
+
+
+def symmetric(key, shape, dtype):
+    return 2 * unit(key, shape, dtype) - 1
+
+
+def positive(key, shape, dtype):
+    return jnp.exp(real(key, shape, dtype))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bijector to test.
+
+    Attributes:
+      make: builds it anew.
+      event_shape: on the data side, of 8 numbers at most.
+      context_features: width of the context, or None.
+      data: draws from the data side, the domain of `inverse`.
+      base: draws from the base side, the domain of `forward`.
+    """
+
+    make: Callable[[], jb.Bijector]
+    event_shape: tuple[int, ...] = (5,)
+    context_features: int | None = None
+    data: Sampler = real
+    base: Sampler = real
+
+
+def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
+    return Case(lambda: jb.Elementwise(transformer), (3,), **kwargs)
+
+
+def coupling(mask, event_shape=(5,), transformer=None, context_features=None) -> Case:
+    net = nets.MLP((7,)) if len(event_shape) == 1 else nets.ConvNet(4)
+    transformer = transformer or jt.Affine()
+    return Case(lambda: jb.Coupling(transformer, net, mask), event_shape, context_features)
+
+
+def step() -> jb.Bijector:
+    net = nets.MLP((6,))
+    return jb.Chain((jb.ActNorm(), jb.Permute(), jb.Coupling(jt.Affine(), net)))
+
+
+def image_step(kind: str = "plu") -> jb.Bijector:
+    net = nets.ConvNet(4)
+    return jb.Chain((jb.ActNorm(3), jb.Conv1x1(kind), jb.Coupling(jt.Affine(), net, "channel")))
+
+
+def multi_scale() -> jb.Bijector:
+    prior = jb.Coupling(jt.Affine(), nets.ZeroConvNet(), "channel")
+    first = jb.Chain((jb.Squeeze(), jb.Repeat(image_step(), 2), prior))
+    return jb.MultiScale((first, jb.Repeat(image_step(), 2)), (2, 4, 1))
+
+
+IMAGE_MASK = (((1, 0), (0, 1)), ((1, 1), (0, 0)))
+
+CASES: dict[str, Case] = {
+    "Elementwise-Affine": elementwise(jt.Affine()),
+    "Elementwise-Affine-unbounded": elementwise(jt.Affine(bound=float("inf"))),
+    "Elementwise-Shift": elementwise(jt.Shift()),
+    "Elementwise-FixedAffine": elementwise(jt.FixedAffine(shift=0.5, scale=-3.0)),
+    "Elementwise-SinhArcsinh": elementwise(jt.SinhArcsinh()),
+    "Elementwise-LeakyReLU": elementwise(jt.LeakyReLU(0.1)),
+    "Elementwise-Tanh": elementwise(jt.Tanh(), data=symmetric),
+    "Elementwise-Sigmoid": elementwise(jt.Sigmoid(), data=unit),
+    "Elementwise-Sigmoid-alpha": elementwise(jt.Sigmoid(alpha=0.05), data=unit),
+    "Elementwise-Logit": elementwise(jt.Logit(), base=unit),
+    "Elementwise-Logit-alpha": elementwise(jt.Logit(alpha=0.05), base=unit),
+    "Elementwise-Softplus": elementwise(jt.Softplus(), data=positive),
+    "Elementwise-Exp": elementwise(jt.Exp(), data=positive),
+    "Elementwise-Power": elementwise(jt.Power(0.5), data=positive, base=positive),
+    "Elementwise-image": Case(lambda: jb.Elementwise(jt.Affine(), event_ndim=3), (2, 2, 2)),
+    "Permute": Case(lambda: jb.Permute((2, 0, 1, 4, 3))),
+    "Permute-random": Case(jb.Permute),
+    "Permute-image": Case(lambda: jb.Permute((2, 0, 1), event_ndim=3), (1, 2, 3)),
+    "Reverse": Case(jb.Reverse),
+    "ActNorm": Case(jb.ActNorm),
+    "ActNorm-image": Case(lambda: jb.ActNorm(3), (2, 2, 2)),
+    "Conv1x1-plu": Case(lambda: jb.Conv1x1("plu"), (2, 1, 3)),
+    "Conv1x1-dense": Case(lambda: jb.Conv1x1("dense"), (2, 1, 3)),
+    "Coupling-Shift": coupling("half", transformer=jt.Shift()),
+    "Coupling-half": coupling("half"),
+    "Coupling-half-context": coupling("half", context_features=3),
+    "Coupling-half_swapped": coupling("half_swapped"),
+    "Coupling-alternating": coupling("alternating"),
+    "Coupling-alternating_swapped": coupling("alternating_swapped"),
+    "Coupling-mask": coupling((1, 0, 0, 1, 1)),
+    "Coupling-SinhArcsinh": coupling("half", transformer=jt.SinhArcsinh()),
+    "Coupling-channel": coupling("channel", (2, 1, 3)),
+    "Coupling-channel_swapped": coupling("channel_swapped", (2, 1, 3)),
+    "Coupling-checkerboard": coupling("checkerboard", (2, 2, 2)),
+    "Coupling-checkerboard_swapped": coupling("checkerboard_swapped", (3, 2, 1)),
+    "Coupling-checkerboard-context": coupling("checkerboard", (2, 2, 2), context_features=2),
+    "Coupling-image-mask": coupling(IMAGE_MASK, (2, 2, 2)),
+    "Coupling-residual-net": Case(
+        lambda: jb.Coupling(jt.Affine(), nets.ResidualConvNet(4, 2), "checkerboard"),
+        (2, 2, 2),
+        context_features=3,
+    ),
+    "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
+    "MultiScale": Case(multi_scale, (2, 4, 1)),
+    "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
+    "Chain-context": Case(lambda: jb.Chain((step(), step())), context_features=2),
+    "Repeat": Case(lambda: jb.Repeat(step(), 3)),
+    "Repeat-remat": Case(lambda: jb.Repeat(step(), 3, memory="remat")),
+    "Repeat-context": Case(lambda: jb.Repeat(step(), 3), context_features=2),
+    "Repeat-image": Case(lambda: jb.Repeat(image_step("dense"), 2), (2, 1, 3)),
+    "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),
+}

@@ -1,0 +1,155 @@
+"""Properties that every bijector of cases.py has."""
+
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jflow import bijectors as jb
+from jflow import transformers as jt
+from tests.cases import CASES
+from tests.harness import BATCH, built
+
+DTYPES = ("float32", "float64")
+LOG_DET = {"float32": 1e-4, "float64": 1e-10}
+ROUND_TRIP = {"float32": 1e-4, "float64": 1e-9}
+
+every_case = pytest.mark.parametrize("name", CASES)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def test_every_public_bijector_and_transformer_has_a_case():
+    used = {type(part).__name__ for case in CASES.values() for part in _parts(case.make())}
+    assert set(jb.__all__) - {"Bijector"} <= used
+    assert set(jt.__all__) - {"Transformer"} <= used
+
+
+def _parts(module):
+    yield module
+    if isinstance(module, jb.Bijector):
+        if hasattr(module, "transformer"):
+            yield module.transformer
+        for part in module.parts:
+            yield from _parts(part)
+
+
+@pytest.mark.parametrize("module", [jb, jt])
+def test_every_public_name_has_a_docstring_of_its_own(module):
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, name
+        assert inspect.getdoc(getattr(module, name)) != inspect.getdoc(nn.Module), name
+
+
+@every_case
+@every_dtype
+def test_log_det_is_that_of_the_autodiff_jacobian(name, dtype):
+    b = built(name, dtype)
+    _, log_det = b.forward(b.variables, b.x, b.context)
+    wanted = b.jacobian_log_det("forward_and_log_det", b.x)
+    np.testing.assert_allclose(log_det, wanted, rtol=0, atol=LOG_DET[dtype])
+    _, log_det = b.inverse(b.variables, b.y, b.context)
+    wanted = b.jacobian_log_det("inverse_and_log_det", b.y)
+    np.testing.assert_allclose(log_det, wanted, rtol=0, atol=LOG_DET[dtype])
+
+
+@every_case
+@every_dtype
+def test_directions_undo_each_other(name, dtype):
+    b = built(name, dtype)
+    y, log_det = b.forward(b.variables, b.x, b.context)
+    x, opposite = b.inverse(b.variables, y, b.context)
+    np.testing.assert_allclose(x, b.x, rtol=0, atol=ROUND_TRIP[dtype])
+    np.testing.assert_allclose(opposite, -log_det, rtol=1e-5, atol=ROUND_TRIP[dtype])
+    x, log_det = b.inverse(b.variables, b.y, b.context)
+    y, opposite = b.forward(b.variables, x, b.context)
+    np.testing.assert_allclose(y, b.y, rtol=0, atol=ROUND_TRIP[dtype])
+    np.testing.assert_allclose(opposite, -log_det, rtol=1e-5, atol=ROUND_TRIP[dtype])
+    assert x.shape == (*BATCH, *b.latent_shape)
+    assert y.dtype == x.dtype == log_det.dtype == opposite.dtype == jnp.dtype(dtype)
+    assert log_det.shape == BATCH
+
+
+@every_case
+def test_is_compiled_once(name):
+    b = built(name, "float32")
+    for direction, points in (("forward", b.x), ("inverse", b.y)):
+        run = getattr(b, direction)
+        run(b.variables, points, b.context)
+        before = dict(b.traces)
+        run(jax.tree.map(jnp.array, b.variables), points + 0, b.context)
+        assert b.traces == before
+
+
+@every_case
+def test_eager_jit_and_vmap_agree_on_any_batch_shape(name):
+    b = built(name, "float64")
+    wanted = b.inverse(b.variables, b.y, b.context)
+    eager = b.apply("inverse_and_log_det", b.variables, b.y, b.context)
+    one = b.inverse(b.variables, b.y[1, 2], None if b.context is None else b.context[1, 2])
+    axes = (None, 0, None if b.context is None else 0)
+    mapped = jax.vmap(jax.vmap(b.inverse, axes), axes)(b.variables, b.y, b.context)
+    for part, value in enumerate(wanted):
+        np.testing.assert_allclose(eager[part], value, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(one[part], value[1, 2], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(mapped[part], value, rtol=1e-9, atol=1e-12)
+
+
+@every_case
+def test_bfloat16_input_gives_float32_log_det(name):
+    b = built(name, "float32")
+    y = b.y.astype(jnp.bfloat16)
+    x, log_det = jax.eval_shape(b.inverse, b.variables, y, b.context)
+    assert x.dtype == log_det.dtype == jnp.float32
+
+
+@every_case
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
+    b = built(name, "float64")
+
+    def loss(params):
+        x, log_det = b.bijector.apply(
+            {**b.constants, "params": params}, b.y, b.context, method="inverse_and_log_det"
+        )
+        weights = jnp.linspace(0.5, 1.5, x.size).reshape(x.shape)
+        return jnp.sum(weights * jnp.square(x)) + jnp.sum(log_det)
+
+    if "params" not in b.variables:
+        return
+    for path, grad in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(b.variables["params"])):
+        assert np.isfinite(grad).all(), path
+        assert np.abs(grad).max() > 0, path
+
+
+@every_case
+def test_far_points_give_finite_values_and_gradients(name):
+    b = built(name, "float32")
+    far = jnp.asarray([0.0, 50.0, -50.0, 1e6, -1e6, 1.0], jnp.float32)
+    y = jnp.resize(far, (6, *b.case.event_shape)) + far.reshape(-1, *(1,) * len(b.case.event_shape))
+    context = None if b.context is None else b.context[0, 0]
+
+    def value(y):
+        x, log_det = b.bijector.apply(b.variables, y, context, method="inverse_and_log_det")
+        return jnp.sum(x * 1e-8) + jnp.sum(jnp.where(jnp.isneginf(log_det), 0, log_det)), x
+
+    grad, x = jax.jit(jax.grad(value, has_aux=True))(y)
+    assert np.isfinite(x).all()
+    assert np.isfinite(grad).all()
+
+
+@every_case
+def test_nan_stays_nan(name):
+    b = built(name, "float32")
+    y = jnp.full_like(b.y, jnp.nan)
+    x, _ = b.inverse(b.variables, y, b.context)
+    assert np.isnan(x).all()
+
+
+@every_case
+def test_declares_what_it_is(name):
+    b = built(name, "float32").bijector
+    assert b.log_det_kind == "exact"
+    assert b.forward_kind == b.inverse_kind == "closed form"
+    assert b.tolerance == 0
