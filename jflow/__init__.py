@@ -1,6 +1,5 @@
 """Normalizing flows in JAX and Flax."""
 
-
 from jflow import bijectors, data, distributions, flows, functional, nets, train, transformers
 from jflow.distributions import (
     Density,

@@ -37,7 +37,9 @@ class Linear(jb.Bijector):
     bias: tuple[float, ...]
 
     def inverse_and_log_det(self, y, context=None):
-        z = y @ jnp.asarray(self.matrix).T + jnp.asarray(self.bias).reshape((1,) * (y.ndim - 1) + (-1,))
+        z = y @ jnp.asarray(self.matrix).T + jnp.asarray(self.bias).reshape(
+            (1,) * (y.ndim - 1) + (-1,)
+        )
         return z, jnp.full(y.shape[:-1], np.linalg.slogdet(np.asarray(self.matrix))[1])
 
 

@@ -1,11 +1,16 @@
 """What a bijector is."""
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import flax.linen as nn
 from jax import Array
 
 from jflow.transformers.base import DirectionKind, LogDetKind
 
 __all__ = ["Bijector", "DirectionKind", "LogDetKind"]
+
+Kind = TypeVar("Kind", LogDetKind, DirectionKind)
 
 # From the strongest to the weakest.
 _LOG_DET_KINDS: tuple[LogDetKind, ...] = ("exact", "unbiased", "bound", "biased")
@@ -59,20 +64,17 @@ class Bijector(nn.Module):
 
         A composition reports the weakest of its parts, in that order.
         """
-        kinds = (part.log_det_kind for part in self.parts)
-        return max(kinds, key=_LOG_DET_KINDS.index, default="exact")
+        return _weakest(_LOG_DET_KINDS, (part.log_det_kind for part in self.parts))
 
     @property
     def forward_kind(self) -> DirectionKind:
         """How forward is computed: "closed form", "iterative", or "missing" (it raises)."""
-        kinds = (part.forward_kind for part in self.parts)
-        return max(kinds, key=_DIRECTION_KINDS.index, default="closed form")
+        return _weakest(_DIRECTION_KINDS, (part.forward_kind for part in self.parts))
 
     @property
     def inverse_kind(self) -> DirectionKind:
         """How inverse is computed: "closed form", "iterative", or "missing" (it raises)."""
-        kinds = (part.inverse_kind for part in self.parts)
-        return max(kinds, key=_DIRECTION_KINDS.index, default="closed form")
+        return _weakest(_DIRECTION_KINDS, (part.inverse_kind for part in self.parts))
 
     @property
     def tolerance(self) -> float:
@@ -101,3 +103,7 @@ class Bijector(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}: the event shape must be {wanted}; got {event_shape}"
             )
+
+
+def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:
+    return max(kinds, key=order.index, default=order[0])

@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
-from jflow.bijectors.masks import Mask, freeze_mask, mask_event_ndim, partition
+from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.transformers.base import Transformer
 

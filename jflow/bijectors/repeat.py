@@ -59,7 +59,7 @@ class Repeat(Bijector):
             layer,
             variable_axes=dict.fromkeys(_STACKED, 0),
             split_rngs={"params": True, "trace": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=nn.broadcast,  # type: ignore[arg-type]  # flax declares ints only
             length=self.length,
             reverse=reverse,
         )

@@ -20,7 +20,7 @@ def digits() -> Splits:
     """
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.images))
     images = bunch.images.astype(np.uint8)[order, :, :, None]
     every = Labelled(images, bunch.target.astype(np.int32)[order])
@@ -80,7 +80,7 @@ def tfds(
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(
+        builder: Any = tensorflow_datasets.builder(
             name, data_dir=data_dir, file_format=tensorflow_datasets.core.FileFormat.ARRAY_RECORD
         )
         builder.download_and_prepare()

@@ -75,9 +75,7 @@ class Density:
         inverting.
         """
         (context,) = _arrays(context)
-        return _draw(
-            self.flow, "sample_and_log_prob", self.variables, key, _shape(shape), context
-        )
+        return _draw(self.flow, "sample_and_log_prob", self.variables, key, _shape(shape), context)
 
     def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
@@ -122,9 +120,9 @@ class Density:
         """
         if self.flow.values is None:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
-        y, context = _arrays(y, context)
-        check_levels("y", y, self.flow.values)
-        return _bits_per_dim(self.flow, self.variables, y, context, key, samples, dimensions)
+        levels, context = _arrays(y, context)
+        check_levels("y", levels, self.flow.values)
+        return _bits_per_dim(self.flow, self.variables, levels, context, key, samples, dimensions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the directory `path`: config.json and variables.safetensors.
@@ -180,9 +178,7 @@ def _bits_per_dim(
         return flow.apply(variables, y, context, method="log_prob")  # type: ignore[return-value]
 
     values = flow.values or 0
-    return discrete_bits_per_dim(
-        log_prob, y, key, values, flow.event_shape, dimensions, samples
-    )
+    return discrete_bits_per_dim(log_prob, y, key, values, flow.event_shape, dimensions, samples)
 
 
 def _arrays(*values: ArrayLike | None) -> Any:

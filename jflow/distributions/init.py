@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jflow.bijectors.base import Bijector
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import as_wide, is_traced
 from jflow.functional.dequantization import check_levels, dequantize
 
 
@@ -39,7 +39,7 @@ def init(
     if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
         check_levels("y", y, module.values)
         y = dequantize(key, y, module.values)
-    if not isinstance(y, jax.core.Tracer) and bool(jnp.isnan(y).any()):
+    if not is_traced(y) and bool(jnp.isnan(y).any()):
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = None if context is None else as_wide(context)
     return _init(module, key, y, context)
@@ -48,4 +48,4 @@ def init(
 @partial(jax.jit, static_argnums=0)
 def _init(module: Flow | Bijector, key: Array, y: Array, context: Array | None) -> dict[str, Any]:
     method = "log_prob" if isinstance(module, Flow) else "inverse_and_log_det"
-    return module.init(key, y, context, method=method)
+    return dict(module.init(key, y, context, method=method))

@@ -30,8 +30,10 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     from safetensors.numpy import save as to_bytes
 
     folder = Path(path)
-    if folder.exists() and not folder.is_dir() or _is_foreign(folder):
-        raise FileExistsError(f"{folder} holds something other than a saved density; choose another")
+    if (folder.exists() and not folder.is_dir()) or _is_foreign(folder):
+        raise FileExistsError(
+            f"{folder} holds something other than a saved density; choose another"
+        )
     arrays = {
         name: np.ascontiguousarray(jax.device_get(value))
         for name, value in flatten_dict(dict(variables), sep="/").items()
@@ -101,10 +103,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes())
         kind, version = config["kind"], config["format"]
-        keys = {"recipe", "variables"} - config.keys()
+        recipe, variables = config["recipe"], config["variables"]
+        whole = {"file", "sha256"} <= variables.keys()
+        whole &= recipe is None or {"name", "arguments"} <= recipe.keys()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged") from error
-    if kind != _KIND or keys:
+    if kind != _KIND or not whole:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged")
     if version != _FORMAT:
         raise ValueError(f"{file} has format {version}; this jflow reads format {_FORMAT}")
@@ -123,7 +127,7 @@ def _read_arrays(folder: Path, entry: Any) -> dict[str, np.ndarray]:
         return from_bytes(content)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is incomplete: {error.filename} is missing") from error
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, TypeError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
 
 
@@ -141,16 +145,16 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
                 f"{folder} does not fit the flow: {name} has shape {value.shape}; "
                 f"the flow has {wanted[name].shape}"
             )
-        if value.dtype == np.float64 and not jax.config.jax_enable_x64:
+        if value.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
             raise ValueError(
                 f"{folder} was saved in float64; switch it on before loading: "
                 "jax.config.update('jax_enable_x64', True)"
             )
 
 
-def expected_variables(flow: Flow) -> dict[str, jax.ShapeDtypeStruct]:
+def expected_variables(flow: Flow) -> dict[str, Any]:
     """Names, shapes and dtypes of a flow's variables, without computing them."""
     context = None if flow.context_features is None else jnp.zeros(flow.context_features)
     y = as_wide(np.zeros((1, *flow.event_shape)))
     shapes = jax.eval_shape(flow.init, jax.random.key(0), y, context)
-    return flatten_dict(shapes, sep="/")
+    return dict(flatten_dict(shapes, sep="/"))

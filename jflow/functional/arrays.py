@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 
@@ -17,6 +18,11 @@ def as_wide(x: ArrayLike) -> Array:
     """x as a floating array of at least float32."""
     x = jnp.asarray(x)
     return x.astype(wide_dtype(x.dtype))
+
+
+def is_traced(x: ArrayLike) -> bool:
+    """Whether x has no values yet, because it is an argument of a function being compiled."""
+    return isinstance(x, Tracer)
 
 
 def sum_event(x: Array, event_ndim: int) -> Array:

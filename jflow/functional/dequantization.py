@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jflow.functional.arrays import is_traced
+
 
 def dequantize(key: Array, y: Array, values: int) -> Array:
     """(y + u) / values with u uniform on [0, 1): grey levels 0..values-1 to [0, 1)."""
@@ -54,7 +56,7 @@ def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:
             f"{name} must be integer grey levels 0..{values - 1}; got {y.dtype}. Continuous "
             "values have a log_prob, not bits per dimension"
         )
-    if isinstance(y, jax.core.Tracer) or not y.size:
+    if is_traced(y) or not y.size:
         return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= values:

@@ -103,7 +103,9 @@ class _ResidualBlock(nn.Module):
         inner = config.activation(inner)
         inner = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(inner)
         # With this gain, the sum of all blocks has the variance of one.
-        return h + Linear(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(inner), None
+        return h + Linear(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(
+            inner
+        ), None
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,11 @@ def fit(
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    _check_positive(steps=steps, batch_size=batch_size, evaluate_every=evaluate_every)
+    _check_counts(steps=steps, batch_size=batch_size, evaluate_every=evaluate_every)
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be 1 or more, or None; got {patience}")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
     split_rng, order_rng = _host_generators(key)
     examples = check_examples("data", flow, data, context)
     held_out = None
@@ -228,7 +232,7 @@ def _host_generators(key: Array) -> list[np.random.Generator]:
     return [np.random.default_rng(child) for child in seed.spawn(2)]
 
 
-def _check_positive(**counts: int) -> None:
+def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more; got {count}")

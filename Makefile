@@ -1,0 +1,44 @@
+# Each target sets up what it needs, on a fresh machine too. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: train test slow venv lint types contracts wheel oldest bench
+
+train: venv  ## Glow on handwritten digits, into runs/digits/
+	$(BIN)/python -m experiments.train digits_glow
+
+test: venv  ## all tests but the slow ones
+	$(BIN)/python -m pytest -n 2
+
+slow: venv  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+venv: $(STAMP)  ## .venv with jflow, its tests and its tools, in pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/basedpyright
+
+contracts: venv
+	$(BIN)/lint-imports
+
+wheel: venv  ## builds the wheel and tests it outside the repository
+	.ci/test-wheel $(BIN)/python
+
+oldest:  ## the core tests with the oldest versions that pyproject.toml allows
+	.ci/test-oldest $(PYTHON)
+
+bench: venv
+	$(BIN)/python -m benchmarks.glow
+	$(BIN)/python -m benchmarks.fit
+	$(BIN)/python -m benchmarks.imports

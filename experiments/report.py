@@ -1,0 +1,92 @@
+"""Pictures and the closing lines of an experiment on images."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from jax import Array
+
+from jflow import Density
+from jflow.train import History
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+TEMPERATURES = (0.7, 1.0)
+
+
+def draw_pictures(density: Density, history: History, images: np.ndarray, directory: Path) -> None:
+    """Writes samples.png, interpolations.png and curve.png."""
+    _draw_samples(density, directory / "samples.png")
+    _draw_interpolations(density, images, directory / "interpolations.png")
+    _draw_curve(history, directory / "curve.png")
+
+
+def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> Array:
+    """Images between `first` and `last`, (count, *event), along the sphere of their latents.
+
+    A straight line would pass nearer to the origin than latents of real images lie.
+    """
+    a, b = density.latents(first), density.latents(last)
+    cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    t = jnp.linspace(0.0, 1.0, count)[:, None]
+    z = (jnp.sin((1 - t) * angle) * a[None] + jnp.sin(t * angle) * b[None]) / jnp.sin(angle)
+    return density.from_latents(z)
+
+
+def tile(images: Any, rows: int) -> np.ndarray:
+    """(rows * columns, H, W, C) images in [0, 1] as one (rows H, columns W, C) image."""
+    images = np.clip(np.nan_to_num(np.asarray(images)), 0, 1)
+    count, height, width, channels = images.shape
+    grid = images.reshape(rows, count // rows, height, width, channels)
+    return grid.swapaxes(1, 2).reshape(rows * height, -1, channels)
+
+
+def show(axes: Any, image: np.ndarray, title: str = "") -> None:
+    """One tiled image in a pair of axes, without ticks."""
+    axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title)
+    axes.axis("off")
+
+
+def print_result(result: dict[str, Any], directory: Path) -> None:
+    """The table that ends a run."""
+    rows = [("flow", f"{result['test_bits_per_dim']:.3f} +- {result['standard_error']:.3f}")]
+    rows += [(name.replace("_", " "), f"{bits:.3f}") for name, bits in result["baselines"].items()]
+    print("test bits/dim")
+    for name, text in rows:
+        print(f"  {name:18s} {text}")
+    print(f"{result['seconds']:.0f} s; written to {directory}/")
+
+
+def _draw_samples(density: Density, path: Path) -> None:
+    figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(10, 5.4), layout="constrained")
+    for ax, temperature in zip(axes, TEMPERATURES, strict=True):
+        samples = density.sample(jax.random.key(0), 100, temperature=temperature)
+        show(ax, tile(samples, 10), f"temperature {temperature}")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _draw_interpolations(density: Density, images: np.ndarray, path: Path) -> None:
+    pairs = (jnp.asarray(images[:16], jnp.float32) + 0.5) / (density.flow.values or 256)
+    rows = [interpolate(density, pairs[i], pairs[i + 8]) for i in range(8)]
+    figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
+    show(ax, tile(jnp.concatenate(rows), 8), "test images (left, right) and points between")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _draw_curve(history: History, path: Path) -> None:
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for part in ("train", "validation"):
+        ax.plot(*history.column(f"{part}_{history.unit}"), label=part)
+    ax.axvline(history.best_step, color="gray", linestyle=":", label="kept")
+    ax.set(xlabel="step", ylabel=history.unit.replace("_", " "))
+    ax.legend()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

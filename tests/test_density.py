@@ -1,0 +1,313 @@
+"""Flows and densities: likelihoods, samples, latents, bits per dimension, saving."""
+
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows
+from jflow import transformers as jt
+from jflow.distributions import Density
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def vector():
+    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_features=2)
+    y = jax.random.normal(KEY, (32, 3), jnp.float32)
+    context = jax.random.normal(jax.random.key(1), (32, 2), jnp.float32)
+    variables = perturbed(jflow.init(flow, KEY, y, context), 0.2)
+    return Density(flow, variables), y, context
+
+
+@pytest.fixture(scope="module")
+def image():
+    flow = flows.glow((4, 4, 1), levels=2, steps=2, hidden=4, values=17)
+    y = jax.random.randint(KEY, (16, 4, 4, 1), 0, 17)
+    return Density(flow, perturbed(jflow.init(flow, KEY, y), 0.05)), y
+
+
+def test_batched_single_mapped_and_jitted_log_probs_agree(vector):
+    density, y, context = vector
+    wanted = density.log_prob(y, context)
+    assert wanted.shape == (32,)
+    one_by_one = jnp.stack([density.log_prob(a, c) for a, c in zip(y[:4], context, strict=False)])
+    np.testing.assert_allclose(one_by_one, wanted[:4], rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(density.log_prob)(y, context), wanted, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(density.log_prob)(y, context), wanted, rtol=1e-5)
+    with jax.disable_jit():
+        np.testing.assert_allclose(density.log_prob(y, context), wanted, rtol=1e-5)
+    square = density.log_prob(y.reshape(4, 8, 3), context.reshape(4, 8, 2))
+    np.testing.assert_allclose(square.ravel(), wanted, rtol=1e-5)
+    shared = density.log_prob(y, context[0])
+    np.testing.assert_allclose(shared[0], wanted[0], rtol=1e-5)
+
+
+def test_per_example_gradients_agree_with_single_ones(vector):
+    density, y, context = vector
+
+    def loss(params, y, context):
+        return Density(density.flow, {"params": params}).log_prob(y, context)
+
+    params = density.variables["params"]
+    mapped = jax.vmap(jax.grad(loss), (None, 0, 0))(params, y[:3], context[:3])
+    single = jax.grad(loss)(params, y[2], context[2])
+    last = jax.tree.map(lambda g: g[2], mapped)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), last, single)
+
+
+def test_a_density_passes_through_jit_without_retracing(vector):
+    density, y, context = vector
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def mean_log_prob(density, y, context):
+        return density.log_prob(y, context).mean()
+
+    # The same architecture, built anew, with other variables.
+    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_features=2)
+    other = Density(flow, jax.tree.map(lambda v: v * 1.5, density.variables))
+    assert mean_log_prob(density, y, context) != mean_log_prob(other, y, context)
+    assert len(jax.tree.leaves(density)) == len(jax.tree.leaves(density.variables))
+
+
+def test_samples_and_their_log_probs(vector):
+    density, _, context = vector
+    y, log_prob = density.sample_and_log_prob(KEY, (32,), context)
+    np.testing.assert_allclose(log_prob, density.log_prob(y, context), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(y, density.sample(KEY, (32,), context))
+    assert density.sample(KEY, (), context[0]).shape == (3,)
+    assert density.sample(KEY, 5, context[0]).shape == (5, 3)
+    assert density.sample(KEY, (2, 16), context.reshape(2, 16, 2)).shape == (2, 16, 3)
+
+
+def test_temperature_scales_the_latents(vector):
+    density, _, context = vector
+    hot, cold = (density.sample(KEY, 32, context, temperature=t) for t in (1.0, 0.5))
+    z = density.latents(hot, context)
+    np.testing.assert_allclose(density.latents(cold, context), 0.5 * z, atol=1e-4)
+    uniform = Density(jflow.Flow(jb.Reverse(), (4,), jflow.StandardUniform()), {})
+    narrow = uniform.sample(KEY, 100, temperature=0.1)
+    assert 0.45 < narrow.min() < narrow.max() < 0.55
+
+
+def test_latents_and_back(image):
+    density, y = image
+    y = (y.astype(jnp.float64) + 0.5) / 17
+    z = density.latents(y)
+    np.testing.assert_allclose(density.from_latents(z), y, atol=1e-10)
+    levels = density.latent_levels(z)
+    assert [level.shape for level in levels] == [(16, 2, 2, 2), (16, 1, 1, 8)]
+    np.testing.assert_array_equal(jnp.concatenate([a.reshape(16, -1) for a in levels], 1), z)
+
+
+def test_points_outside_the_support():
+    flow = jflow.Flow(jb.Elementwise(jt.Sigmoid()), (2,))
+    density = Density(flow, {})
+    y = jnp.asarray([[0.2, 1.5], [0.2, 0.0], [-1.0, 2.0], [0.2, 0.5]])
+    log_prob = density.log_prob(y)
+    assert np.isneginf(log_prob[:3]).all()
+    assert np.isfinite(log_prob[3])
+    assert np.isfinite(density.latents(y)).all()
+    gradient = jax.vmap(jax.grad(density.log_prob))(y)
+    np.testing.assert_array_equal(gradient[:3], 0)
+    assert np.abs(gradient[3]).max() > 0
+    assert np.isnan(density.log_prob(jnp.asarray([0.2, jnp.nan])))
+
+
+def test_bits_per_dim_of_a_uniform_density_are_log2_of_the_levels():
+    flow = jflow.Flow(jb.Permute((0, 1, 2)), (3,), jflow.StandardUniform(), values=17)
+    y = np.asarray([[0, 16, 3]])
+    bits = Density(flow, {}).bits_per_dim(y, KEY, samples=3)
+    np.testing.assert_allclose(bits, np.log2(17), rtol=1e-6)
+    shared = Density(flow, {}).bits_per_dim(y, KEY, dimensions=2)
+    np.testing.assert_allclose(shared, 3 / 2 * np.log2(17), rtol=1e-6)
+
+
+def test_bits_per_dim_is_a_bound_on_the_discrete_model():
+    # y = 0..3 cells of sigmoid(x): P(y) is known exactly from the normal's distribution function
+    from scipy.stats import norm
+
+    flow = jflow.Flow(jb.Elementwise(jt.Sigmoid()), (1,), values=4)
+    edges = np.asarray([-np.inf, np.log(1 / 3), 0, np.log(3), np.inf])
+    exact = -np.log2(np.diff(norm.cdf(edges)))
+    bits = Density(flow, {}).bits_per_dim(np.arange(4)[:, None], KEY, samples=20_000)
+    assert (bits > exact).all()
+    np.testing.assert_allclose(bits[1:3], exact[1:3], rtol=0.02)
+
+
+def test_averaging_over_dequantization_noise(image):
+    density, y = image
+    once = [density.bits_per_dim(y, jax.random.key(i)) for i in range(4)]
+    assert np.std([b.mean() for b in once]) > 0
+    assert density.bits_per_dim(y, KEY, samples=4).shape == (16,)
+
+
+@pytest.mark.parametrize("build", ["vector", "image"])
+def test_save_and_load(build, request, tmp_path):
+    density, y, *_ = request.getfixturevalue(build)
+    density.save(tmp_path / "density")
+    loaded = jflow.load(tmp_path / "density")
+    assert loaded.flow == density.flow
+    chex.assert_trees_all_equal(loaded.variables, dict(density.variables))
+    if build == "image":
+        np.testing.assert_array_equal(loaded.bits_per_dim(y, KEY), density.bits_per_dim(y, KEY))
+    density.save(tmp_path / "density")  # replaces
+    assert len(list((tmp_path / "density").iterdir())) == 2
+
+
+def test_a_flow_of_ones_own_is_loaded_by_giving_it(tmp_path):
+    flow = jflow.Flow(jb.ActNorm(), (2,))
+    density = Density(flow, jflow.init(flow, KEY, jax.random.normal(KEY, (5, 2))))
+    density.save(tmp_path / "d")
+    with pytest.raises(ValueError, match=r"not built by a recipe; give it: load\(path, flow="):
+        jflow.load(tmp_path / "d")
+    loaded = jflow.load(tmp_path / "d", flow=flow)
+    chex.assert_trees_all_equal(loaded.variables, density.variables)
+    with pytest.raises(ValueError, match=r"does not fit the flow: params/bijector/shift has shape"):
+        jflow.load(tmp_path / "d", flow=jflow.Flow(jb.ActNorm(), (3,)))
+    with pytest.raises(ValueError, match=r"does not fit the flow: missing .*transformer"):
+        jflow.load(tmp_path / "d", flow=jflow.Flow(jb.Elementwise(jt.Affine()), (2,)))
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ValueError, match="was saved in float64; switch it on"):
+            jflow.load(tmp_path / "d", flow=flow)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_damaged_and_foreign_files(vector, tmp_path):
+    density = vector[0]
+    with pytest.raises(FileNotFoundError, match="no saved density at"):
+        jflow.load(tmp_path / "nothing")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"model": "other"}')
+    with pytest.raises(ValueError, match="is not the file of a saved density, or is damaged"):
+        jflow.load(tmp_path / "foreign")
+    with pytest.raises(FileExistsError, match="something other than a saved density"):
+        density.save(tmp_path / "foreign")
+    folder = tmp_path / "d"
+    density.save(folder)
+    (file,) = folder.glob("*.safetensors")
+    content = file.read_bytes()
+    for damaged in (content[:-5], content[:200] + b"x" + content[201:], b"", b"\x80\x04N."):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged: its checksum is not"):
+            jflow.load(folder)
+    file.unlink()
+    with pytest.raises(ValueError, match="is incomplete"):
+        jflow.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "has format 99; this jflow reads format 1"),
+        ({"recipe": {"name": "magic", "arguments": {}}}, "unknown recipe 'magic'; known are"),
+        ({"recipe": {"name": "glow", "arguments": {"size": 1}}}, "refuses its arguments"),
+        ({"recipe": 3}, "is not the file of a saved density, or is damaged"),
+        ({"variables": 3}, "is not the file of a saved density, or is damaged"),
+    ],
+)
+def test_altered_configs(vector, tmp_path, change, message):
+    vector[0].save(tmp_path / "d")
+    config = json.loads((tmp_path / "d" / "config.json").read_text())
+    (tmp_path / "d" / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=message):
+        jflow.load(tmp_path / "d")
+
+
+def test_recipes_refuse_what_cannot_be_saved():
+    with pytest.raises(TypeError, match="a recipe takes numbers, strings, dtypes and tuples"):
+        flows.real_nvp(3, dropout=object())  # type: ignore[arg-type]
+    flow = flows.real_nvp(3, layers=2, dtype=jnp.bfloat16)  # type: ignore[arg-type]
+    assert json.loads(flow.recipe.arguments)["dtype"] == "bfloat16"
+
+
+def test_bfloat16_networks_keep_float32_parameters_and_log_probs():
+    flow = flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, dtype="bfloat16")
+    y = jax.random.uniform(KEY, (8, 4, 4, 1), jnp.float32)
+    variables = perturbed(jflow.init(flow, KEY, y), 0.1)
+    assert {v.dtype for v in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+    density = Density(flow, variables)
+    assert density.log_prob(y).dtype == jnp.float32
+    np.testing.assert_allclose(density.from_latents(density.latents(y)), y, atol=1e-4)
+
+
+def test_context_changes_the_density_of_every_recipe():
+    for flow, shape in (
+        (flows.nice(4, layers=2, hidden=(4,), context_features=3), (4,)),
+        (flows.glow((4, 4, 1), levels=2, steps=1, hidden=2, context_features=3), (4, 4, 1)),
+        (
+            flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, context_features=3),
+            (4, 4, 1),
+        ),
+    ):
+        y = jax.random.uniform(KEY, (6, *shape))
+        labels = jnp.eye(3)[jnp.arange(6) % 3]
+        density = Density(flow, perturbed(jflow.init(flow, KEY, y, labels), 0.1))
+        assert np.abs(density.log_prob(y, labels) - density.log_prob(y, labels[::-1])).max() > 1e-3
+
+
+def test_initialisation_standardises_every_actnorm_of_a_deep_flow():
+    from jflow.bijectors import norm
+
+    flow = flows.glow((8, 8, 1), levels=2, steps=3, hidden=4)
+    y = jax.random.uniform(KEY, (64, 8, 8, 1)) ** 2
+    variables = jflow.init(flow, KEY, y)
+    outputs = []
+    plain = norm.ActNorm.inverse_and_log_det
+
+    def recording(self, y, context=None):
+        x, log_det = plain(self, y, context)
+        jax.debug.callback(lambda x: outputs.append(np.asarray(x)), x)
+        return x, log_det
+
+    norm.ActNorm.inverse_and_log_det = recording
+    try:
+        flow.apply(variables, y, method="log_prob")
+        jax.effects_barrier()
+    finally:
+        norm.ActNorm.inverse_and_log_det = plain
+    assert len(outputs) == 6
+    for x in outputs:
+        np.testing.assert_allclose(x.mean(axis=(0, 1, 2)), 0, atol=1e-10)
+        np.testing.assert_allclose(x.var(axis=(0, 1, 2)), 1, atol=1e-10)
+
+
+def test_forward_initialisation_standardises_the_data_side():
+    layer = jb.Repeat(jb.ActNorm(), 2)
+    x = 3 * jax.random.normal(KEY, (50, 2)) + 1
+    variables = layer.init(KEY, x, method="forward_and_log_det")
+    y, _ = layer.apply(variables, x, method="forward_and_log_det")
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-10)
+    np.testing.assert_allclose(y.var(0), 1, atol=1e-10)
+
+
+def test_constant_channels_are_only_shifted_at_initialisation():
+    y = jnp.stack([jnp.full(10, 1e4 / 3), jnp.arange(10.0)], axis=1)
+    for dtype in (jnp.float32, jnp.float64):
+        variables = jflow.init(jb.ActNorm(), KEY, y.astype(dtype))
+        assert float(variables["params"]["log_scale"][0]) == 0
+
+
+def test_sharded_initialisation_equals_that_on_one_device():
+    devices = jax.devices("cpu")
+    if len(devices) < 8:
+        pytest.skip("needs 8 simulated devices: tests/conftest.py sets them")
+    flow = flows.glow((8, 8, 1), levels=2, steps=2, hidden=4)
+    y = jax.random.uniform(KEY, (64, 8, 8, 1), jnp.float32)
+    mesh = Mesh(np.asarray(devices[:8]), ("batch",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(y, NamedSharding(mesh, PartitionSpec("batch")))
+    one, many = jflow.init(flow, KEY, y), jflow.init(flow, KEY, sharded)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), one, many)
+    for leaf in jax.tree.leaves(many["params"]):
+        assert leaf.is_fully_replicated

@@ -1,0 +1,232 @@
+"""Training: it learns, it repeats itself, it stops when it must, and it says what is wrong."""
+
+import csv
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jflow
+from jflow import flows, train
+from jflow.train import arrays, history
+from jflow.train.fit import NonFiniteLossError
+
+KEY = jax.random.key(0)
+SMALL = {"steps": 60, "batch_size": 32, "evaluate_every": 20, "warmup_steps": 5}
+
+
+def flow():
+    return flows.real_nvp(2, layers=2, hidden=(8,))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.asarray(3 * jax.random.normal(KEY, (300, 2), jnp.float32) + 5)
+
+
+@pytest.fixture(scope="module")
+def fitted(data, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    return (*jflow.fit(flow(), data, key=KEY, directory=directory, **SMALL), directory)
+
+
+def test_it_learns_and_keeps_the_best_parameters(data, fitted):
+    density, log, _ = fitted
+    steps, losses = log.column("validation_nll")
+    assert steps == [20, 40, 60]
+    assert min(losses) == losses[steps.index(log.best_step)]
+    entropy = 2 * (0.5 * np.log(2 * np.pi * np.e) + np.log(3))
+    assert jflow.evaluate(density, data, key=KEY).mean == pytest.approx(entropy, abs=0.3)
+
+
+def test_metrics_are_written_as_jsonl_and_csv(fitted):
+    _, log, directory = fitted
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert lines == log.rows
+    with (directory / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["train_nll"]) for row in table] == log.column("train_nll")[1]
+
+
+def test_two_runs_are_equal_bit_for_bit_and_another_key_is_not(data, fitted):
+    again, log = jflow.fit(flow(), data, key=KEY, **SMALL)
+    chex.assert_trees_all_equal(dict(again.variables), dict(fitted[0].variables))
+    assert log.column("train_nll") == fitted[1].column("train_nll")
+    other, _ = jflow.fit(flow(), data, key=jax.random.key(1), **SMALL)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(dict(other.variables), dict(fitted[0].variables))
+
+
+def test_the_loop_equals_plain_optax_steps(data):
+    """One dispatch of many steps does what the textbook loop does."""
+    start = jflow.init(flow(), KEY, data)
+    density, _ = jflow.fit(
+        flow(), data, key=KEY, validation=None, variables=start, optimizer=optax.sgd(1e-2),
+        warmup_steps=0, clip_norm=None, steps=7, batch_size=300, evaluate_every=4,
+    )  # fmt: skip
+    params = start["params"]
+    for _ in range(7):
+        gradient = jax.grad(
+            lambda p: -flow().apply({"params": p}, jnp.asarray(data), method="log_prob").mean()
+        )(params)
+        params = jax.tree.map(lambda p, g: p - jnp.float32(1e-2) * g, params, gradient)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+        density.variables["params"],
+        params,
+    )
+
+
+def test_ema_warmup_and_clipping(data):
+    options = {**SMALL, "validation": None, "steps": 10, "evaluate_every": 5}
+    plain, _ = jflow.fit(flow(), data, key=KEY, **options)
+    averaged, _ = jflow.fit(flow(), data, key=KEY, ema_decay=0.9, **options)
+    still, _ = jflow.fit(flow(), data, key=KEY, optimizer=optax.sgd(0.0), **options)
+    far = _distance(plain, still)
+    assert 0 < _distance(averaged, still) < far
+    clipped, _ = jflow.fit(
+        flow(), data, key=KEY, optimizer=optax.sgd(1.0), **{**options, "clip_norm": 1e-3}
+    )
+    # Updates ramp up over 5 steps: 1/6 ... 5/6, then 1.
+    assert 0 < _distance(clipped, still) <= 1e-3 * (15 / 6 + 5) * 1.001
+
+
+def _distance(a, b):
+    squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a.variables, b.variables)
+    return float(jnp.sqrt(sum(map(float, jax.tree.leaves(squares)))))
+
+
+def test_early_stopping(data):
+    _, log = jflow.fit(
+        flow(), data, key=KEY, patience=2, optimizer=optax.sgd(0.0), **{**SMALL, "steps": 400}
+    )
+    assert [row["step"] for row in log.rows] == [20, 40, 60]
+    assert log.best_step == 20
+
+
+def test_grey_levels_use_one_validation_noise(data):
+    image_flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=2, values=17)
+    y = np.random.default_rng(0).integers(0, 17, (64, 4, 4, 1))
+    _, log = jflow.fit(image_flow, y, key=KEY, optimizer=optax.sgd(0.0), **SMALL)
+    losses = log.column("validation_bits_per_dim")[1]
+    assert losses[0] == losses[1] == losses[2]
+    train_losses = log.column("train_bits_per_dim")[1]
+    assert train_losses[0] != train_losses[1]
+
+
+def test_context_is_learned(data):
+    labels = np.repeat(np.eye(2), 100, axis=0)
+    y = np.where(labels[:, :1] > 0, 4.0, -4.0) + np.random.default_rng(0).normal(size=(200, 2))
+    conditional = flows.real_nvp(2, layers=2, hidden=(8,), context_features=2)
+    density, _ = jflow.fit(
+        conditional, y, context=labels, key=KEY, learning_rate=1e-2, **{**SMALL, "steps": 200}
+    )
+    one, other = np.eye(2)
+    assert density.log_prob(y[:100], one).mean() > density.log_prob(y[:100], other).mean() + 1
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_parameters(data):
+    def explode(updates, state, params=None):
+        factor = jnp.where(state == 7, jnp.inf, 1e-3)
+        return jax.tree.map(lambda u: -u * factor.astype(u.dtype), updates), state + 1
+
+    optimizer = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), explode)
+    with pytest.raises(NonFiniteLossError, match="not finite at step 8") as caught:
+        jflow.fit(flow(), data, key=KEY, optimizer=optimizer, validation=None, **SMALL)
+    assert caught.value.step == 8
+    assert caught.value.density.flow == flow()
+
+    def outlier(updates, state, params=None):
+        return jax.tree.map(lambda u: -u * jnp.asarray(1e30, u.dtype), updates), state
+
+    with pytest.raises(NonFiniteLossError, match="at step 1 ") as caught:
+        jflow.fit(
+            flow(), data, key=KEY, validation=None,
+            optimizer=optax.GradientTransformation(lambda p: (), outlier), **SMALL,
+        )  # fmt: skip
+    assert all(np.isfinite(v).all() for v in jax.tree.leaves(caught.value.density.variables))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": np.ones((0, 2))}, ValueError, r"data is empty: it has shape \(0, 2\)"),
+        (
+            {"data": np.ones((5, 3))},
+            ValueError,
+            r"data must have shape \(N, \*\(2,\)\); got \(5, 3",
+        ),
+        ({"data": [1, 2]}, TypeError, "data must be an array .* got list"),
+        ({"data": np.ones((5, 2), int)}, TypeError, "must be floating for a flow without grey"),
+        ({"data": np.asarray([[1, np.nan]] * 3)}, ValueError, "NaN or infinities, in 3 of 3"),
+        ({"context": np.ones((300, 2))}, ValueError, "context is given with data, but the flow"),
+        ({"validation": 1.5}, ValueError, r"validation must be a fraction in \(0, 1\)"),
+        (
+            {"validation": np.ones((4, 1))},
+            ValueError,
+            r"validation must have shape \(N, \*\(2,\)\)",
+        ),
+        ({"steps": 0}, ValueError, "steps must be 1 or more; got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be 1 or more; got 0"),
+        ({"warmup_steps": -1}, ValueError, "warmup_steps must be 0 or more; got -1"),
+        ({"clip_norm": 0.0}, ValueError, "clip_norm must be positive, or None; got 0"),
+        ({"patience": 0}, ValueError, "patience must be 1 or more, or None; got 0"),
+        ({"ema_decay": 1.0}, ValueError, r"ema_decay must be in \[0, 1\), or None; got 1.0"),
+    ],
+)
+def test_bad_arguments(data, change, error, message):
+    with pytest.raises(error, match=message):
+        jflow.fit(flow(), **{"data": data, "key": KEY, **change})
+
+
+def test_bad_context_and_grey_levels(data):
+    conditional = flows.real_nvp(2, layers=2, context_features=3)
+    with pytest.raises(ValueError, match=r"context of data must have shape \(300, 3\); got None"):
+        jflow.fit(conditional, data, key=KEY)
+    image_flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=2, values=17)
+    pixels = np.zeros((5, 4, 4, 1))
+    with pytest.raises(ValueError, match=r"data holds NaN; grey levels are integers 0..16"):
+        jflow.fit(image_flow, pixels * np.nan, key=KEY)
+    with pytest.raises(TypeError, match=r"data must be integer grey levels 0..16; got float64"):
+        jflow.fit(image_flow, pixels, key=KEY)
+    with pytest.raises(ValueError, match="got levels from 200 to 200"):
+        jflow.fit(image_flow, (pixels + 200).astype(np.uint8), key=KEY)
+
+
+def test_evaluation_weighs_the_last_batch_right(data, fitted):
+    density = fitted[0]
+    estimate = jflow.evaluate(density, data, key=KEY, batch_size=64)
+    wanted = -np.asarray(density.log_prob(data), np.float64)
+    np.testing.assert_allclose(estimate.examples, wanted, rtol=1e-5)
+    assert estimate.mean == pytest.approx(wanted.mean())
+    assert estimate.standard_error == pytest.approx(wanted.std(ddof=1) / np.sqrt(300), rel=1e-4)
+    assert str(estimate) == f"{estimate.mean:.4f} +- {estimate.standard_error:.4f}"
+
+
+def test_batches_visit_every_example_equally_often():
+    stream = arrays.batches(10, 4, np.random.default_rng(0))
+    drawn = np.concatenate([next(stream) for _ in range(10)])
+    np.testing.assert_array_equal(np.bincount(drawn), 4)
+    first = np.concatenate([drawn[:10]])
+    assert sorted(first) == list(range(10))
+
+
+def test_a_terminal_sees_a_progress_bar(monkeypatch, capsys):
+    with history.progress_bar(10, "nll", enabled=True) as show:
+        show({"step": 5, "train_nll": 1.0})
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(history.sys.stderr, "isatty", lambda: True, raising=False)
+    with history.progress_bar(10, "nll", enabled=True) as show:
+        show({"step": 5, "train_nll": 1.0})
+    assert "train_nll 1.0000" in capsys.readouterr().err
+
+
+def test_dropout_is_active_in_training_only(data):
+    dropped = flows.real_nvp(2, layers=2, hidden=(64,), dropout=0.9)
+    density, log = jflow.fit(dropped, data, key=KEY, **SMALL)
+    assert density.log_prob(data[0]) == density.log_prob(data[0])
+    assert train.History is type(log)
