@@ -84,16 +84,15 @@ def tfds(
             name, data_dir=data_dir, file_format=tensorflow_datasets.core.FileFormat.ARRAY_RECORD
         )
         builder.download_and_prepare()
-        train, test = (_read_source(name, builder.as_data_source(s)) for s in ("train", "test"))
-    except ValueError:
-        raise
     except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise RuntimeError(
-            f"cannot prepare {name!r} by TensorFlow Datasets ({type(error).__name__}: {error}). "
-            f"Prepare it once on a machine with network access and TensorFlow: `pip install "
-            f"tensorflow && tfds build {name} --file_format=array_record`, and copy its folder "
-            "to data_dir; or give your own file to jflow.data.npz"
+            f"cannot prepare {name!r} by TensorFlow Datasets ({reason}). Prepare it once on a "
+            "machine with network access and TensorFlow: `pip install tensorflow && tfds build "
+            f"{name} --file_format=array_record`, and copy its folder to data_dir; or give your "
+            "own file to jflow.data.npz"
         ) from error
+    train, test = (_read_source(name, builder.as_data_source(s)) for s in ("train", "test"))
     return Splits(*hold_out(train, validation, seed), test, values=256)
 
 

@@ -1,0 +1,103 @@
+"""Masks, nets and convolutions on their own."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jflow import nets
+from jflow.bijectors.masks import MASK_NAMES, freeze_mask, partition
+from jflow.functional import conv2d
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("name", MASK_NAMES)
+def test_named_masks_split_and_merge(name):
+    shape = (5,) if name.startswith(("half", "alternating")) else (3, 4, 3)
+    parts = partition(freeze_mask(name), shape)
+    y = jax.random.normal(KEY, (2, *shape))
+    seen, moved = parts.split(y)
+    np.testing.assert_array_equal(parts.merge(y, moved), y)
+    changed = parts.merge(y, moved + 100) - y
+    assert 0 < (changed > 50).sum() < y.size
+    # What the network sees does not depend on what is moved.
+    np.testing.assert_array_equal(parts.split(parts.merge(y, moved + 100))[0], seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    [
+        ("half", [2, 3, 4]),
+        ("half_swapped", [0, 1]),
+        ("alternating", [1, 3]),
+        ("alternating_swapped", [0, 2, 4]),
+    ],
+)
+def test_what_named_masks_move(name, moved):
+    _, part = partition(freeze_mask(name), (5,)).split(jnp.arange(5.0))
+    assert part.tolist() == moved
+
+
+def test_checkerboard_moves_odd_pixels_and_the_net_sees_zeros_there():
+    y = 1 + jnp.arange(6.0).reshape(2, 3, 1)
+    seen, moved = partition(freeze_mask("checkerboard"), (2, 3, 1)).split(y)
+    assert seen[..., 0].tolist() == [[1, 0, 3], [0, 5, 0]]
+    assert moved.tolist() == [2, 4, 6]
+
+
+def native(x, kernel):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+@pytest.mark.parametrize("channels", [(2, 5), (5, 2)])
+@pytest.mark.parametrize("size", [(3, 3), (5, 1)])
+def test_convolution_and_its_derivatives_are_the_native_ones(channels, size):
+    keys = jax.random.split(KEY, 3)
+    x = jax.random.normal(keys[0], (2, 4, 3, channels[0]))
+    kernel = jax.random.normal(keys[1], (*size, *channels))
+    weights = jax.random.normal(keys[2], (2, 4, 3, channels[1]))
+
+    @partial(jax.jit, static_argnums=0)
+    def derivatives(f, x, kernel):
+        def loss(x, kernel):
+            return jnp.sum(weights * f(x, kernel) ** 3)
+
+        gradient = jax.grad(loss, (0, 1))
+        tangent = jax.jvp(gradient, (x, kernel), (jnp.cos(x), jnp.sin(kernel)))[1]
+        return f(x, kernel), gradient(x, kernel), tangent
+
+    chex.assert_trees_all_close(
+        derivatives(conv2d, x, kernel), derivatives(native, x, kernel), rtol=1e-9, atol=1e-9
+    )
+    mapped = jax.vmap(lambda x: conv2d(x[None], kernel)[0])(x)
+    np.testing.assert_allclose(mapped, native(x, kernel), atol=1e-12)
+
+
+@pytest.mark.parametrize("net", [nets.ConvNet(4), nets.ResidualConvNet(4, 2), nets.ZeroConvNet()])
+def test_image_networks_start_at_zero_and_take_context(net):
+    module = net(3)
+    x, context = jax.random.normal(KEY, (2, 4, 4, 2)), jnp.ones(5)
+    variables = module.init(KEY, x, context)
+    out = module.apply(variables, x, context)
+    assert out.shape == (2, 4, 4, 3)
+    np.testing.assert_array_equal(out, 0)
+    moved = jax.tree.map(lambda v: v + 0.1, variables)
+    np.testing.assert_allclose(
+        module.apply(moved, x[1], context), module.apply(moved, x, context)[1], atol=1e-12
+    )
+    assert np.abs(module.apply(moved, x, context) - module.apply(moved, x, -context)).max() > 0
+
+
+def test_networks_refuse_contexts_of_another_batch():
+    with pytest.raises(ValueError, match=r"context must be \(C,\) or .*batch shape \(2,\); got"):
+        nets.MLP((4,))(1).init(KEY, jnp.ones((2, 3)), jnp.ones((5, 1)))
+
+
+def test_equal_networks_are_equal():
+    assert nets.MLP((4, 4)) == nets.MLP([4, 4])  # type: ignore[arg-type]
+    assert hash(nets.ConvNet(8)) == hash(nets.ConvNet(8))
