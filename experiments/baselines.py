@@ -35,7 +35,7 @@ def fit_baselines(splits: Splits, samples: int, seed: int = 0) -> dict[str, floa
 
     def best(fit: Callable[[Any], Any], choices: Iterable[Any]) -> float:
         models = [fit(choice) for choice in choices]
-        return bits(min(models, key=lambda model: bits(model, validation)), test)
+        return float(bits(min(models, key=lambda model: bits(model, validation)), test))
 
     def mixture(choice: tuple[int, float]) -> GaussianMixture:
         components, floor = choice
@@ -43,9 +43,12 @@ def fit_baselines(splits: Splits, samples: int, seed: int = 0) -> dict[str, floa
             warnings.simplefilter("ignore", ConvergenceWarning)
             return GaussianMixture(components, reg_covar=floor, random_state=seed).fit(train)
 
+    def kernel(width: float) -> KernelDensity:
+        return KernelDensity(bandwidth=width).fit(train)
+
     grid = [(n, floor) for n in (5, 10, 20, 40) for floor in (5e-4, 1e-3, 2e-3, 4e-3)]
     widths = np.geomspace(0.02, 0.3, 12)
     return {
         "gaussian_mixture": best(mixture, grid),
-        "kernel_density": best(lambda width: KernelDensity(bandwidth=width).fit(train), widths),
+        "kernel_density": best(kernel, widths),
     }

@@ -33,7 +33,7 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
     a, b = density.latents(first), density.latents(last)
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    t = jnp.linspace(0.0, 1.0, count)[:, None]
+    t = jnp.linspace(0.0, 1.0, count, dtype=a.dtype)[:, None]
     z = (jnp.sin((1 - t) * angle) * a[None] + jnp.sin(t * angle) * b[None]) / jnp.sin(angle)
     return density.from_latents(z)
 
