@@ -28,6 +28,7 @@ def glow(
     context_features: int | None = None,
     values: int | None = 256,
     mixing: Literal["plu", "dense"] = "plu",
+    checkerboards: int = 0,
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -49,18 +50,25 @@ def glow(
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, for `bits_per_dim`.
       mixing: kind of the 1x1 convolution.
+      checkerboards: pairs of checkerboard couplings before each squeeze but the last, as in
+        Real NVP and Flow++; none in the paper. They help where images are small.
       dropout: in the coupling networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039
     """
+    net = ConvNet(hidden, dropout=dropout, dtype=dtype)
 
     def level(last: bool) -> Bijector:
-        net = ConvNet(hidden, dropout=dropout, dtype=dtype)
         step = Chain((ActNorm(3), Conv1x1(mixing), Coupling(Affine(), net, "channel")))
-        prior = () if last else (Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel"),)
-        return Chain((Squeeze(), Repeat(step, steps, memory), *prior))
+        parts = (Squeeze(), Repeat(step, steps, memory))
+        if last:
+            return Chain(parts)
+        masks = ("checkerboard", "checkerboard_swapped")
+        pair = [part for m in masks for part in (ActNorm(3), Coupling(Affine(), net, m))]
+        first = (Repeat(Chain(tuple(pair)), checkerboards, memory),) if checkerboards else ()
+        return Chain((*first, *parts, Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel")))
 
     centre = Elementwise(FixedAffine(shift=0.5), event_ndim=3)
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)

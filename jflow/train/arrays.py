@@ -86,7 +86,9 @@ def _check_context(name: str, flow: Flow, context: ArrayLike | None, count: int)
     return context
 
 
-def split(examples: Examples, fraction: float, rng: np.random.Generator) -> tuple[Examples, ...]:
+def split(
+    examples: Examples, fraction: float, rng: np.random.Generator
+) -> tuple[Examples, Examples]:
     """A random split into training and validation examples, at least one of each.
 
     Raises:

@@ -102,20 +102,10 @@ def fit(
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    _check_counts(steps=steps, batch_size=batch_size, evaluate_every=evaluate_every)
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be 1 or more, or None; got {patience}")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
-    split_rng, order_rng = _host_generators(key)
-    examples = check_examples("data", flow, data, context)
-    held_out = None
-    if isinstance(validation, float | int):
-        examples, held_out = split(examples, validation, split_rng)
-    elif validation is not None:
-        pair = validation if isinstance(validation, tuple) else (validation,)
-        held_out = check_examples("validation", flow, *pair)
+    _check_options(steps, batch_size, evaluate_every, patience, ema_decay)
     tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    split_rng, order_rng = _host_generators(key)
+    examples, held_out = _prepare(flow, data, context, validation, split_rng)
     order = batches(len(examples), batch_size, order_rng)
     if variables is None:
         first = examples.take(next(order))
@@ -232,7 +222,31 @@ def _host_generators(key: Array) -> list[np.random.Generator]:
     return [np.random.default_rng(child) for child in seed.spawn(2)]
 
 
-def _check_counts(**counts: int) -> None:
+def _prepare(
+    flow: Flow,
+    data: ArrayLike,
+    context: ArrayLike | None,
+    validation: Any,
+    rng: np.random.Generator,
+) -> tuple[Examples, Examples | None]:
+    """The examples to train on, and those to validate on."""
+    examples = check_examples("data", flow, data, context)
+    if validation is None:
+        return examples, None
+    if isinstance(validation, float | int):
+        return split(examples, validation, rng)
+    pair = validation if isinstance(validation, tuple) else (validation,)
+    return examples, check_examples("validation", flow, *pair)
+
+
+def _check_options(
+    steps: int, batch_size: int, evaluate_every: int, patience: int | None, ema_decay: float | None
+) -> None:
+    counts = {"steps": steps, "batch_size": batch_size, "evaluate_every": evaluate_every}
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more; got {count}")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be 1 or more, or None; got {patience}")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")

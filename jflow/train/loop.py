@@ -64,31 +64,21 @@ def run(
     """
     data = Examples(*examples)
 
-    def loss(params: Any, batch: Examples, key: Array) -> Array:
-        variables = {"params": params, **constants}
-        losses = example_losses(
-            flow, variables, batch.y, batch.context, key, training=True, dimensions=dimensions
-        )
-        return jnp.mean(losses)
-
     def step(carry: tuple[State, Report, Array]) -> tuple[State, Report, Array]:
         state, report, _ = carry
         i = report.steps
-        batch = data.take(index[i])
-        value, grads = jax.value_and_grad(loss)(
-            state.params, batch, jax.random.fold_in(key, state.step)
+        step_key = jax.random.fold_in(key, state.step)
+        value, grads = jax.value_and_grad(_mean_loss)(
+            state.params, flow, constants, data.take(index[i]), step_key, dimensions
         )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         state = lax.cond(
             finite, lambda s: _updated(s, grads, optimizer, ema_decay), lambda s: s, state
         )
-        report = Report(
-            i + finite.astype(i.dtype),
-            report.loss.at[i].set(value.astype(report.loss.dtype)),
-            report.grad_norm.at[i].set(norm.astype(report.loss.dtype)),
-        )
-        return state, report, finite
+        losses = report.loss.at[i].set(value.astype(jnp.float32))
+        norms = report.grad_norm.at[i].set(norm.astype(jnp.float32))
+        return state, Report(i + finite.astype(i.dtype), losses, norms), finite
 
     def goes_on(carry: tuple[State, Report, Array]) -> Array:
         return (carry[1].steps < steps) & carry[2]
@@ -97,6 +87,16 @@ def run(
     start = (state, Report(jnp.zeros((), jnp.int32), empty, empty), jnp.asarray(True))
     state, report, _ = lax.while_loop(goes_on, step, start)
     return state, report
+
+
+def _mean_loss(
+    params: Any, flow: Flow, constants: Any, batch: Examples, key: Array, dimensions: int | None
+) -> Array:
+    variables = {"params": params, **constants}
+    losses = example_losses(
+        flow, variables, batch.y, batch.context, key, training=True, dimensions=dimensions
+    )
+    return jnp.mean(losses)
 
 
 def _updated(
