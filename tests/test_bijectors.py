@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jflow
 from jflow import bijectors as jb
 from jflow import transformers as jt
-from tests.cases import CASES
+from tests.cases import CASES, Case
 from tests.harness import BATCH, built
 
 DTYPES = ("float32", "float64")
@@ -153,3 +154,59 @@ def test_declares_what_it_is(name):
     assert b.log_det_kind == "exact"
     assert b.forward_kind == b.inverse_kind == "closed form"
     assert b.tolerance == 0
+
+
+@pytest.mark.parametrize("name", ["Repeat", "Repeat-remat", "Repeat-context", "Repeat-image"])
+def test_repeat_is_the_chain_of_its_layers(name):
+    b = built(name, "float64")
+    x, total = b.y, 0
+    for i in range(b.bijector.length):
+        layer = jax.tree.map(lambda v, i=i: v[i], b.variables)
+        layer = {kind: v["bijector"] for kind, v in layer.items()}
+        x, log_det = b.bijector.bijector.apply(layer, x, b.context, method="inverse_and_log_det")
+        total = total + log_det
+    wanted_x, wanted = b.inverse(b.variables, b.y, b.context)
+    np.testing.assert_allclose(x, wanted_x, atol=1e-12)
+    np.testing.assert_allclose(total, wanted, atol=1e-12)
+
+
+def test_layers_of_a_repeat_differ():
+    b = built("Repeat", "float64")
+    orders = b.variables["constants"]["bijector"]["bijectors_1"]["order"]
+    assert len({tuple(order) for order in np.asarray(orders).tolist()}) > 1
+    fresh = jflow.init(CASES["Repeat"].make(), jax.random.key(0), b.y)
+    kernel = fresh["params"]["bijector"]["bijectors_2"]["conditioner"]["hidden_0"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0
+
+
+class Mutant(jb.Bijector):
+    """A bijector with a mistake that the checks above must find."""
+
+    original: jb.Bijector
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def forward_and_log_det(self, x, context=None):
+        y, log_det = self.original.forward_and_log_det(x, context)
+        return y, self.factor * log_det
+
+    def inverse_and_log_det(self, y, context=None):
+        x, log_det = self.original.inverse_and_log_det(y, context)
+        return x + self.offset, self.factor * log_det
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"factor": 1.01}, test_log_det_is_that_of_the_autodiff_jacobian),
+        ({"factor": -1.0}, test_log_det_is_that_of_the_autodiff_jacobian),
+        ({"offset": 1e-3}, test_directions_undo_each_other),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_checks_find_mistakes(monkeypatch, change, check, dtype):
+    name = f"Mutant-{change}"
+    case = Case(lambda: Mutant(jb.Elementwise(jt.Affine()), **change), (3,))
+    monkeypatch.setitem(CASES, name, case)
+    with pytest.raises(AssertionError):
+        check(name, dtype)

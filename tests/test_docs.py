@@ -32,7 +32,6 @@ def test_every_public_name_is_documented_and_in_the_readme(module):
         assert re.search(rf"\b{name}\b", README), f"{module.__name__}.{name} is not in README.md"
 
 
-@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
 def test_readme_examples_run(tmp_path, monkeypatch):
     import jax
 
