@@ -8,7 +8,16 @@ from experiments.config import ImageExperiment
 CONFIG = ImageExperiment(
     name="digits",
     recipe="glow",
-    arguments={"levels": 2, "steps": 4, "hidden": 32, "dropout": 0.2},
+    arguments={
+        "levels": 2,
+        "steps": 4,
+        "hidden": 64,
+        "checkerboards": 6,
+        "positions": True,
+        "dropout": 0.4,
+    },
     dataset="digits",
+    steps=2400,
+    learning_rate=3e-3,
     baselines=True,
 )

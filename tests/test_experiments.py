@@ -14,7 +14,7 @@ from jflow import data
 
 # Sizes that make each experiment's model small without changing its shape.
 SMALL = {
-    "digits_glow": {"steps": 1, "hidden": 4},
+    "digits_glow": {"steps": 1, "hidden": 4, "checkerboards": 1},
     "mnist_glow": {"steps": 1, "hidden": 4},
     "mnist_real_nvp": {"hidden": 4, "blocks": 1},
 }

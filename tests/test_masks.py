@@ -78,7 +78,9 @@ def test_convolution_and_its_derivatives_are_the_native_ones(channels, size):
     np.testing.assert_allclose(mapped, native(x, kernel), atol=1e-12)
 
 
-@pytest.mark.parametrize("net", [nets.ConvNet(4), nets.ResidualConvNet(4, 2), nets.ZeroConvNet()])
+@pytest.mark.parametrize(
+    "net", [nets.ConvNet(4, positions=True), nets.ResidualConvNet(4, 2), nets.ZeroConvNet()]
+)
 def test_image_networks_start_at_zero_and_take_context(net):
     module = net(3)
     x, context = jax.random.normal(KEY, (2, 4, 4, 2)), jnp.ones(5)

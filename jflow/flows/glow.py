@@ -29,6 +29,7 @@ def glow(
     values: int | None = 256,
     mixing: Literal["plu", "dense"] = "plu",
     checkerboards: int = 0,
+    positions: bool = False,
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -52,13 +53,14 @@ def glow(
       mixing: kind of the 1x1 convolution.
       checkerboards: pairs of checkerboard couplings before each squeeze but the last, as in
         Real NVP and Flow++; none in the paper. They help where images are small.
+      positions: whether the coupling networks have a bias for each pixel; not in the paper.
       dropout: in the coupling networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039
     """
-    net = ConvNet(hidden, dropout=dropout, dtype=dtype)
+    net = ConvNet(hidden, positions, dropout=dropout, dtype=dtype)
 
     def level(last: bool) -> Bijector:
         step = Chain((ActNorm(3), Conv1x1(mixing), Coupling(Affine(), net, "channel")))

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.functional.arrays import align
 from jflow.nets.layers import Linear, Net, Precision, broadcast_context
 
 
@@ -21,12 +22,15 @@ class ConvNet(Net):
 
     Attributes:
       hidden: the channels of both hidden layers.
+      positions: whether the first layer has a bias for each pixel, so that the network knows
+        where it is. It is then for images of one size.
       activation, dropout, dtype, param_dtype: see `Net`.
 
     Reference: Kingma and Dhariwal, Glow, 2018, sections 3.3 and 5, https://arxiv.org/abs/1807.03039
     """
 
     hidden: int = 512
+    positions: bool = False
 
     def __call__(self, features: int) -> nn.Module:
         """The network with that many output channels."""
@@ -41,8 +45,14 @@ class _ConvNet(nn.Module):
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         config = self.config
         h = Linear(config.hidden, config, (3, 3), gain=2.0, name="first")(x)
-        h = config.activation(_add_context(h, context, config))
-        h = config.activation(Linear(config.hidden, config, gain=2.0, name="middle")(h))
+        h = _add_context(h, context, config)
+        if config.positions:
+            shape, (_, param_dtype) = h.shape[-3:], config.of(x)
+            bias = self.param("positions", nn.initializers.normal(0.1), shape, param_dtype)
+            h = h + align(bias, h)
+        h = config.activation(
+            Linear(config.hidden, config, gain=2.0, name="middle")(config.activation(h))
+        )
         h = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(h)
         return ZeroConv(self.features, config, name="last")(h)
 
