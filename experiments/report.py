@@ -39,8 +39,9 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
 
 
 def tile(images: Any, rows: int) -> np.ndarray:
-    """(rows * columns, H, W, C) images in [0, 1] as one (rows H, columns W, C) image."""
+    """(rows * columns, H, W, C) images in [0, 1] as one image, with gaps between them."""
     images = np.clip(np.nan_to_num(np.asarray(images)), 0, 1)
+    images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     count, height, width, channels = images.shape
     grid = images.reshape(rows, count // rows, height, width, channels)
     return grid.swapaxes(1, 2).reshape(rows * height, -1, channels)
