@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from benchmarks.timing import interleaved, print_table
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
+from jflow.functional.convolution import conv2d, matmul_last
+from jflow.nets import layers
 
 SHAPE, BATCH = (32, 32, 3), 16
 
@@ -43,6 +46,14 @@ def train_step(flow: jflow.Flow) -> tuple[Callable[..., Any], Any, Any]:
         return optax.apply_updates(params, updates), state, value
 
     return step, variables["params"], optimizer.init(variables["params"])
+
+
+def native_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution that XLA brings, 1x1 ones as products."""
+    if kernel.shape[:2] == (1, 1):
+        return matmul_last(x, kernel[0, 0])
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
 def unrolled(steps: int, hidden: int) -> jflow.Flow:
@@ -84,13 +95,16 @@ def compile_times(rounds: int = 3) -> None:
 def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
     """Time of one train step: scanned (store, remat) and unrolled."""
     programs = {}
-    for name, flow in {
-        "scanned": flows.glow(SHAPE, 3, steps, hidden),
-        "scanned, remat": flows.glow(SHAPE, 3, steps, hidden, memory="remat"),
-        "unrolled": unrolled(steps, hidden),
-    }.items():
-        step, params, state = train_step(flow)
-        compiled = jax.jit(step).lower(params, state, batch()).compile()
+    for name, flow, convolution in (
+        ("scanned", flows.glow(SHAPE, 3, steps, hidden), conv2d),
+        ("scanned, remat", flows.glow(SHAPE, 3, steps, hidden, memory="remat"), conv2d),
+        ("unrolled", unrolled(steps, hidden), conv2d),
+        ("unrolled, native convolution", unrolled(steps, hidden), native_conv2d),
+    ):
+        with mock.patch.object(layers, "conv2d", convolution):
+            jax.clear_caches()
+            step, params, state = train_step(flow)
+            compiled = jax.jit(step).lower(params, state, batch()).compile()
         programs[name] = partial(compiled, params, state, batch())
     print(f"train step, K={steps}, hidden {hidden}, batch {BATCH}")
     print_table(interleaved(programs), against="unrolled")
