@@ -1,5 +1,6 @@
 """Convolutional networks that keep the image size."""
 
+import math
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -16,9 +17,9 @@ class ConvNet(Net):
 
         h = act(conv3x3(x) + dense(context)),  h = act(conv1x1(h)),  result = conv3x3(h) e^(3 g)
 
-    The last convolution and g start at zero. x is (..., H, W, C), context (..., C'), the result
-    (..., H, W, features). Unlike Glow's code, the hidden convolutions have biases in place of
-    actnorm.
+    The last convolution starts at zero (see `ZeroConv` for g). x is (..., H, W, C), context
+    (..., C'), the result (..., H, W, features). Unlike Glow's code, the hidden convolutions have
+    biases in place of actnorm.
 
     Attributes:
       hidden: the channels of both hidden layers.
@@ -136,6 +137,10 @@ class ZeroConvNet(Precision):
 class ZeroConv(nn.Module):
     """A 3x3 convolution with a learned output scale e^(3 g), starting at zero (Glow).
 
+    Over 64 input channels, the scale starts at 64 / channels (in Glow, at 1): a step of Adam
+    moves a sum of so many terms in proportion to their number, and without this a deep flow of
+    512 channels diverges within ten steps.
+
     Attributes:
       features: output channels.
       precision: dtypes.
@@ -150,7 +155,8 @@ class ZeroConv(nn.Module):
         y = Linear(self.features, self.precision, (3, 3), gain=0.0, name="conv")(x)
         y = _add_context(y, context, self.precision, gain=0.0)
         shape = (self.features,)
-        log_scale = self.param("log_scale", nn.initializers.zeros, shape, param_dtype)
+        start = nn.initializers.constant(math.log(min(1.0, 64 / x.shape[-1])) / 3)
+        log_scale = self.param("log_scale", start, shape, param_dtype)
         scale = jnp.exp(3 * log_scale).astype(dtype)
         return y * scale.reshape((1,) * (y.ndim - 1) + (-1,))
 
