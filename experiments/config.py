@@ -57,7 +57,7 @@ class ImageExperiment:
         """The data, not padded."""
         if self.dataset == "digits":
             return data.digits()
-        if self.dataset.endswith(".npz") or Path(self.dataset).exists():
+        if self.dataset.endswith(".npz") or Path(self.dataset).is_file():
             return data.npz(self.dataset)
         return data.tfds(self.dataset)
 

@@ -11,7 +11,9 @@ import optax
 import pytest
 
 import jflow
+from jflow import bijectors as jb
 from jflow import flows, train
+from jflow import transformers as jt
 from jflow.train import arrays, history
 from jflow.train.fit import NonFiniteLossError
 
@@ -151,6 +153,17 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_parameters(data):
     assert all(np.isfinite(v).all() for v in jax.tree.leaves(caught.value.density.variables))
 
 
+def test_no_finite_validation_loss_is_an_error(data):
+    positive = jflow.Flow(jb.Chain((jb.Elementwise(jt.Exp()), jb.ActNorm())), (2,))
+    with pytest.raises(NonFiniteLossError, match="the validation loss was never finite"):
+        jflow.fit(
+            positive, np.abs(data) + 1, key=KEY, validation=np.zeros((2, 2), np.float32), **SMALL
+        )
+    fixed = jflow.Flow(jb.Reverse(), (2,))
+    with pytest.raises(ValueError, match="the flow has no parameters to fit"):
+        jflow.fit(fixed, data, key=KEY)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -175,6 +188,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_parameters(data):
         ({"warmup_steps": -1}, ValueError, "warmup_steps must be 0 or more; got -1"),
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be positive, or None; got 0"),
         ({"patience": 0}, ValueError, "patience must be 1 or more, or None; got 0"),
+        ({"patience": 2, "validation": None}, ValueError, "patience needs validation examples"),
+        ({"validation_samples": 0}, ValueError, "validation_samples must be 1 or more; got 0"),
         ({"ema_decay": 1.0}, ValueError, r"ema_decay must be in \[0, 1\), or None; got 1.0"),
     ],
 )

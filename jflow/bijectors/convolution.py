@@ -5,7 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from jflow.bijectors.base import Bijector
@@ -21,14 +21,15 @@ class Conv1x1(Bijector):
         inverse   x[i, j] = y[i, j] W         log_det = +height width log|det W|
         forward   y[i, j] = x[i, j] W^-1      log_det = -height width log|det W|
 
-    W starts as a random rotation. W^-1 is formed once, by triangular solves.
+    W starts as a random rotation. W^-1 is formed once, by triangular solves (of the
+    LU factors, for "dense").
 
     Attributes:
       kind: how W is parameterised. "plu": W = P L (U + diag(sign e^s)), where P and the signs
         are fixed, L is unit lower and U strictly upper triangular, and log|det W| = sum(s)
         (Glow, eqs. 10-11). "dense": W = V diag(e^s), where the columns of V have length 1, and
-        log|det W| = sum(s) + log|det V|. In both, log|s| are the parameters, so no scale
-        reaches zero; "plu" cannot become singular, "dense" can, where columns align.
+        log|det W| = sum(s) + log|det V|. In both, s are the parameters, so no scale
+        e^s reaches zero; "plu" cannot become singular, "dense" can, where columns align.
 
     Raises:
       ValueError: an unknown `kind`, or an event that is not (height, width, channels).
@@ -56,7 +57,10 @@ class Conv1x1(Bijector):
         make = self._plu if self.kind == "plu" else self._dense
         matrix, log_det = make(x.shape[-1], x.dtype, inverse)
         log_det = x.shape[-3] * x.shape[-2] * log_det
-        return matmul_last(x, matrix), jnp.broadcast_to(log_det, x.shape[:-3])
+        # GPU and TPU round products of float32 by default, and then W^-1 W is not the identity.
+        return matmul_last(x, matrix, precision=lax.Precision.HIGHEST), jnp.broadcast_to(
+            log_det, x.shape[:-3]
+        )
 
     def _plu(self, channels: int, dtype: jnp.dtype, inverse: bool) -> tuple[Array, Array]:
         # The key matters at init only; later Flax asks the initialisers for shapes alone.
@@ -75,7 +79,8 @@ class Conv1x1(Bijector):
         upper = upper + jnp.diag(constant("sign").astype(dtype) * jnp.exp(log_scale))
         rows = jnp.argsort(constant("order"))
         if inverse:
-            return (lower @ upper)[rows], jnp.sum(log_scale)
+            matrix = jnp.matmul(lower, upper, precision=lax.Precision.HIGHEST)
+            return matrix[rows], jnp.sum(log_scale)
         lower_inverse = solve_triangular(lower, eye, lower=True, unit_diagonal=True)
         return solve_triangular(upper, lower_inverse)[:, rows], -jnp.sum(log_scale)
 

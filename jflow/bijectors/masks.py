@@ -105,7 +105,8 @@ class ImagePartition:
 
     def params(self, outputs: Array, num_params: int) -> Array:
         batch = outputs.shape[:-3]
-        parts = outputs.reshape(*batch, -1, num_params, self.outputs)
+        positions = self._mask.size // self.outputs
+        parts = outputs.reshape(*batch, positions, num_params, self.outputs)
         parts = jnp.moveaxis(parts, -2, 0).reshape(num_params, *batch, self._mask.size)
         return jnp.moveaxis(permute(parts, self._order)[..., self._kept :], 0, -1)
 
@@ -114,7 +115,7 @@ class ImagePartition:
         return permute(both, np.argsort(self._order)).reshape(x.shape)
 
     def _flat(self, x: Array) -> Array:
-        return permute(x.reshape(*x.shape[:-3], -1), self._order)
+        return permute(x.reshape(*x.shape[:-3], self._mask.size), self._order)
 
 
 def freeze_mask(mask: str | Sequence[Any] | np.ndarray) -> Mask:

@@ -60,7 +60,7 @@ class MultiScale(Bijector):
             latents.append(latent)
             kept, level_log_det = level.inverse_and_log_det(kept, context)
             log_det = log_det + level_log_det
-        flat = [latent.reshape(*y.shape[:-3], -1) for latent in (*latents, kept)]
+        flat = [a.reshape(*y.shape[:-3], math.prod(a.shape[-3:])) for a in (*latents, kept)]
         return jnp.concatenate(flat, axis=-1), log_det
 
     @property

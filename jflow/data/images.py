@@ -85,7 +85,7 @@ def tfds(
         )
         builder.download_and_prepare()
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise RuntimeError(
             f"cannot prepare {name!r} by TensorFlow Datasets ({reason}). Prepare it once on a "
             "machine with network access and TensorFlow: `pip install tensorflow && tfds build "

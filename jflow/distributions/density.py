@@ -1,5 +1,6 @@
 """A density: a flow together with its variables."""
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from jflow.functional.dequantization import check_levels, discrete_bits_per_dim
 class Density:
     """A flow and its variables: a distribution that can be called, mapped and saved.
 
-    A pytree whose leaves are the variables: it passes through `jit`, `vmap` and `grad` as an
-    argument. Its methods are compiled once for each shape. y and samples are (*batch, *event).
+    A pytree whose leaves are the variables: it passes through `jit` and `vmap` as an argument.
+    (Differentiate with respect to `variables["params"]`: other collections may hold integers.)
+    Its methods are compiled once for each shape. y and samples are (*batch, *event).
 
     Attributes:
       flow: the architecture.
@@ -125,7 +127,7 @@ class Density:
         return _bits_per_dim(self.flow, self.variables, levels, context, key, samples, dimensions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the directory `path`: config.json and variables.safetensors.
+        """Writes the directory `path`: config.json and variables-*.safetensors.
 
         A density that is there already is replaced, in one step.
 
@@ -186,4 +188,4 @@ def _arrays(*values: ArrayLike | None) -> Any:
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    return tuple(shape) if isinstance(shape, tuple | list) else (operator.index(shape),)

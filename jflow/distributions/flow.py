@@ -101,7 +101,8 @@ class Flow(nn.Module):
         """Draws (*shape, *event) and their log p in one pass, (*shape)."""
         x = self._base_sample(key, shape, 1.0)
         y, log_det = self.bijector.forward_and_log_det(x, self._context(context, shape))
-        return y, self._base_log_prob(x) - log_det
+        log_prob = self._base_log_prob(x) - log_det
+        return y, jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob)
 
     def _to_base(self, y: Array, context: Array | None) -> tuple[Array, Array]:
         batch = self._batch("y", y, self.event_shape)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -39,7 +40,7 @@ def init(
     if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
         check_levels("y", y, module.values)
         y = dequantize(key, y, module.values)
-    if not is_traced(y) and bool(jnp.isnan(y).any()):
+    if not is_traced(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = None if context is None else as_wide(context)
     return _init(module, key, y, context)

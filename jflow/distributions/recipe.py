@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import jax.numpy as jnp
+import numpy as np
 
 if TYPE_CHECKING:
     from jflow.distributions.flow import Flow
@@ -53,6 +54,7 @@ def recipe(build: Callable[P, "Flow"]) -> Callable[P, "Flow"]:
     Its arguments must be numbers, strings, dtypes, None, or tuples of these.
 
     Raises:
+      ValueError: another module has registered a recipe of that name.
       TypeError: (on call) an argument that cannot be written as JSON.
     """
     signature = inspect.signature(build)
@@ -61,18 +63,24 @@ def recipe(build: Callable[P, "Flow"]) -> Callable[P, "Flow"]:
     def recorded(*args: P.args, **kwargs: P.kwargs) -> "Flow":
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        arguments = json.dumps(bound.arguments, default=_dtype_name, sort_keys=True)
-        # What is built is what will be loaded: lists of JSON become tuples in both.
-        for name, value in bound.arguments.items():
-            bound.arguments[name] = _as_tuple(value)
-        flow = build(*bound.args, **bound.kwargs)
+        arguments = json.dumps(bound.arguments, default=_as_json, sort_keys=True)
+        # What is built is what will be loaded: both are built from the JSON, lists as tuples.
+        plain = {name: _as_tuple(value) for name, value in json.loads(arguments).items()}
+        flow = build(**plain)  # type: ignore[call-arg]
         return flow.clone(recipe=Recipe(build.__name__, arguments))
 
+    known = RECIPES.get(build.__name__)
+    if known is not None and known.__module__ != build.__module__:
+        raise ValueError(
+            f"recipe {build.__name__!r} is already defined in {known.__module__}; rename yours"
+        )
     RECIPES[build.__name__] = recorded
     return recorded
 
 
-def _dtype_name(value: Any) -> str:
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     try:
         return jnp.dtype(value).name
     except TypeError:

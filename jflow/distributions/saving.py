@@ -30,33 +30,28 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     from safetensors.numpy import save as to_bytes
 
     folder = Path(path)
-    if (folder.exists() and not folder.is_dir()) or _is_foreign(folder):
-        raise FileExistsError(
-            f"{folder} holds something other than a saved density; choose another"
-        )
+    previous = _previous_file(folder)
     arrays = {
         name: np.ascontiguousarray(jax.device_get(value))
         for name, value in flatten_dict(dict(variables), sep="/").items()
     }
-    content = to_bytes(arrays)
+    # Safetensors writes bfloat16 arrays of NumPy, but does not read them.
+    half = sorted(name for name, value in arrays.items() if value.dtype == jnp.bfloat16)
+    content = to_bytes({n: v.view(np.uint16) if n in half else v for n, v in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
-    recipe = flow.recipe and {
-        "name": flow.recipe.name,
-        "arguments": json.loads(flow.recipe.arguments),
-    }
+    file = f"variables-{digest[:16]}.safetensors"
     config = {
         "kind": _KIND,
         "format": _FORMAT,
-        "recipe": recipe,
-        "event_shape": flow.event_shape,
-        "variables": {"file": f"variables-{digest[:16]}.safetensors", "sha256": digest},
+        "recipe": _recipe_entry(flow),
+        "flow": _interface(flow),
+        "variables": {"file": file, "sha256": digest, "bfloat16": half},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / config["variables"]["file"], content)
+    _write(folder / file, content)
     _write(folder / _CONFIG, json.dumps(config, indent=2).encode())
-    for old in folder.glob("variables-*.safetensors"):
-        if old.name != config["variables"]["file"]:
-            old.unlink()
+    if previous not in (None, file):
+        (folder / previous).unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[str, Any]]:
@@ -64,24 +59,59 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     folder = Path(path)
     config = _read_config(folder)
     if flow is None:
-        if config["recipe"] is None:
+        recipe = config["recipe"]
+        if recipe is None:
             raise ValueError(
                 f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...)"
             )
-        recipe = config["recipe"]
         flow = Recipe(recipe["name"], json.dumps(recipe["arguments"], sort_keys=True)).build()
+    if _interface(flow) != config["flow"]:
+        raise ValueError(
+            f"{folder} does not fit the flow: it was saved with {config['flow']}; the flow has "
+            f"{_interface(flow)}"
+        )
     arrays = _read_arrays(folder, config["variables"])
     _check_arrays(folder, flow, arrays)
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
 
 
-def _is_foreign(folder: Path) -> bool:
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return False
-    try:
-        return json.loads((folder / _CONFIG).read_bytes()).get("kind") != _KIND
-    except (OSError, ValueError, AttributeError):
-        return not list(folder.glob("variables-*.safetensors"))
+def _recipe_entry(flow: Flow) -> dict[str, Any] | None:
+    """The recipe, if it still builds this flow: a flow may have been changed by `clone`."""
+    if flow.recipe is None or flow.recipe.build() != flow:
+        return None
+    return {"name": flow.recipe.name, "arguments": json.loads(flow.recipe.arguments)}
+
+
+def _interface(flow: Flow) -> dict[str, Any]:
+    return {
+        "event_shape": list(flow.event_shape),
+        "context_features": flow.context_features,
+        "values": flow.values,
+    }
+
+
+def _previous_file(folder: Path) -> str | None:
+    """The file of variables of the density that is in the folder, if there is one.
+
+    Raises:
+      FileExistsError: the folder holds something else. What a killed `save` left is not that.
+    """
+    if not folder.exists():
+        return None
+    foreign = FileExistsError(
+        f"{folder} holds something other than a saved density; choose another"
+    )
+    if not folder.is_dir():
+        raise foreign
+    if (folder / _CONFIG).exists():
+        try:
+            return _read_config(folder)["variables"]["file"]
+        except ValueError as error:
+            raise foreign from error
+    ours = ("variables-*.safetensors", f".{_CONFIG}.*.tmp", ".variables-*.tmp")
+    if any(not any(file.match(pattern) for pattern in ours) for file in folder.iterdir()):
+        raise foreign
+    return None
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -104,7 +134,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_bytes())
         kind, version = config["kind"], config["format"]
         recipe, variables = config["recipe"], config["variables"]
-        whole = {"file", "sha256"} <= variables.keys()
+        whole = {"file", "sha256", "bfloat16"} <= variables.keys() and "flow" in config
         whole &= recipe is None or {"name", "arguments"} <= recipe.keys()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged") from error
@@ -124,7 +154,9 @@ def _read_arrays(folder: Path, entry: Any) -> dict[str, np.ndarray]:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise ValueError(f"{file} is damaged: its checksum is not the one in {_CONFIG}")
-        return from_bytes(content)
+        arrays = from_bytes(content)
+        half = entry["bfloat16"]
+        return {n: v.view(jnp.bfloat16) if n in half else v for n, v in sorted(arrays.items())}
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is incomplete: {error.filename} is missing") from error
     except (SafetensorError, TypeError) as error:

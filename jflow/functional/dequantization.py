@@ -12,9 +12,12 @@ from jflow.functional.arrays import is_traced
 
 
 def dequantize(key: Array, y: Array, values: int) -> Array:
-    """(y + u) / values with u uniform on [0, 1): grey levels 0..values-1 to [0, 1)."""
-    u = jax.random.uniform(key, y.shape, jax.dtypes.canonicalize_dtype(float))
-    return (y.astype(u.dtype) + u) / values
+    """(y + u) / values with u uniform on (0, 1): grey levels 0..values-1 to (0, 1)."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    # Away from both ends by what rounding y + u could take it over.
+    margin = values * jnp.finfo(dtype).eps
+    u = jax.random.uniform(key, y.shape, dtype, margin, 1 - margin)
+    return (y.astype(dtype) + u) / values
 
 
 def quantize(y: Array, values: int) -> Array:
@@ -58,7 +61,8 @@ def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:
         )
     if is_traced(y) or not y.size:
         return
-    low, high = int(y.min()), int(y.max())
+    host = np.asarray(y)  # NumPy, because inside jit JAX would trace these, too
+    low, high = int(host.min()), int(host.max())
     if low < 0 or high >= values:
         raise ValueError(
             f"{name} must be grey levels 0..{values - 1}; got levels from {low} to {high}. Set "

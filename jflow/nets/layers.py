@@ -1,5 +1,6 @@
 """The linear layers of all networks, and how they take their context."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ class Linear(nn.Module):
     def _product(self, x: Array, kernel: Array) -> Array:
         if not self.kernel_size:
             return matmul_last(x, kernel)
-        y = conv2d(x.reshape(-1, *x.shape[-3:]), kernel)
+        y = conv2d(x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]), kernel)
         return y.reshape(*x.shape[:-1], self.features)
 
 

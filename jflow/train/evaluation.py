@@ -56,6 +56,8 @@ def evaluate(
     Raises:
       TypeError, ValueError: as for `fit`, on data that do not fit the flow.
     """
+    if samples < 1 or batch_size < 1:
+        raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(
         density.flow, density.variables, examples, key, samples, dimensions, batch_size

@@ -26,7 +26,7 @@ from jflow.train.optimizer import build_optimizer
 
 
 class NonFiniteLossError(FloatingPointError):
-    """Training met a loss or gradient that is not finite, and stopped before that step.
+    """Training met a loss or gradient that is not finite, or no finite validation loss at all.
 
     Attributes:
       step: the step that was not taken, counted from 0.
@@ -34,11 +34,11 @@ class NonFiniteLossError(FloatingPointError):
       history: of the run up to there.
     """
 
-    def __init__(self, step: int, loss: float, density: Density, history: History):
+    def __init__(self, what: str, step: int, density: Density, history: History):
         super().__init__(
-            f"the loss or its gradient is not finite at step {step} (loss {loss}). The last good "
-            "parameters are in this error's `density`. Try a smaller learning_rate, a longer "
-            "warmup_steps or a smaller clip_norm, and look for outliers in the data"
+            f"{what}. The last good parameters are in this error's `density`. Try a smaller "
+            "learning_rate, a longer warmup_steps or a smaller clip_norm, and look in the data for "
+            "outliers and for points outside the flow's support"
         )
         self.step, self.density, self.history = step, density, history
 
@@ -102,14 +102,15 @@ def fit(
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    _check_options(steps, batch_size, evaluate_every, patience, ema_decay)
-    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    _check_counts(steps, batch_size, evaluate_every, validation_samples)
+    _check_options(patience, validation, ema_decay)
+    rate = learning_rate if callable(learning_rate) else float(learning_rate)
+    tx = build_optimizer(optimizer, rate, warmup_steps, clip_norm)
     split_rng, order_rng = _host_generators(key)
     examples, held_out = _prepare(flow, data, context, validation, split_rng)
     order = batches(len(examples), batch_size, order_rng)
     if variables is None:
-        first = examples.take(next(order))
-        variables = init(flow, jax.random.fold_in(key, 0), first.y, first.context)
+        variables = _initial(flow, examples.take(next(order)), key)
     trainer = _Trainer(
         flow, tx, ema_decay, dimensions, examples, held_out, batch_size, validation_samples, key
     )
@@ -153,7 +154,7 @@ class _Trainer:
         best, best_loss, misses = state, math.inf, 0
         for first in range(0, steps, evaluate_every):
             count = min(evaluate_every, steps - first)
-            index = np.zeros((evaluate_every, self.batch_size), np.int32)
+            index = np.zeros((min(evaluate_every, steps), self.batch_size), np.int32)
             index[:count] = list(islice(order, count))
             state, row = self._stretch(state, constants, index, count, history)
             loss = self._validate(state, constants)
@@ -171,6 +172,11 @@ class _Trainer:
                 listener(row)
             if patience is not None and misses >= patience:
                 break
+        if not history.best_step:
+            what = "the validation loss was never finite"
+            raise NonFiniteLossError(
+                what, int(state.step), self._density(state, constants), history
+            )
         return self._density(best, constants), history
 
     def _start(self, params: Any) -> State:
@@ -195,7 +201,10 @@ class _Trainer:
         done, loss = int(report.steps), np.asarray(report.loss)
         if done < count:
             density = self._density(state, constants)
-            raise NonFiniteLossError(int(state.step), float(loss[done]), density, history)
+            what = (
+                f"the loss or its gradient is not finite at step {state.step} (loss {loss[done]})"
+            )
+            raise NonFiniteLossError(what, int(state.step), density, history)
         mean_norm = float(np.mean(np.asarray(report.grad_norm)[:count]))
         row = {"step": int(state.step), self.columns[-2]: float(np.mean(loss[:count]))}
         return state, {**row, "grad_norm": mean_norm}
@@ -239,14 +248,25 @@ def _prepare(
     return examples, check_examples("validation", flow, *pair)
 
 
-def _check_options(
-    steps: int, batch_size: int, evaluate_every: int, patience: int | None, ema_decay: float | None
+def _initial(flow: Flow, first: Examples, key: Array) -> dict[str, Any]:
+    variables = init(flow, jax.random.fold_in(key, 0), first.y, first.context)
+    if "params" not in variables:
+        raise ValueError("the flow has no parameters to fit; use it as Density(flow, variables)")
+    return variables
+
+
+def _check_counts(
+    steps: int, batch_size: int, evaluate_every: int, validation_samples: int
 ) -> None:
-    counts = {"steps": steps, "batch_size": batch_size, "evaluate_every": evaluate_every}
-    for name, count in counts.items():
+    for name, count in locals().items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more; got {count}")
+
+
+def _check_options(patience: int | None, validation: Any, ema_decay: float | None) -> None:
     if patience is not None and patience < 1:
         raise ValueError(f"patience must be 1 or more, or None; got {patience}")
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation examples to wait for; got validation=None")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
