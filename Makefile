@@ -42,3 +42,4 @@ bench: venv
 	$(BIN)/python -m benchmarks.glow
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.imports
+	$(BIN)/python -m benchmarks.convolution
