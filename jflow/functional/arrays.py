@@ -46,4 +46,4 @@ def align(parameter: Array, x: Array) -> Array:
 
 def permute(x: Array, order: np.ndarray | Array) -> Array:
     """result[..., i] = x[..., order[i]], for a permutation `order` of the last axis."""
-    return x.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
+    return x.at[..., order.astype(np.int32)].get(mode="promise_in_bounds", unique_indices=True)
