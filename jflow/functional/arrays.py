@@ -1,5 +1,6 @@
 """Small array functions that every room shares: dtypes, event sums, permutations."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -42,6 +43,14 @@ def align(parameter: Array, x: Array) -> Array:
     """
     missing = (1,) * (x.ndim - parameter.ndim)
     return parameter.reshape(missing + parameter.shape).astype(x.dtype)
+
+
+def clip_rounding(x: Array, low: float, high: float) -> Array:
+    """x without the rounding errors that put it outside of [low, high].
+
+    Its slope is 1 everywhere; that of jnp.clip is 1/2 at both ends, where points may well lie.
+    """
+    return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 def permute(x: Array, order: np.ndarray | Array) -> Array:

@@ -12,18 +12,35 @@ from jflow.transformers.activations import (
 )
 from jflow.transformers.affine import Affine, FixedAffine, Shift
 from jflow.transformers.base import Transformer
+from jflow.transformers.rational_quadratic import (
+    CircularShift,
+    CircularSpline,
+    RationalQuadraticSpline,
+)
+from jflow.transformers.smooth import BernsteinPolynomial, LogisticMixture, NonlinearSquared
+from jflow.transformers.splines import CubicSpline, LinearSpline, QuadraticSpline, SquareRootBins
 
 __all__ = [
     "Affine",
+    "BernsteinPolynomial",
+    "CircularShift",
+    "CircularSpline",
+    "CubicSpline",
     "Exp",
     "FixedAffine",
     "LeakyReLU",
+    "LinearSpline",
+    "LogisticMixture",
     "Logit",
+    "NonlinearSquared",
     "Power",
+    "QuadraticSpline",
+    "RationalQuadraticSpline",
     "Shift",
     "Sigmoid",
     "SinhArcsinh",
     "Softplus",
+    "SquareRootBins",
     "Tanh",
     "Transformer",
 ]

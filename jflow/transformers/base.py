@@ -8,6 +8,8 @@ from typing import Literal
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.functional.roots import tolerance
+
 LogDetKind = Literal["exact", "unbiased", "bound", "biased"]
 DirectionKind = Literal["closed form", "iterative", "missing"]
 
@@ -20,9 +22,9 @@ class Transformer(ABC):
     log|df/dx| (forward) or log|df^-1/dy| (inverse), in nats. With `params` zero, a transformer
     that has parameters is the identity or close to it.
 
-    A point outside the open interval `domain` (forward) or `codomain` (inverse) has no image:
-    its value is that of some point inside, its log-derivative is -inf, and both gradients are
-    zero. NaN stays NaN.
+    A point outside the interval `domain` (forward) or `codomain` (inverse), open unless `closed`,
+    has no image: its value is that of some point inside, its log-derivative is -inf, and their
+    gradients by x are zero. NaN stays NaN.
 
     To write one, subclass as a frozen dataclass, set `num_params`, and define `_forward` and
     `_inverse`, which see interior points (and NaN) only; for bounded ones, `domain`, `codomain`.
@@ -35,13 +37,27 @@ class Transformer(ABC):
 
     @property
     def domain(self) -> tuple[float, float]:
-        """The open interval of x."""
+        """The interval of x."""
         return (-math.inf, math.inf)
 
     @property
     def codomain(self) -> tuple[float, float]:
-        """The open interval of y."""
+        """The interval of y."""
         return (-math.inf, math.inf)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the ends of `domain` and `codomain` belong to them."""
+        return False
+
+    @property
+    def tolerance(self) -> float:
+        """Where an iterative inverse stops, in float32; 0 if closed form.
+
+        It is relative to 1 + |u|, where u is the variable solved for: x itself, or its place in an
+        interval of size 1.
+        """
+        return 0.0 if self.inverse_kind == "closed form" else tolerance(jnp.float32)
 
     @property
     def log_det_kind(self) -> LogDetKind:
@@ -55,13 +71,13 @@ class Transformer(ABC):
 
     def forward_and_log_det(self, x: Array, params: Array) -> tuple[Array, Array]:
         """y = f(x) and log|df/dx|."""
-        inside, outside = _interior(x, *self.domain)
+        inside, outside = _interior(x, *self.domain, self.closed)
         y, log_det = self._forward(inside, params)
         return y, _impossible(log_det, outside)
 
     def inverse_and_log_det(self, y: Array, params: Array) -> tuple[Array, Array]:
         """x = f^-1(y) and log|df^-1/dy|."""
-        inside, outside = _interior(y, *self.codomain)
+        inside, outside = _interior(y, *self.codomain, self.closed)
         x, log_det = self._inverse(inside, params)
         return x, _impossible(log_det, outside)
 
@@ -72,8 +88,8 @@ class Transformer(ABC):
     def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]: ...
 
 
-def _interior(x: Array, low: float, high: float) -> tuple[Array, Array | None]:
-    """x with every point outside (low, high) moved inside, and where that was done."""
+def _interior(x: Array, low: float, high: float, closed: bool) -> tuple[Array, Array | None]:
+    """x with every point outside the interval moved inside, and where that was done."""
     if math.isinf(low) and math.isinf(high):
         return x, None
     if math.isinf(high):
@@ -82,7 +98,8 @@ def _interior(x: Array, low: float, high: float) -> tuple[Array, Array | None]:
         middle = high - 1.0
     else:
         middle = (low + high) / 2
-    outside = (x <= low) | (x >= high)  # false for NaN, which therefore stays NaN
+    # False for NaN, which therefore stays NaN.
+    outside = (x < low) | (x > high) if closed else (x <= low) | (x >= high)
     return jnp.where(outside, jnp.asarray(middle, x.dtype), x), outside
 
 

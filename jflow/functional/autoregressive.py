@@ -1,0 +1,278 @@
+"""The slow direction of autoregressive flows, at about the cost of a fast one.
+
+The fast direction maps u to v, all features at once, with an elementwise f:
+
+    v_i = f(u_i; p_i),    p_i = net(u_0, ..., u_i-1)
+
+The slow one finds u of a given v. `solve` goes feature by feature and computes in step i the units
+of degree i alone, so that all steps together cost about one evaluation of the network.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jflow.functional.arrays import sum_event
+from jflow.functional.masked import (
+    Columns,
+    MaskedNet,
+    Weights,
+    columns,
+    flatten,
+    groups,
+    product,
+    rows,
+    set_rows,
+    slopes,
+    unflatten,
+)
+
+# (values (...), params (..., num_params)) to values and log-derivatives, elementwise.
+Scalar = Callable[[Array, Array], tuple[Array, Array]]
+
+
+class Report(NamedTuple):
+    """How a parallel solver ended.
+
+    Attributes:
+      iterations: how many sweeps it took.
+      residual: by how much one more sweep would change the result, relative to 1 + |u|, at most.
+    """
+
+    iterations: Array
+    residual: Array
+
+
+# (net, backward, weights, v) to u, log|det du/dv| and a report.
+Solver = Callable[[MaskedNet, Scalar, Weights, Array], tuple[Array, Array, Report]]
+
+
+def fast(net: MaskedNet, scalar: Scalar, weights: Weights, u: Array) -> tuple[Array, Array]:
+    """v and log|det dv/du| of u (*batch, D)."""
+    _, params = net.states(weights, u)
+    v, log_det = scalar(u, jnp.swapaxes(params, -1, -2).astype(u.dtype))
+    return v, sum_event(log_det, 1)
+
+
+def slow(
+    net: MaskedNet, forward: Scalar, backward: Scalar, solver: Solver, weights: Weights, v: Array
+) -> tuple[Array, Array, Report]:
+    """u and log|det du/dv| of v (*batch, D), differentiable in both modes, and a report.
+
+    With F the fast direction and J its Jacobian in u, the tangents are
+
+        du = J^-1 (dv - F_weights dweights)
+
+    by the implicit function theorem. J is triangular: `solver` finds u, and one pass of the same
+    kind as `solve` applies J^-1 or its transpose. J itself is never formed.
+
+    Args:
+      net: the network.
+      forward: f.
+      backward: its inverse.
+      solver: `solve`, or another function of the same arguments.
+      weights: of the network.
+      v: (*batch, D).
+    """
+    run = partial(fast, net, forward)
+
+    @jax.custom_jvp
+    def solution(weights: Weights, v: Array) -> tuple[Array, Array, Report]:
+        return solver(net, backward, weights, v)
+
+    @solution.defjvp
+    def tangents(primals: Any, tangents: Any) -> Any:
+        weights, v = primals
+        dweights, dv = tangents
+        u, log_det, report = solution(weights, v)
+        _, linear = jax.linearize(run, weights, u)
+        right = dv - linear(dweights, jnp.zeros_like(u))[0]
+        du = lax.custom_linear_solve(
+            lambda du: jax.jvp(lambda u: run(weights, u)[0], (u,), (du,))[1],
+            right,
+            lambda _, b: jax.jvp(lambda v: solve(net, backward, weights, v)[0], (v,), (b,))[1],
+            lambda _, b: solve_transposed(net, forward, weights, u, b),
+        )
+        still: Any = np.zeros((), jax.dtypes.float0)  # what JAX takes as the tangent of an integer
+        fixed = Report(still, jnp.zeros_like(report.residual))
+        return (u, log_det, report), (du, -linear(dweights, du)[1], fixed)
+
+    return solution(weights, v)
+
+
+def solve(
+    net: MaskedNet, backward: Scalar, weights: Weights, v: Array
+) -> tuple[Array, Array, Report]:
+    """u of v, feature by feature, and log|det du/dv|."""
+    batch, dtype = v.shape[:-1], weights.kernels[0].dtype
+    v_rows = flatten(v)
+    count = v_rows.shape[1]
+    read = columns(net, weights, count)
+    starts, sizes = groups(net)
+
+    def step(carry: Any, at: Any) -> Any:
+        u, states, values = carry
+        i, v_i, start, kernel, bias = at
+        states, values = _grow(net, read, sizes, start, u, states, values)
+        params = product(kernel, values[-1]) + bias
+        u_i, log_det = backward(v_i, params.T.astype(v_i.dtype))
+        u = set_rows(u, u_i[None].astype(dtype), i)
+        return (u, states, values), (u_i, log_det)
+
+    empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
+    start = (jnp.zeros((net.features, count), dtype), empty, empty)
+    index = jnp.arange(net.features, dtype=jnp.int32)
+    at = (index, v_rows, jnp.asarray(starts), read.kernels[-1], read.biases[-1])
+    _, (u, log_det) = lax.scan(step, start, at)
+    report = Report(jnp.asarray(net.features, jnp.int32), jnp.zeros((), v.dtype))
+    return unflatten(u, batch), jnp.sum(log_det, axis=0).reshape(batch), report
+
+
+def _grow(
+    net: MaskedNet,
+    read: Columns,
+    sizes: list[int],
+    start: Array,
+    u: Array,
+    states: list[Array],
+    values: list[Array],
+) -> tuple[list[Array], list[Array]]:
+    """Computes one group of units in every hidden layer."""
+    states, values, inputs = list(states), list(values), u
+    for layer, size in enumerate(sizes):
+        at = start[layer]
+        added = read.first if layer == 0 else read.biases[layer]
+        state = product(rows(read.kernels[layer], at, size), inputs) + rows(added, at, size)
+        if net.skips(layer):
+            state = state + rows(states[layer - 2], at, size)
+        states[layer] = set_rows(states[layer], state, at)
+        values[layer] = set_rows(values[layer], net.activation(state), at)
+        inputs = values[layer]
+    return states, values
+
+
+def solve_transposed(
+    net: MaskedNet, forward: Scalar, weights: Weights, u: Array, b: Array
+) -> Array:
+    """w with J^T w = b, where J = dv/du of the fast direction: back substitution.
+
+    Feature by feature from the last: when w_i+1, ... are known, so are the cotangents of the
+    units of degree i + 1, which are the last that feature i reaches.
+    """
+    batch = u.shape[:-1]
+    states, params = net.states(weights, u)
+    params = jnp.swapaxes(params, -1, -2).astype(u.dtype)
+    v, pull = jax.vjp(lambda u, p: forward(u, p)[0], u, params)
+    diagonal, by_params = pull(jnp.ones_like(v))
+    diagonal, b_rows = flatten(diagonal), flatten(b)
+    count = b_rows.shape[1]
+    by_params = jnp.moveaxis(by_params.reshape(count, *by_params.shape[-2:]), 0, -1)
+    slope = [flatten(s) for s in slopes(net, states)]
+    masked = net.masked(weights)
+    starts, sizes = groups(net)
+    starts = np.concatenate([starts[1:], starts[-1:]])  # of degree i + 1; of none for the last
+    outputs = masked[-1].reshape(masked[-1].shape[0], -1)
+
+    def step(carry: Any, at: Any) -> Any:
+        units, params = carry  # cotangents so far
+        i, b_i, diagonal, by_params, start, kernel = at
+        units = _shrink(net, masked, outputs, slope, sizes, start, units, params)
+        w_i = (b_i - product(kernel, units[0]).astype(b_i.dtype)) / diagonal
+        params = params.at[:, i].set((w_i[None] * by_params).astype(params.dtype))
+        return (units, params), w_i
+
+    dtype = weights.kernels[0].dtype
+    empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
+    index = jnp.arange(net.features, dtype=jnp.int32)
+    at = (index, b_rows, diagonal, by_params, jnp.asarray(starts), masked[0])
+    carry = (empty, jnp.zeros((net.outputs, net.features, count), dtype))
+    _, w = lax.scan(step, carry, at, reverse=True)
+    return unflatten(w, batch)
+
+
+def _shrink(
+    net: MaskedNet,
+    masked: tuple[Array, ...],
+    outputs: Array,
+    slope: list[Array],
+    sizes: list[int],
+    start: Array,
+    units: list[Array],
+    params: Array,
+) -> list[Array]:
+    """Computes the cotangents of one group of units in every hidden layer, the last one first."""
+    units = list(units)
+    for layer in reversed(range(len(sizes))):
+        at, size = start[layer], sizes[layer]
+        last = layer == len(sizes) - 1
+        kernel = outputs if last else masked[layer + 1]
+        after = (
+            params.reshape(len(params) * net.features, params.shape[-1])
+            if last
+            else units[layer + 1]
+        )
+        cotangent = product(rows(kernel, at, size), after) * rows(slope[layer], at, size)
+        if layer + 2 < len(sizes) and net.skips(layer + 2):
+            cotangent = cotangent + rows(units[layer + 2], at, size)
+        units[layer] = set_rows(units[layer], cotangent, at)
+    return units
+
+
+def jacobi(
+    net: MaskedNet,
+    backward: Scalar,
+    weights: Weights,
+    v: Array,
+    *,
+    tolerance: float,
+    max_sweeps: int | None = None,
+) -> tuple[Array, Array, Report]:
+    """u of v by sweeps over all features at once, log|det du/dv|, and a report.
+
+    Sweep k makes feature k - 1 exact whatever the rest is, so D sweeps are exact; it stops when no
+    feature changes by more than `tolerance` times 1 + |u|. A value that is not finite counts as
+    zero for the network as long as it may change, and makes all later features NaN in the end.
+
+    Args:
+      net: the network.
+      backward: the inverse of f.
+      weights: of the network.
+      v: (*batch, D).
+      tolerance: of the stopping test.
+      max_sweeps: at most so many; None for D.
+    """
+    limit = net.features if max_sweeps is None else min(max_sweeps, net.features)
+
+    def sweep(u: Array) -> tuple[Array, Array]:
+        _, params = net.states(weights, jnp.where(jnp.isfinite(u), u, 0))
+        return backward(v, jnp.swapaxes(params, -1, -2).astype(v.dtype))
+
+    def goes_on(carry: Any) -> Array:
+        _, report = carry
+        return (report.iterations < limit) & ~(report.residual <= tolerance)
+
+    def again(carry: Any) -> Any:
+        u, report = carry
+        new, _ = sweep(u)
+        return new, Report(report.iterations + 1, _largest_change(u, new))
+
+    nothing = Report(jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, v.dtype))
+    u, report = lax.while_loop(goes_on, again, (jnp.zeros_like(v), nothing))
+    new, log_det = sweep(u)
+    report = report._replace(residual=_largest_change(u, new))
+    wrong = (~jnp.isfinite(u)).astype(jnp.int32)
+    bad = jnp.cumsum(wrong, axis=-1, dtype=jnp.int32) > wrong
+    log_det = jnp.where(bad.any(-1), jnp.nan, sum_event(log_det, 1))
+    return jnp.where(bad, jnp.nan, u), log_det, report
+
+
+def _largest_change(u: Array, new: Array) -> Array:
+    """The largest |new - u| / (1 + |new|); infinite if a value became or ceased to be finite."""
+    same = (new == u) | (jnp.isnan(new) & jnp.isnan(u))
+    change = jnp.where(same, 0, jnp.abs(new - u) / (1 + jnp.abs(new)))
+    return jnp.max(jnp.where(jnp.isnan(change), jnp.inf, change), initial=0)

@@ -1,0 +1,138 @@
+"""Masked networks: outputs of feature i depend on the features before it alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jflow.functional.arrays import wide_dtype
+from jflow.functional.masked import MaskedNet, Weights
+from jflow.nets.layers import Net, broadcast_context
+
+
+@dataclass(frozen=True)
+class MADE(Net):
+    """Makes masked autoencoders for distribution estimation, for `MaskedAutoregressive`.
+
+    Hidden units are sorted by degree, in groups whose sizes differ by one at most. A layer with
+    fewer units than features has units of some degrees only, which makes the dependence on the
+    features coarser. Units of degree 0 see the context alone. The last layer starts at zero.
+    With dtype="bfloat16" the two directions of a flow agree to that precision only.
+    Dropout acts where all features are evaluated at once, not in a feature-by-feature inverse.
+
+    Attributes:
+      hidden: the widths of the hidden layers.
+      residual: whether every second hidden layer adds what the layer two before has; widths of
+        those must be equal. See `ResidualMADE`.
+      activation, dropout, dtype, param_dtype: see `Net`.
+
+    Raises:
+      ValueError: no hidden layers, a width below 1, or residual layers of different widths.
+
+    Reference: Germain et al., 2015, https://arxiv.org/abs/1502.03509
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(
+                f"MADE: hidden must be one width or more, each 1 or more; got {self.hidden}"
+            )
+        if self.residual and (len(self.hidden) % 2 == 0 or len(set(self.hidden[::2])) > 1):
+            raise ValueError(
+                "MADE: with residual, hidden must be an odd number of widths, with equal first, "
+                f"third, ... ones; got {self.hidden}"
+            )
+
+    def __call__(self, outputs: int) -> "MaskedWeights":
+        """The network with that many outputs for each feature."""
+        return MaskedWeights(outputs, self)
+
+
+def ResidualMADE(hidden: int = 256, blocks: int = 2, **options: Any) -> MADE:
+    """A `MADE` of residual blocks of two layers each, h + W_2 a(W_1 a(h) + b_1) + b_2.
+
+    Args:
+      hidden: width of all layers.
+      blocks: how many blocks.
+      options: further fields of `MADE`.
+
+    Reference: Nash and Durkan, 2019, section 4, https://arxiv.org/abs/1904.05626
+    """
+    return MADE((hidden,) * (1 + 2 * blocks), residual=True, **options)
+
+
+class MaskedWeights(nn.Module):
+    """The parameters of a MADE: called for a number of features, it gives its shape and weights.
+
+    Attributes:
+      outputs: numbers for each feature.
+      config: the MADE.
+    """
+
+    outputs: int
+    config: MADE
+
+    @nn.compact
+    def __call__(
+        self, x: Array, context: Array | None
+    ) -> tuple[MaskedNet, Weights, Callable[[Array], Array]]:
+        """The network's shape, its weights, and its dropout, for x (*batch, D)."""
+        config, features = self.config, x.shape[-1]
+        dtype, param_dtype = config.of(x)
+        net = MaskedNet(
+            features,
+            self.outputs,
+            config.hidden,
+            config.activation,
+            config.residual,
+            context is not None,
+        )
+        kernels, biases, inputs = [], [], features
+        for i, units in enumerate(config.hidden):
+            kernels.append(self._kernel(net, i, (inputs, units), param_dtype))
+            biases.append(self.param(f"bias_{i}", nn.initializers.zeros, (units,), param_dtype))
+            inputs = units
+        zeros, last = nn.initializers.zeros, (self.outputs, features)
+        kernels.append(self.param("kernel_last", zeros, (inputs, *last), param_dtype))
+        biases.append(self.param("bias_last", zeros, last, param_dtype))
+        weights = Weights(tuple(kernels), tuple(biases), self._context(x, context, param_dtype))
+        weights = Weights(*(_cast(part, dtype) for part in weights))
+
+        def drop(values: Array) -> Array:
+            return nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(values)
+
+        return net, weights, drop
+
+    def _kernel(self, net: MaskedNet, layer: int, shape: tuple[int, int], dtype: Any) -> Array:
+        """A He-initialised kernel, each unit scaled by the number of inputs that it sees."""
+
+        def init(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+            seen = np.maximum(net.mask(layer).sum(axis=0, keepdims=True), 1)
+            normal = nn.initializers.truncated_normal(1.0)(key, shape, dtype)
+            return normal * jnp.asarray(np.sqrt(2 / seen), dtype)
+
+        return self.param(f"kernel_{layer}", init, shape, dtype)
+
+    def _context(self, x: Array, context: Array | None, dtype: Any) -> Array | None:
+        if context is None:
+            return None
+        context = broadcast_context(context, x.shape[:-1]).astype(wide_dtype(x.dtype))
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        shape = (context.shape[-1], self.config.hidden[0])
+        kernel = self.param("kernel_context", init, shape, dtype)
+        return jnp.matmul(context, kernel.astype(context.dtype), precision="highest")
+
+
+def _cast(part: Any, dtype: Any) -> Any:
+    if isinstance(part, tuple):
+        return tuple(array.astype(dtype) for array in part)
+    return None if part is None else part.astype(dtype)
