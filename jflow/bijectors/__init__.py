@@ -1,5 +1,6 @@
 """Invertible functions with log-determinants, and their composition."""
 
+from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.convolution import Conv1x1
@@ -20,6 +21,8 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "Invert",
+    "Jacobi",
+    "MaskedAutoregressive",
     "MultiScale",
     "Permute",
     "Repeat",

@@ -1,5 +1,6 @@
 """Invertible convolutions."""
 
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from jflow.bijectors.base import Bijector
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.convolution import matmul_last
 
 _KINDS = ("plu", "dense")
@@ -21,6 +22,8 @@ class Conv1x1(Bijector):
         inverse   x[i, j] = y[i, j] W         log_det = +height width log|det W|
         forward   y[i, j] = x[i, j] W^-1      log_det = -height width log|det W|
 
+    With event_ndim=1 it mixes the features of a vector, x = y W.
+
     W starts as a random rotation. W^-1 is formed once, by triangular solves (of the
     LU factors, for "dense").
 
@@ -31,13 +34,16 @@ class Conv1x1(Bijector):
         log|det W| = sum(s) + log|det V|. In both, s are the parameters, so no scale
         e^s reaches zero; "plu" cannot become singular, "dense" can, where columns align.
 
+      event_ndim: 3 for images, 1 for vectors.
+
     Raises:
-      ValueError: an unknown `kind`, or an event that is not (height, width, channels).
+      ValueError: an unknown `kind`, or an event with another number of axes.
 
     Reference: Kingma and Dhariwal, Glow, 2018, section 3.2, https://arxiv.org/abs/1807.03039
     """
 
     kind: Literal["plu", "dense"] = "plu"
+    event_ndim: Literal[1, 3] = 3
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -53,13 +59,14 @@ class Conv1x1(Bijector):
     @nn.compact
     def _mix(self, x: Array, *, inverse: bool) -> tuple[Array, Array]:
         x = as_wide(x)
-        self.latent_shape(x.shape[-3:])
+        event_shape = x.shape[x.ndim - self.event_ndim :]
+        self.latent_shape(event_shape)
         make = self._plu if self.kind == "plu" else self._dense
         matrix, log_det = make(x.shape[-1], x.dtype, inverse)
-        log_det = x.shape[-3] * x.shape[-2] * log_det
+        log_det = math.prod(event_shape[:-1]) * log_det
         # GPU and TPU round products of float32 by default, and then W^-1 W is not the identity.
         return matmul_last(x, matrix, precision=lax.Precision.HIGHEST), jnp.broadcast_to(
-            log_det, x.shape[:-3]
+            log_det, batch_shape(x, self.event_ndim)
         )
 
     def _plu(self, channels: int, dtype: jnp.dtype, inverse: bool) -> tuple[Array, Array]:
@@ -95,7 +102,7 @@ class Conv1x1(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 3)
+        self._expect_event_ndim(event_shape, self.event_ndim)
         return event_shape
 
 

@@ -79,6 +79,10 @@ class Coupling(Bijector):
     def inverse_kind(self) -> DirectionKind:
         return self.transformer.inverse_kind
 
+    @property
+    def tolerance(self) -> float:
+        return self.transformer.tolerance
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         partition(self.mask, tuple(event_shape))

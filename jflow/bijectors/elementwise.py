@@ -49,6 +49,10 @@ class Elementwise(Bijector):
     def inverse_kind(self) -> DirectionKind:
         return self.transformer.inverse_kind
 
+    @property
+    def tolerance(self) -> float:
+        return self.transformer.tolerance
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._expect_event_ndim(event_shape, self.event_ndim)

@@ -9,7 +9,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector
 from jflow.functional.arrays import as_wide
 
-_STACKED = ("params", "constants", "batch_stats", "lipschitz")
+_STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
 _MEMORY = ("store", "remat")
 
 
