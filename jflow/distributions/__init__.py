@@ -1,17 +1,35 @@
 """Flows, densities and base distributions."""
 
-from jflow.distributions.base import StandardLogistic, StandardNormal, StandardUniform
+from jflow.distributions.base import (
+    BoxUniform,
+    StandardLogistic,
+    StandardNormal,
+    StandardUniform,
+)
 from jflow.distributions.density import Density, load
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import init
+from jflow.distributions.learned import (
+    ConditionalGaussian,
+    GaussianMixture,
+    StudentT,
+)
+from jflow.distributions.product import Product
 from jflow.distributions.recipe import recipe
+from jflow.distributions.von_mises import VonMises
 
 __all__ = [
+    "BoxUniform",
+    "ConditionalGaussian",
     "Density",
     "Flow",
+    "GaussianMixture",
+    "Product",
     "StandardLogistic",
     "StandardNormal",
     "StandardUniform",
+    "StudentT",
+    "VonMises",
     "init",
     "load",
     "recipe",

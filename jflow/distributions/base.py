@@ -1,15 +1,52 @@
-"""Base distributions, as hashable descriptions of Distrax ones."""
+"""What a base distribution is, and the bases without parameters."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 from jax.typing import DTypeLike
 
-# Makes a distribution of one event, given its shape and dtype: anything with Distrax's
-# `sample(seed=, sample_shape=)`, `log_prob` and `mean`.
-Base = Callable[[tuple[int, ...], DTypeLike], Any]
+from jflow.functional.arrays import sum_event
+
+# Makes a distribution of one event. Either a hashable callable `(event_shape, dtype)`, or, with
+# parameters or for a context, a Flax module called with `(event_shape, dtype, context)`.
+# The distribution has Distrax's `sample(seed=, sample_shape=)`, `log_prob` and `mean`; for a
+# context (*batch, C) it may be a batch of distributions, one for each row, and its mean shows it.
+Base = Callable[..., Any]
+
+
+def build(
+    base: Base, event_shape: tuple[int, ...], dtype: DTypeLike, context: Array | None = None
+) -> Any:
+    """The distribution of events of that shape. A base that is no module gets no context."""
+    if isinstance(base, nn.Module):
+        return base(event_shape, dtype, context)
+    return base(event_shape, dtype)
+
+
+def own_batch(distribution: Any, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch shape of a distribution: () or, if it depends on a context, that of the context."""
+    shape = jnp.shape(distribution.mean())
+    return shape[: max(0, len(shape) - len(event_shape))]
+
+
+def draw(
+    distribution: Any, key: Array, shape: tuple[int, ...], event_shape: tuple[int, ...]
+) -> Array:
+    """Draws (*shape, *event). The distribution's own batch shape is () or the end of `shape`."""
+    own = own_batch(distribution, event_shape)
+    return distribution.sample(seed=key, sample_shape=shape[: len(shape) - len(own)])
+
+
+def inverse_softplus(y: float) -> float:
+    """The r with softplus(r) = y: where a learned positive number starts."""
+    return y + math.log(-math.expm1(-y))
 
 
 @dataclass(frozen=True)
@@ -40,9 +77,76 @@ class StandardUniform:
 
     def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """The distribution of events of that shape."""
-        import distrax
+        return _Box(jnp.zeros(event_shape, dtype), jnp.ones(event_shape, dtype))
 
-        return _independent(distrax.Uniform, event_shape, dtype)
+
+@dataclass(frozen=True)
+class BoxUniform:
+    """Independent uniforms on [low, high]: log p(x) = -sum log(high - low), -inf outside.
+
+    Attributes:
+      low: the lower end: a number, or a tuple with one for each entry of the event's last axis.
+      high: the upper end, likewise.
+
+    Raises:
+      ValueError: `low` is not below `high`, an end is not finite, or (on call) the tuples do not
+        have one entry for each feature.
+    """
+
+    low: float | tuple[float, ...] = 0.0
+    high: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            many = np.ndim(value) > 0
+            object.__setattr__(self, name, tuple(map(float, value)) if many else float(value))
+        sizes = {len(end) for end in (self.low, self.high) if isinstance(end, tuple)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"BoxUniform: low and high must have equal lengths; got {self.low} and {self.high}"
+            )
+        size = max(sizes, default=1)
+        for low, high in zip(_repeat(self.low, size), _repeat(self.high, size), strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"BoxUniform: low must be below high; got {low} and {high}")
+
+    def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """The distribution of events of that shape."""
+        for name, end in (("low", self.low), ("high", self.high)):
+            if isinstance(end, tuple) and event_shape[-1:] != (len(end),):
+                raise ValueError(
+                    f"BoxUniform: {name} has {len(end)} entries; the event shape is "
+                    f"{event_shape}. Give a number, or one entry for each feature"
+                )
+        low, high = (jnp.asarray(end, dtype) for end in (self.low, self.high))
+        return _Box(jnp.broadcast_to(low, event_shape), jnp.broadcast_to(high, event_shape))
+
+
+def _repeat(end: float | tuple[float, ...], size: int) -> tuple[float, ...]:
+    return end if isinstance(end, tuple) else (end,) * size
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Independent uniforms; low and high are (*event)."""
+
+    low: Array
+    high: Array
+
+    def sample(self, *, seed: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        u = jax.random.uniform(seed, (*sample_shape, *self.low.shape), self.low.dtype)
+        # Rounding must not carry a sample past the upper end, where its log_prob is -inf.
+        return jnp.minimum(self.low + u * (self.high - self.low), self.high)
+
+    def log_prob(self, x: Array) -> Array:
+        outside = (x < self.low) | (x > self.high)
+        each = jnp.where(outside, -jnp.inf, -jnp.log(self.high - self.low))
+        each = jnp.where(jnp.isnan(x), jnp.nan, each)
+        return sum_event(each.astype(x.dtype), self.low.ndim)
+
+    def mean(self) -> Array:
+        return self.low / 2 + self.high / 2
 
 
 def _independent(family: Any, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:

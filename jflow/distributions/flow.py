@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jflow.bijectors.base import Bijector
-from jflow.distributions.base import Base, StandardNormal
+from jflow.distributions.base import Base, StandardNormal, build, draw
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arrays import as_wide
 
@@ -26,7 +27,9 @@ class Flow(nn.Module):
     Attributes:
       bijector: f.
       event_shape: the shape of one y.
-      base: makes the base distribution; see `jflow.StandardNormal`.
+      base: makes the base distribution: a callable `(event_shape, dtype)` like
+        `jflow.StandardNormal()`, or a Flax module, called with `(event_shape, dtype, context)`,
+        if it has parameters or depends on the context.
       context_features: the width C of the context, or None for a flow without context.
       values: for discrete data, how many grey levels there are (k); else None. The flow is then
         a density of y / k in [0, 1].
@@ -66,10 +69,12 @@ class Flow(nn.Module):
           TypeError: y is not floating.
           ValueError: y or context has the wrong shape.
         """
-        x, log_det = self._to_base(y, context)
-        log_prob = self._base_log_prob(x) + log_det
-        # Outside the support x is a stand-in; this also drops its gradient.
-        return jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob)
+        x, log_det, context = self._to_base(y, context)
+        with _default_promotion():
+            log_prob = self._base(x.dtype, context).log_prob(x)
+        # Outside the support x is a stand-in; this also drops all gradients there.
+        outside = jnp.isneginf(log_det) | jnp.isneginf(log_prob)
+        return jnp.where(outside, -jnp.inf, log_prob + log_det)
 
     def latents(self, y: Array, context: Array | None = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent)."""
@@ -92,33 +97,37 @@ class Flow(nn.Module):
         `temperature` scales the base's deviations from its mean. Below 1, samples are more
         typical and less diverse, and no longer follow p.
         """
-        x = self._base_sample(key, shape, temperature)
-        return self.bijector.forward(x, self._context(context, shape))
+        context = self._context(context, shape)
+        with _default_promotion():
+            base, x = self._base_sample(key, shape, context)
+            # Exactly x at temperature 1: rounding must not move it out of the support.
+            x = x + (jnp.asarray(temperature, x.dtype) - 1) * (x - base.mean())
+        return self.bijector.forward(x, context)
 
     def sample_and_log_prob(
         self, key: Array, shape: tuple[int, ...] = (), context: Array | None = None
     ) -> tuple[Array, Array]:
         """Draws (*shape, *event) and their log p in one pass, (*shape)."""
-        x = self._base_sample(key, shape, 1.0)
-        y, log_det = self.bijector.forward_and_log_det(x, self._context(context, shape))
-        log_prob = self._base_log_prob(x) - log_det
-        return y, jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob)
-
-    def _to_base(self, y: Array, context: Array | None) -> tuple[Array, Array]:
-        batch = self._batch("y", y, self.event_shape)
-        return self.bijector.inverse_and_log_det(as_wide(y), self._context(context, batch))
-
-    def _base_log_prob(self, x: Array) -> Array:
+        context = self._context(context, shape)
         with _default_promotion():
-            return self.base(self.latent_shape, x.dtype).log_prob(x)
+            base, x = self._base_sample(key, shape, context)
+            log_prob = base.log_prob(x)
+        y, log_det = self.bijector.forward_and_log_det(x, context)
+        return y, jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob - log_det)
 
-    def _base_sample(self, key: Array, shape: tuple[int, ...], temperature: float | Array) -> Array:
+    def _to_base(self, y: Array, context: Array | None) -> tuple[Array, Array, Array | None]:
+        context = self._context(context, self._batch("y", y, self.event_shape))
+        return *self.bijector.inverse_and_log_det(as_wide(y), context), context
+
+    def _base(self, dtype: DTypeLike, context: Array | None) -> Any:
+        return build(self.base, self.latent_shape, dtype, context)
+
+    def _base_sample(
+        self, key: Array, shape: tuple[int, ...], context: Array | None
+    ) -> tuple[Any, Array]:
         dtype = jax.dtypes.canonicalize_dtype(float)
-        with _default_promotion():
-            base = self.base(self.latent_shape, dtype)
-            x = base.sample(seed=key, sample_shape=shape)
-            mean = base.mean()
-            return (mean + jnp.asarray(temperature, dtype) * (x - mean)).astype(dtype)
+        base = self._base(dtype, context)
+        return base, draw(base, key, shape, self.latent_shape).astype(dtype)
 
     def _batch(self, name: str, y: Array, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if not jnp.issubdtype(y.dtype, jnp.floating):
