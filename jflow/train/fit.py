@@ -21,7 +21,7 @@ from jflow.train.arrays import Examples, batches, check_examples, split
 from jflow.train.evaluation import all_losses
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import State, run
-from jflow.train.objective import unit
+from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
 
 
@@ -193,10 +193,9 @@ class _Trainer:
             jnp.asarray(index),
             jnp.asarray(count, jnp.int32),
             jax.random.fold_in(self.key, 1),
-            flow=self.flow,
+            objective=MaximumLikelihood(self.flow, self.dimensions),
             optimizer=self.optimizer,
             ema_decay=self.ema_decay,
-            dimensions=self.dimensions,
         )
         done, loss = int(report.steps), np.asarray(report.loss)
         if done < count:

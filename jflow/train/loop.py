@@ -1,5 +1,6 @@
 """The compiled training loop: many steps in one call."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,10 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-
-from jflow.distributions import Flow
-from jflow.train.arrays import Examples
-from jflow.train.objective import example_losses
 
 
 class State(NamedTuple):
@@ -43,34 +40,37 @@ class Report(NamedTuple):
     grad_norm: Array
 
 
-@partial(jax.jit, static_argnames=("flow", "optimizer", "ema_decay", "dimensions"))
+# The loss to minimise: (variables, examples, indices of the batch, key) to a scalar.
+Objective = Callable[[Any, Any, Array, Array], Array]
+
+
+@partial(jax.jit, static_argnames=("objective", "optimizer", "ema_decay"))
 def run(
     state: State,
     constants: Any,
-    examples: tuple[Array, Array | None],
+    examples: Any,
     index: Array,
     steps: Array,
     key: Array,
     *,
-    flow: Flow,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     ema_decay: float | None,
-    dimensions: int | None,
 ) -> tuple[State, Report]:
     """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
 
     Stops before the first step whose loss or gradient is not finite. `steps` is traced, so any
     number up to the rows of `index` runs the same program.
     """
-    data = Examples(*examples)
+
+    def loss(params: Any, batch: Array, key: Array) -> Array:
+        return objective({"params": params, **constants}, examples, batch, key)
 
     def step(carry: tuple[State, Report, Array]) -> tuple[State, Report, Array]:
         state, report, _ = carry
         i = report.steps
         step_key = jax.random.fold_in(key, state.step)
-        value, grads = jax.value_and_grad(_mean_loss)(
-            state.params, flow, constants, data.take(index[i]), step_key, dimensions
-        )
+        value, grads = jax.value_and_grad(loss)(state.params, index[i], step_key)
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         state = lax.cond(
@@ -87,16 +87,6 @@ def run(
     start = (state, Report(jnp.zeros((), jnp.int32), empty, empty), jnp.asarray(True))
     state, report, _ = lax.while_loop(goes_on, step, start)
     return state, report
-
-
-def _mean_loss(
-    params: Any, flow: Flow, constants: Any, batch: Examples, key: Array, dimensions: int | None
-) -> Array:
-    variables = {"params": params, **constants}
-    losses = example_losses(
-        flow, variables, batch.y, batch.context, key, training=True, dimensions=dimensions
-    )
-    return jnp.mean(losses)
 
 
 def _updated(

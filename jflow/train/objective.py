@@ -1,13 +1,16 @@
 """What training minimises."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jflow.distributions import Flow
 from jflow.functional.dequantization import discrete_bits_per_dim
+from jflow.train.arrays import Examples
 
 
 def unit(flow: Flow) -> str:
@@ -41,3 +44,60 @@ def example_losses(
     return discrete_bits_per_dim(
         log_prob, y, noise, flow.values, flow.event_shape, dimensions, samples
     )
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """The mean of `example_losses` over a batch.
+
+    Attributes:
+      flow: the architecture.
+      dimensions: of bits per dimension; see `example_losses`.
+    """
+
+    flow: Flow
+    dimensions: int | None = None
+
+    def __call__(self, variables: Any, examples: Any, index: Array, key: Array) -> Array:
+        """The loss on the batch at `index` of examples (y, context)."""
+        batch = Examples(*examples).take(index)
+        losses = example_losses(
+            self.flow,
+            variables,
+            batch.y,
+            batch.context,
+            key,
+            training=True,
+            dimensions=self.dimensions,
+        )
+        return jnp.mean(losses)
+
+
+@dataclass(frozen=True)
+class ReverseKL:
+    """E_q[log q(y) - log p(y)] over samples of the flow q: KL(q || p) up to p's normaliser.
+
+    Attributes:
+      flow: q.
+      target: log p, up to a constant: (n, *event) to (n,); with contexts, of (y, context).
+    """
+
+    flow: Flow
+    target: Callable[..., Array]
+
+    def __call__(self, variables: Any, contexts: Array | None, index: Array, key: Array) -> Array:
+        """The loss of one sample for each entry of `index`, the contexts to sample for."""
+        log_weights = self.log_weights(variables, contexts, index, key)
+        return -jnp.mean(log_weights)
+
+    def log_weights(
+        self, variables: Any, contexts: Array | None, index: Array, key: Array
+    ) -> Array:
+        """log p(y) - log q(y) of the samples, (n,)."""
+        context = None if contexts is None else contexts[index]
+        rngs = {"trace": jax.random.fold_in(key, 1)}
+        y, log_q = self.flow.apply(  # type: ignore[misc]
+            variables, key, index.shape, context, method="sample_and_log_prob", rngs=rngs
+        )
+        log_p = self.target(y) if context is None else self.target(y, context)
+        return log_p - log_q  # type: ignore[operator]

@@ -1,0 +1,65 @@
+"""Neural spline flows."""
+
+from typing import Literal
+
+from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
+from jflow.distributions import Flow, recipe
+from jflow.flows.checks import Mixing, mixer
+from jflow.nets import MADE, MLP
+from jflow.transformers import RationalQuadraticSpline
+
+
+@recipe
+def nsf(
+    features: int,
+    layers: int = 10,
+    bins: int = 8,
+    hidden: tuple[int, ...] = (128, 128),
+    *,
+    autoregressive: bool = False,
+    bound: float = 5.0,
+    context_features: int | None = None,
+    values: int | None = None,
+    mixing: Mixing = "permute",
+    residual: bool = False,
+    dropout: float = 0.0,
+    memory: Literal["store", "remat"] = "remat",
+    dtype: str | None = None,
+) -> Flow:
+    """Neural spline flow: rational-quadratic splines in couplings, or autoregressive.
+
+    Splines act on [-bound, bound] and are the identity outside, so give it standardised data; an
+    actnorm nearest to the data standardises once more. The default `memory` computes each layer
+    twice in training: recomputing a spline is cheaper than storing it.
+
+    Args:
+      features: D of the data; 2 or more for couplings.
+      layers: how many.
+      bins: of each spline.
+      hidden: widths of the networks.
+      autoregressive: whether parameters come from all features before, by a masked network, in
+        place of the other half of the features. Likelihoods then are better, and samples slower.
+      bound: of the splines.
+      context_features: width of the context; None for an unconditional flow.
+      values: grey levels of the data, if it is discrete.
+      mixing: what stands between layers: "permute" (random), "lu" (the paper) or "reverse".
+      residual: whether masked networks are residual (autoregressive only).
+      dropout: in the networks, in training.
+      memory: what the backward pass stores; see `Repeat`.
+      dtype: of the networks, such as "bfloat16".
+
+    Raises:
+      ValueError: `residual` with couplings, or sizes that do not fit.
+
+    Reference: Durkan et al., 2019, https://arxiv.org/abs/1906.04032
+    """
+    if residual and not autoregressive:
+        raise ValueError("nsf: residual networks are masked ones; give autoregressive=True")
+    spline = RationalQuadraticSpline(bins=bins, bound=bound)
+    layer: Bijector = Coupling(spline, MLP(hidden, dropout=dropout, dtype=dtype))
+    if autoregressive:
+        net = MADE(hidden, residual, dropout=dropout, dtype=dtype)
+        layer = MaskedAutoregressive(spline, net=net)
+    stack = Repeat(Chain((layer, mixer("nsf", mixing))), layers, memory)
+    bijector = Chain((ActNorm(), stack))
+    return Flow(bijector, (features,), context_features=context_features, values=values)
