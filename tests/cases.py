@@ -39,6 +39,7 @@ class Case:
       context_features: width of the context, or None.
       data: draws from the data side, the domain of `inverse`.
       base: draws from the base side, the domain of `forward`.
+      iterative: the directions that are not closed form.
     """
 
     make: Callable[[], jb.Bijector]
@@ -46,6 +47,7 @@ class Case:
     context_features: int | None = None
     data: Sampler = real
     base: Sampler = real
+    iterative: tuple[str, ...] = ()
 
 
 def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
@@ -56,6 +58,63 @@ def coupling(mask, event_shape=(5,), transformer=None, context_features=None) ->
     net = nets.MLP((7,)) if len(event_shape) == 1 else nets.ConvNet(4)
     transformer = transformer or jt.Affine()
     return Case(lambda: jb.Coupling(transformer, net, mask), event_shape, context_features)
+
+
+def autoregressive(context_features=None, **options) -> Case:
+    options = {"transformer": jt.Affine(), "hidden": (7, 9), **options}
+    slow = "forward" if options.get("direction", "inverse") == "inverse" else "inverse"
+    iterative = (slow,) if "solver" in options else ()
+    return Case(
+        lambda: jb.MaskedAutoregressive(**options), (5,), context_features, iterative=iterative
+    )
+
+
+def every_use(transformer: jt.Transformer, data: Sampler = real) -> dict[str, Case]:
+    """The transformer with free parameters, in a coupling, and autoregressively."""
+    name = type(transformer).__name__ + ("-unit" if data is unit else "")
+    net = nets.MLP((5,))
+    makers = {
+        "Elementwise": lambda: jb.Elementwise(transformer),
+        "Coupling": lambda: jb.Coupling(transformer, net),
+        "Autoregressive": lambda: jb.MaskedAutoregressive(transformer, (5,)),
+    }
+    iterative = () if transformer.inverse_kind == "closed form" else ("inverse",)
+    return {
+        f"{use}-{name}": Case(make, (3,), data=data, base=data, iterative=iterative)
+        for use, make in makers.items()
+    }
+
+
+LEARNED = {
+    name: case
+    for transformer in (
+        jt.Shift(),
+        jt.Affine(),
+        jt.SinhArcsinh(),
+        jt.LinearSpline(bins=4, bound=3.0),
+        jt.QuadraticSpline(bins=4, bound=3.0),
+        jt.CubicSpline(bins=4, bound=3.0),
+        jt.RationalQuadraticSpline(bins=4, bound=3.0),
+        jt.LogisticMixture(components=3),
+        jt.NonlinearSquared(),
+        jt.BernsteinPolynomial(degree=6, bound=3.0),
+        jt.CircularSpline(bins=4),
+        jt.CircularShift(),
+    )
+    for name, case in every_use(transformer).items()
+}
+ON_UNIT = {
+    name: case
+    for transformer in (
+        jt.LinearSpline(bins=4, tails=None),
+        jt.SquareRootBins(bins=4),
+        jt.QuadraticSpline(bins=4, tails=None),
+        jt.CubicSpline(bins=4, tails=None),
+        jt.RationalQuadraticSpline(bins=4, tails=None),
+        jt.BernsteinPolynomial(degree=5, tails=None),
+    )
+    for name, case in every_use(transformer, unit).items()
+}
 
 
 def step() -> jb.Bijector:
@@ -77,11 +136,10 @@ def multi_scale() -> jb.Bijector:
 IMAGE_MASK = (((1, 0), (0, 1)), ((1, 1), (0, 0)))
 
 CASES: dict[str, Case] = {
-    "Elementwise-Affine": elementwise(jt.Affine()),
+    **LEARNED,
+    **ON_UNIT,
     "Elementwise-Affine-unbounded": elementwise(jt.Affine(bound=float("inf"))),
-    "Elementwise-Shift": elementwise(jt.Shift()),
     "Elementwise-FixedAffine": elementwise(jt.FixedAffine(shift=0.5, scale=-3.0)),
-    "Elementwise-SinhArcsinh": elementwise(jt.SinhArcsinh()),
     "Elementwise-LeakyReLU": elementwise(jt.LeakyReLU(0.1)),
     "Elementwise-Tanh": elementwise(jt.Tanh(), data=symmetric),
     "Elementwise-Sigmoid": elementwise(jt.Sigmoid(), data=unit),
@@ -99,15 +157,14 @@ CASES: dict[str, Case] = {
     "ActNorm": Case(jb.ActNorm),
     "ActNorm-image": Case(lambda: jb.ActNorm(3), (2, 2, 2)),
     "Conv1x1-plu": Case(lambda: jb.Conv1x1("plu"), (2, 1, 3)),
+    "Conv1x1-vector": Case(lambda: jb.Conv1x1(event_ndim=1), (4,)),
     "Conv1x1-dense": Case(lambda: jb.Conv1x1("dense"), (2, 1, 3)),
-    "Coupling-Shift": coupling("half", transformer=jt.Shift()),
     "Coupling-half": coupling("half"),
     "Coupling-half-context": coupling("half", context_features=3),
     "Coupling-half_swapped": coupling("half_swapped"),
     "Coupling-alternating": coupling("alternating"),
     "Coupling-alternating_swapped": coupling("alternating_swapped"),
     "Coupling-mask": coupling((1, 0, 0, 1, 1)),
-    "Coupling-SinhArcsinh": coupling("half", transformer=jt.SinhArcsinh()),
     "Coupling-channel": coupling("channel", (2, 1, 3)),
     "Coupling-channel_swapped": coupling("channel_swapped", (2, 1, 3)),
     "Coupling-checkerboard": coupling("checkerboard", (2, 2, 2)),
@@ -119,6 +176,19 @@ CASES: dict[str, Case] = {
         (2, 2, 2),
         context_features=3,
     ),
+    "Autoregressive": autoregressive(),
+    "Autoregressive-context": autoregressive(context_features=2),
+    "Autoregressive-few-units": autoregressive(hidden=(3, 2)),
+    "Autoregressive-forward": autoregressive(direction="forward", order="reversed"),
+    "Autoregressive-forward-context": autoregressive(direction="forward", context_features=2),
+    "Autoregressive-random": autoregressive(order="random", net=nets.ResidualMADE(8, 1)),
+    "Autoregressive-order": autoregressive(
+        order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2), context_features=2
+    ),
+    "Autoregressive-Jacobi": autoregressive(solver=jb.Jacobi(tolerance=1e-12)),
+    "Autoregressive-Jacobi-forward": autoregressive(
+        direction="forward", solver=jb.Jacobi(tolerance=1e-12), context_features=2
+    ),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1)),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
@@ -129,3 +199,5 @@ CASES: dict[str, Case] = {
     "Repeat-image": Case(lambda: jb.Repeat(image_step("dense"), 2), (2, 1, 3)),
     "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),
 }
+
+SLOW = {name for name in (*LEARNED, *ON_UNIT) if not name.startswith("Elementwise")}

@@ -11,20 +11,41 @@ import pytest
 import jflow
 from jflow import bijectors as jb
 from jflow import transformers as jt
-from tests.cases import CASES, Case
+from tests.cases import CASES, SLOW, Case
 from tests.harness import BATCH, built
 
 DTYPES = ("float32", "float64")
 LOG_DET = {"float32": 1e-4, "float64": 1e-10}
 ROUND_TRIP = {"float32": 1e-4, "float64": 1e-9}
 
-every_case = pytest.mark.parametrize("name", CASES)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+def cases(*, all_quick: bool):
+    """All names; those of transformers in couplings and autoregressive use are slow otherwise.
+
+    Each transformer runs every check at once in Elementwise; of its two other uses, the exact
+    checks in float64 and gradients are quick, and the rest waits for `make slow`.
+    """
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW and not all_quick else [])
+        for name in CASES
+    ]
+
+
+every_case = pytest.mark.parametrize("name", cases(all_quick=False))
+every_case_quick = pytest.mark.parametrize("name", cases(all_quick=True))
+every_case_and_dtype = pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(*case.values, dtype, marks=case.marks)
+        for dtype in DTYPES
+        for case in cases(all_quick=dtype == "float64")
+    ],
+)
 
 
 def test_every_public_bijector_and_transformer_has_a_case():
     used = {type(part).__name__ for case in CASES.values() for part in _parts(case.make())}
-    assert set(jb.__all__) - {"Bijector"} <= used
+    assert set(jb.__all__) - {"Bijector", "Jacobi"} <= used
     assert set(jt.__all__) - {"Transformer"} <= used
 
 
@@ -44,8 +65,7 @@ def test_every_public_name_has_a_docstring_of_its_own(module):
         assert inspect.getdoc(getattr(module, name)) != inspect.getdoc(nn.Module), name
 
 
-@every_case
-@every_dtype
+@every_case_and_dtype
 def test_log_det_is_that_of_the_autodiff_jacobian(name, dtype):
     b = built(name, dtype)
     _, log_det = b.forward(b.variables, b.x, b.context)
@@ -56,8 +76,7 @@ def test_log_det_is_that_of_the_autodiff_jacobian(name, dtype):
     np.testing.assert_allclose(log_det, wanted, rtol=0, atol=LOG_DET[dtype])
 
 
-@every_case
-@every_dtype
+@every_case_and_dtype
 def test_directions_undo_each_other(name, dtype):
     b = built(name, dtype)
     y, log_det = b.forward(b.variables, b.x, b.context)
@@ -106,7 +125,7 @@ def test_bfloat16_input_gives_float32_log_det(name):
     assert x.dtype == log_det.dtype == jnp.float32
 
 
-@every_case
+@every_case_quick
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
     b = built(name, "float64")
 
@@ -148,12 +167,14 @@ def test_nan_stays_nan(name):
     assert np.isnan(x).all()
 
 
-@every_case
+@every_case_quick
 def test_declares_what_it_is(name):
-    b = built(name, "float32").bijector
-    assert b.log_det_kind == "exact"
-    assert b.forward_kind == b.inverse_kind == "closed form"
-    assert b.tolerance == 0
+    b = built(name, "float32")
+    assert b.bijector.log_det_kind == "exact"
+    for direction in ("forward", "inverse"):
+        wanted = "iterative" if direction in b.case.iterative else "closed form"
+        assert getattr(b.bijector, f"{direction}_kind") == wanted
+    assert (b.bijector.tolerance > 0) == bool(b.case.iterative)
 
 
 @pytest.mark.parametrize("name", ["Repeat", "Repeat-remat", "Repeat-context", "Repeat-image"])

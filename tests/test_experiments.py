@@ -4,11 +4,12 @@ import dataclasses
 import json
 from importlib import import_module
 
+import jax
 import numpy as np
 import pytest
 
 import jflow
-from experiments import train
+from experiments import densities, train
 from experiments.baselines import fit_baselines
 from jflow import data
 
@@ -69,6 +70,24 @@ def test_baselines_are_scored_as_the_flow_is():
     baselines = fit_baselines(few, samples=1)
     assert set(baselines) == {"gaussian_mixture", "kernel_density"}
     assert all(2 < bits < 5 for bits in baselines.values())
+
+
+def test_densities(tmp_path):
+    config = densities.Config(
+        densities=("banana", "checkerboard"), recipes=("real_nvp",), steps=2, batch_size=16,
+        train_samples=64, test_samples=32, directory=tmp_path,
+    )  # fmt: skip
+    results = densities.run(config)
+    assert results.keys() == {"banana", "checkerboard"}
+    assert all(np.isfinite(r["real_nvp"]).all() for r in results.values())
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "banana.png", "checkerboard.png", "results.json",
+    }  # fmt: skip
+
+
+def test_divergence_of_a_density_from_itself():
+    density = data.toy("banana")
+    assert densities.divergence(density, density, jax.random.key(0), 100) == (0, 0)
 
 
 def test_unknown_experiment(monkeypatch):

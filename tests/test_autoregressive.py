@@ -1,0 +1,241 @@
+"""Autoregressive structure, the slow direction, its solvers and its gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows, nets
+from jflow import transformers as jt
+from jflow.functional.masked import MaskedNet
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+
+
+def build(features=6, context=None, **options):
+    """A bijector, its variables moved off zero, and points."""
+    options = {"transformer": jt.Affine(), "hidden": (13, 9), **options}
+    bijector = jb.MaskedAutoregressive(**options)
+    y = jax.random.normal(KEY, (4, features))
+    variables = perturbed(jflow.init(bijector, KEY, y, context), 0.5)
+    return bijector, variables, y
+
+
+@pytest.mark.parametrize("hidden", [(1,), (3,), (5,), (6, 17), (64, 2)])
+@pytest.mark.parametrize("context", [False, True])
+def test_groups_of_units(hidden, context):
+    net = MaskedNet(6, 2, hidden, jax.nn.relu, context=context)
+    lowest = 0 if context else 1
+    for degrees, units in zip(net.degrees[1:-1], hidden, strict=True):
+        assert len(degrees) == units
+        assert (np.diff(degrees) >= 0).all()
+        assert degrees[-1] == 5
+        assert degrees[0] >= lowest
+        sizes = np.bincount(degrees, minlength=6)[lowest:]
+        assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize("order", ["natural", "reversed", "random", (2, 0, 5, 1, 4, 3)])
+@pytest.mark.parametrize(
+    "net",
+    [nets.MADE((13, 9), activation=jnp.tanh), nets.ResidualMADE(12, 2, activation=jnp.tanh)],
+    ids=["plain", "residual"],
+)
+def test_jacobian_is_triangular_in_the_order(order, net):
+    bijector, variables, y = build(order=order, net=net)
+    inverse = lambda y: bijector.apply(variables, y, method="inverse")  # noqa: E731
+    jacobian = np.asarray(jax.jit(jax.jacfwd(inverse))(y[0]))
+    by_name = {"natural": np.arange(6), "reversed": np.arange(6)[::-1]}
+    if order == "random":
+        order = variables["constants"]["order"]
+    order = np.asarray(by_name.get(order, order) if isinstance(order, str) else order)
+    sorted_ = jacobian[np.ix_(order, order)]
+    np.testing.assert_array_equal(np.triu(sorted_, 1), 0)
+    # Every feature depends on all that are before it.
+    assert (np.tril(sorted_) != 0).sum() == 21
+
+
+def test_one_feature_depends_on_the_context():
+    context = jax.random.normal(KEY, (4, 3))
+    bijector, variables, y = build(features=1, context=context)
+    x, log_det = bijector.apply(variables, y, context, method="inverse_and_log_det")
+    again, opposite = bijector.apply(variables, x, context, method="forward_and_log_det")
+    np.testing.assert_allclose(again, y, atol=1e-12)
+    np.testing.assert_allclose(opposite, -log_det, atol=1e-12)
+    assert len(set(np.asarray(log_det).tolist())) == 4
+    plain, variables, y = build(features=1)
+    assert plain.apply(variables, y, method="inverse").shape == (4, 1)
+
+
+@pytest.mark.parametrize("hidden", [(4,), (64, 4), (2, 2)])
+def test_narrow_networks_pass_the_context_to_every_feature(hidden):
+    context = jax.random.normal(KEY, (3,))
+    net = nets.MADE(hidden, activation=jnp.tanh)
+    bijector, variables, y = build(features=8, context=context, net=net)
+    shift = lambda c: bijector.apply(variables, y[0], c, method="inverse")  # noqa: E731
+    assert (np.abs(jax.jacrev(shift)(context)).max(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (2, 0), (2, 1)])
+def test_any_batch_in_both_directions_with_gradients(batch):
+    context = jax.random.normal(KEY, (2,))
+    bijector, variables, _ = build(context=context)
+    x = jnp.ones((*batch, 6))
+    for method in ("forward_and_log_det", "inverse_and_log_det"):
+
+        def loss(x, context, method=method):
+            y, log_det = bijector.apply(variables, x, context, method=method)
+            assert y.shape == x.shape
+            assert log_det.shape == batch
+            return jnp.sum(y) + jnp.sum(log_det)
+
+        by_x, by_context = jax.grad(loss, (0, 1))(x, context)
+        assert by_x.shape == x.shape
+        assert np.isfinite(by_context).all()
+
+
+def naive_forward(bijector, variables, x):
+    """The slow direction by D full passes, which autodiff can see through."""
+    inverse = lambda y: bijector.apply(variables, y, method="inverse_and_log_det")  # noqa: E731
+    y = jnp.zeros_like(x)
+    for i in range(x.shape[-1]):
+        now, _ = inverse(y)
+        # Affine in y_i given those before: one Newton step is exact.
+        slope = jax.vmap(jax.grad(lambda y, i=i: inverse(y)[0][i]))(y)[:, i]
+        y = y.at[:, i].add((x[:, i] - now[:, i]) / slope)
+    return y, -inverse(y)[1]
+
+
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-13)])
+@pytest.mark.parametrize("net", [nets.MADE((13, 9)), nets.ResidualMADE(12, 1)])
+def test_gradients_of_the_slow_direction(solver, net):
+    bijector, variables, x = build(solver=solver, net=net)
+    constants = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(run):
+        def of(params, x):
+            y, log_det = run({**constants, "params": params}, x)
+            weights = jnp.arange(1.0, x.size + 1).reshape(x.shape)
+            return jnp.sum(jnp.sin(y) * weights) + jnp.sum(log_det * jnp.arange(4.0))
+
+        return of
+
+    slow = loss(lambda v, x: bijector.apply(v, x, method="forward_and_log_det"))
+    naive = loss(lambda v, x: naive_forward(bijector, v, x))
+    wanted = jax.jit(jax.grad(naive, (0, 1)))(variables["params"], x)
+    got = jax.jit(jax.grad(slow, (0, 1)))(variables["params"], x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), got, wanted)
+    step = jax.tree.map(jnp.ones_like, variables["params"])
+    along = jax.jvp(lambda p: slow(p, x), (variables["params"],), (step,))[1]
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(got[0]))
+    np.testing.assert_allclose(along, total, rtol=1e-8)
+
+
+def test_jacobi_reports_sweeps_and_residual():
+    bijector, variables, x = build(features=8, solver=jb.Jacobi(tolerance=1e-3))
+    exact, _ = jb.MaskedAutoregressive(jt.Affine(), (13, 9)).apply(
+        variables, x, method="forward_and_log_det"
+    )
+    run = lambda b: b.apply(variables, x, method="forward", mutable=["solver"])  # noqa: E731
+    y, state = run(bijector)
+    assert 1 <= int(state["solver"]["iterations"]) <= 8
+    assert 0 <= float(state["solver"]["residual"]) <= 1e-2
+    np.testing.assert_allclose(y, exact, atol=0.1)
+    y, state = run(bijector.clone(solver=jb.Jacobi(tolerance=0.0)))
+    assert float(state["solver"]["residual"]) < 1e-12
+    np.testing.assert_allclose(y, exact, atol=1e-12)
+    _, state = run(bijector.clone(solver=jb.Jacobi(tolerance=0.0, max_sweeps=2)))
+    assert int(state["solver"]["iterations"]) == 2
+    assert float(state["solver"]["residual"]) > 0
+
+
+def test_jacobi_in_a_repeat_reports_for_each_layer():
+    step = jb.MaskedAutoregressive(jt.Affine(), (6,), solver=jb.Jacobi())
+    stack, x = jb.Repeat(step, 3), jax.random.normal(KEY, (4, 5))
+    variables = jflow.init(stack, KEY, x)
+    assert set(variables) == {"params"}
+    _, state = stack.apply(variables, x, method="forward", mutable=["solver"])
+    assert state["solver"]["bijector"]["iterations"].shape == (3,)
+
+
+@pytest.mark.parametrize("solver", [None, jb.Jacobi()])
+def test_values_that_are_not_finite_leave_earlier_features_alone(solver):
+    bijector, variables, x = build(solver=solver)
+    wanted = bijector.apply(variables, x, method="forward")
+    for bad in (jnp.nan, jnp.inf):
+        y = bijector.apply(variables, x.at[:, 3].set(bad), method="forward")
+        np.testing.assert_allclose(y[:, :3], wanted[:, :3], atol=1e-12)
+        assert not np.isfinite(y[:, 3:]).any()
+
+
+def test_transients_of_jacobi_do_not_spoil_the_result():
+    # Without bounds on scales, early sweeps overflow in float32; the solution does not.
+    net = nets.MADE((32,))
+    bijector = jb.MaskedAutoregressive(jt.Affine(bound=float("inf")), net=net)
+    y = jax.random.normal(KEY, (4, 12), jnp.float32)
+    variables = perturbed(jflow.init(bijector, KEY, y), 0.6)
+    x = bijector.apply(variables, y, method="inverse")
+    exact = bijector.apply(variables, x, method="forward")
+    solved = bijector.clone(solver=jb.Jacobi(tolerance=1e-7)).apply(variables, x, method="forward")
+    np.testing.assert_allclose(solved, exact, rtol=1e-3, atol=1e-3)
+    assert np.isfinite(solved).all()
+
+
+def test_dropout_acts_in_training_only():
+    bijector, variables, y = build(net=nets.MADE((32, 32), dropout=0.5))
+    run = lambda **o: bijector.apply(variables, y, method="inverse", **o)  # noqa: E731
+    np.testing.assert_array_equal(run(), run())
+    assert np.abs(run() - run(rngs={"dropout": KEY})).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), direction="up"), "direction must be one of"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order="odd"), "order must be one of"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=(0, 2)), "a permutation of 0..n-1"),
+        (lambda: jb.MaskedAutoregressive(jt.Tanh()), "Tanh takes no parameters"),
+        (
+            lambda: jflow.Flow(jb.MaskedAutoregressive(jt.Affine(), order=(1, 0)), (3,)),
+            r"order has 2 entries; the event shape is \(3,\)",
+        ),
+        (lambda: nets.MADE(()), "one width or more"),
+        (lambda: nets.MADE((4, 4), residual=True), "odd number of widths"),
+        (lambda: jb.Jacobi(max_sweeps=0), "max_sweeps 1 or more"),
+        (lambda: flows.maf(3, mixing="none"), "maf: mixing must be"),
+        (lambda: flows.nsf(3, residual=True), "give autoregressive=True"),
+    ],
+)
+def test_errors(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+RECIPES = {
+    "maf": lambda **o: flows.maf(4, 2, (8,), **o),
+    "maf-residual": lambda **o: flows.maf(4, 2, (8, 8, 8), residual=True, mixing="permute", **o),
+    "iaf": lambda **o: flows.iaf(4, 2, (8,), mixing="lu", **o),
+    "nsf": lambda **o: flows.nsf(4, 2, 4, (8,), mixing="lu", **o),
+    "nsf-autoregressive": lambda **o: flows.nsf(4, 2, 4, (8,), autoregressive=True, **o),
+}
+
+
+@pytest.mark.parametrize("context_features", [None, 2])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_sample_score_and_save(name, context_features, tmp_path):
+    flow = RECIPES[name](context_features=context_features)
+    assert flow == RECIPES[name](context_features=context_features)
+    context = None if context_features is None else jax.random.normal(KEY, (16, 2))
+    y = 3 + 2 * jax.random.normal(KEY, (16, 4))
+    variables = perturbed(jflow.init(flow, KEY, y, context), 0.1)
+    density = jflow.Density(flow, variables)
+    samples, log_prob = density.sample_and_log_prob(KEY, 16, context)
+    np.testing.assert_allclose(density.log_prob(samples, context), log_prob, atol=1e-6)
+    latents = density.latents(y, context)
+    np.testing.assert_allclose(density.from_latents(latents, context), y, atol=1e-7)
+    density.save(tmp_path / "density")
+    again = jflow.load(tmp_path / "density")
+    np.testing.assert_array_equal(again.log_prob(y, context), density.log_prob(y, context))

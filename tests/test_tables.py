@@ -1,0 +1,260 @@
+"""Tables: fixed splits, standardisation and back, constant and discrete columns, files, errors."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from jflow.data import Table, table
+
+RNG = np.random.default_rng(0)
+RAW = RNG.normal(size=(100, 3)) * [1.0, 50.0, 1e-3] + [0.0, 1e4, 5.0]
+
+
+def named(**columns):
+    """Two real columns a and b, and these."""
+    return {"a": RAW[:, 0], "b": RAW[:, 1], **columns}
+
+
+def test_split_and_standardisation():
+    found = table(RAW, validation=0.2, test=0.1, seed=3)
+    order = np.random.default_rng(3).permutation(100)
+    train, validation, test = RAW[order[:70]], RAW[order[70:90]], RAW[order[90:]]
+    np.testing.assert_allclose(found.mean, train.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, train.std(axis=0), rtol=1e-12)
+    for part, rows in (
+        (found.train, train),
+        (found.validation, validation),
+        (found.test, test),
+    ):
+        assert part.dtype == np.float32
+        np.testing.assert_allclose(part, (rows - found.mean) / found.std, rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(found.standardize(rows), part)
+    np.testing.assert_allclose(found.train.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(found.train.std(axis=0), 1, atol=1e-6)
+    assert isinstance(found, Table)
+    assert (found.columns, found.constant, found.discrete) == (("x0", "x1", "x2"), (), ())
+    assert (found.handling, list(found.step)) == ("drop", [0, 0, 0])
+
+
+def test_seeds():
+    np.testing.assert_array_equal(table(RAW).train, table(RAW).train)
+    assert not np.array_equal(table(RAW).train, table(RAW, seed=1).train)
+
+
+def test_there_and_back():
+    found = table(RAW)
+    np.testing.assert_allclose(
+        (found.restore(found.standardize(RAW)) - RAW) / found.std, 0, atol=1e-6
+    )
+    assert found.restore(found.test[0]).shape == (3,)
+    assert found.restore(found.test).dtype == np.float64
+
+
+def test_log_det_is_a_change_of_variables():
+    found = table(RAW)
+
+    def log_normal(y, mean, std):
+        return np.sum(-(((y - mean) / std) ** 2) / 2 - np.log(std * np.sqrt(2 * np.pi)), axis=-1)
+
+    standard = log_normal(found.standardize(RAW), 0, np.ones(3)) + found.log_det
+    np.testing.assert_allclose(standard, log_normal(RAW, found.mean, found.std), rtol=1e-5)
+
+
+def test_a_mask_says_what_is_tested():
+    mask = np.arange(100) % 4 == 0
+    found = table(RAW, test=mask, validation=0.2)
+    assert [len(found.train), len(found.validation), len(found.test)] == [60, 15, 25]
+    np.testing.assert_array_equal(found.test, found.standardize(RAW[mask]))
+    together = np.sort(np.concatenate([found.train, found.validation]), axis=0)
+    np.testing.assert_array_equal(together, np.sort(found.standardize(RAW[~mask]), axis=0))
+
+
+def test_constant_columns_are_dropped():
+    rounded = 0.1 + np.where(np.arange(100) % 2, 2e-17, 0)
+    found = table(named(same=np.full(100, 7.0), nearly=rounded, c=RAW[:, 2]))
+    assert found.columns == ("a", "b", "c")
+    assert found.constant == ("same", "nearly")
+    # In the training rows alone, too: the only other value is in the test rows.
+    mask = np.arange(100) == 5
+    assert table(named(spike=np.where(mask, 1.5, 0.5)), test=mask).constant == ("spike",)
+
+
+def test_discrete_columns():
+    levels = np.arange(100) % 5 * 0.25
+    whole = np.random.default_rng(1).permutation(100) + 1000
+    inflated = np.where(np.arange(100) < 30, 0.0, RAW[:, 2])
+    few_repeats = np.where(np.arange(100) < 15, 0.5, RAW[:, 2])
+    source = named(
+        levels=levels, whole=whole, flag=whole % 2 == 0, inflated=inflated, few=few_repeats
+    )
+    dropped = table(source)
+    assert dropped.discrete == ("levels", "whole", "flag", "inflated")
+    assert dropped.columns == ("a", "b", "few")
+    assert "few" in table(source, repeats=0.1).discrete
+    kept = table(source, discrete="keep")
+    assert kept.columns == tuple(source)
+    assert (kept.discrete, kept.handling) == (dropped.discrete, "keep")
+    assert not kept.step.any()
+    np.testing.assert_allclose(
+        np.unique(kept.restore(kept.train)[:, 2]), np.unique(levels), atol=1e-6
+    )
+
+
+def test_dequantization_by_one_step():
+    levels = np.arange(100) % 5 * 0.25
+    found = table(named(levels=levels), discrete="dequantize")
+    assert (found.columns, found.discrete) == (("a", "b", "levels"), ("levels",))
+    np.testing.assert_array_equal(found.step, [0, 0, 0.25])
+    raw = np.concatenate([found.restore(p) for p in (found.train, found.validation, found.test)])
+    order = np.random.default_rng(0).permutation(100)
+    noise = (raw[:, 2] - levels[order]) / 0.25
+    assert -1e-5 < noise.min() < 0.1
+    assert 0.9 < noise.max() < 1 + 1e-5
+    assert len(np.unique(raw[:, 2])) == 100
+    np.testing.assert_allclose(raw[:, :2], RAW[order, :2], rtol=1e-5, atol=1e-6)
+    again = table(named(levels=levels), discrete="dequantize")
+    np.testing.assert_array_equal(again.train, found.train)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_with_and_without_header(delimiter, tmp_path):
+    lines = [delimiter.join(map(repr, map(float, row))) for row in RAW]
+    expected = table(RAW)
+    (tmp_path / "bare.csv").write_text("\n".join(lines) + "\n\n")
+    np.testing.assert_array_equal(table(tmp_path / "bare.csv").train, expected.train)
+    assert table(tmp_path / "bare.csv", names=["p", "q", "r"]).columns == ("p", "q", "r")
+    header = delimiter.join(['"p"', " q", "r"])
+    (tmp_path / "named.csv").write_text("\ufeff" + "\r\n".join([header, *lines]), "utf-8")
+    found = table(str(tmp_path / "named.csv"))
+    assert found.columns == ("p", "q", "r")
+    np.testing.assert_array_equal(found.train, expected.train)
+
+
+def test_csv_with_words(tmp_path):
+    rows = [
+        f"{a!r},{'cat' if i % 2 else 'dog'},{b!r}" for i, (a, b) in enumerate(RAW[:, :2].tolist())
+    ]
+    (tmp_path / "pets.csv").write_text("\n".join(["a,pet,b", *rows]))
+    with pytest.raises(TypeError, match=r"columns \['pet'\] are not numeric; encode them, or"):
+        table(tmp_path / "pets.csv")
+    found = table(tmp_path / "pets.csv", ignore=["pet"])
+    assert found.columns == ("a", "b")
+    np.testing.assert_array_equal(found.train, table(RAW[:, :2]).train)
+
+
+def test_csv_errors(tmp_path):
+    file = tmp_path / "t.csv"
+    for text in ("", "a,b\n", "\n\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"t.csv is empty: it has no row of numbers"):
+            table(file)
+    file.write_text("a,b\n1,2\n3\n4,5\n6,7")
+    with pytest.raises(ValueError, match=r"t.csv: row 2 has 1 cells, but row 1 has 2"):
+        table(file)
+    file.write_text("a,b\n1,2\n3,\n4,5\n6,inf")
+    with pytest.raises(ValueError, match=r"columns \['b'\] hold NaN or infinities, in 2 of 4 rows"):
+        table(file)
+    file.write_text("a,b,c\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"3 names \['a', 'b', 'c'\] for 2 columns"):
+        table(file)
+    file.write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"names \['a'\] occur more than once; rename them"):
+        table(file)
+
+
+def test_npy_files(tmp_path):
+    np.save(tmp_path / "t.npy", RAW)
+    np.testing.assert_array_equal(table(tmp_path / "t.npy").train, table(RAW).train)
+    records = np.rec.fromarrays(list(RAW.T), names="p,q,r")
+    np.save(tmp_path / "r.npy", records.view(np.ndarray))
+    found = table(tmp_path / "r.npy")
+    assert found.columns == ("p", "q", "r")
+    np.testing.assert_array_equal(found.train, table(RAW).train)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_parquet_files(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    words = ["cat"] * 100
+    holes = [None, *RAW[1:, 0].tolist()]
+    columns = pyarrow.table({"p": RAW[:, 0], "q": RAW[:, 1], "pet": words, "holes": holes})
+    parquet.write_table(columns, tmp_path / "t.parquet")
+    found = table(tmp_path / "t.parquet", ignore=["pet", "holes"])
+    assert found.columns == ("p", "q")
+    np.testing.assert_array_equal(found.train, table(RAW[:, :2]).train)
+    with pytest.raises(TypeError, match=r"columns \['pet'\] are not numeric"):
+        table(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"\['holes'\] hold NaN or infinities, in 1 of 100 rows"):
+        table(tmp_path / "t.parquet", ignore=["pet"])
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "t.parquet").touch()
+    with pytest.raises(ImportError, match=r"t.parquet, pyarrow is needed: `pip install pyarrow`"):
+        table(tmp_path / "t.parquet")
+
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*none.csv; give the path of a table"):
+        table(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r"t.xlsx must be one of \['.csv', '.npy', '.parquet'\]"):
+        table(tmp_path / "t.xlsx")
+    for empty in (np.zeros((0, 3)), np.zeros((5, 0)), np.zeros(5)):
+        with pytest.raises(ValueError, match=r"source must be \(N, D\) and not empty; got shape"):
+            table(empty)
+    with pytest.raises(ValueError, match="0 rows of 0 columns"):
+        table({})
+    with pytest.raises(ValueError, match="2 rows of 3 columns; a table needs 4 rows or more"):
+        table(RAW[:2])
+    with pytest.raises(ValueError, match=r"one and the same shape \(N,\); got {'a': \(100,\), 'b'"):
+        table(named(short=np.zeros(3)))
+    with pytest.raises(TypeError, match=r"columns \['w', 'z'\] are not numeric"):
+        table(named(w=["x"] * 100, z=RAW[:, 0] + 1j))
+    holes = np.where(np.arange(100)[:, None] < [0, 2, 3], np.nan, RAW)
+    with pytest.raises(ValueError, match=r"\['x1', 'x2'\] hold NaN or infinities, in 3 of 100"):
+        table(holes)
+
+
+def test_wrong_names():
+    with pytest.raises(ValueError, match=r"names \['p'\] occur more than once"):
+        table(RAW, names=["p", "p", "q"])
+    with pytest.raises(ValueError, match=r"2 names \['p', 'q'\] for 3 columns"):
+        table(RAW, names=["p", "q"])
+    with pytest.raises(ValueError, match=r"names must be None for .*; it has \['a', 'b'\]"):
+        table(named(), names=["p", "q"])
+    with pytest.raises(ValueError, match=r"ignore must name columns .*; \['p'\] are not in"):
+        table(RAW, ignore=["p"])
+
+
+def test_wrong_options():
+    for share in (0, 1, -0.1, 1.5, float("nan"), "half"):
+        with pytest.raises(ValueError, match=r"validation must be a share in \(0, 1\); got"):
+            table(RAW, validation=share)
+        with pytest.raises(ValueError, match=r"test must be a share in \(0, 1\); got"):
+            table(RAW, test=share)
+    with pytest.raises(ValueError, match=r"leave 2 or more of 100 rows to .* take 50 and 50"):
+        table(RAW, validation=0.5, test=0.5)
+    for mask in (np.zeros(100, bool), np.ones(3, bool), np.arange(100)):
+        with pytest.raises(ValueError, match="test must be a share, or a mask of 100 booleans"):
+            table(RAW, test=mask)
+    with pytest.raises(ValueError, match=r"they take 1 and 98"):
+        table(RAW, test=np.arange(100) < 98)
+    with pytest.raises(ValueError, match=r"one of \['drop', 'keep', 'dequantize'\]; got 'noise'"):
+        table(RAW, discrete="noise")
+    with pytest.raises(ValueError, match=r"repeats must be a share in \(0, 1\]; got 2"):
+        table(RAW, repeats=2)
+    numbers = {"i": np.arange(10), "c": np.ones(10)}
+    with pytest.raises(ValueError, match=r"no column is left: \['c'\] are .* \['i'\] look"):
+        table(numbers)
+    found = table(RAW)
+    with pytest.raises(
+        ValueError, match=r"raw must have shape \(..., 3\), with the columns .*'x0'"
+    ):
+        found.standardize(RAW[:, :2])
+    with pytest.raises(ValueError, match=r"y must have shape \(..., 3\)"):
+        found.restore(0.0)
