@@ -40,6 +40,8 @@ oldest:  ## the core tests with the oldest versions that pyproject.toml allows
 
 bench: venv
 	$(BIN)/python -m benchmarks.glow
+	$(BIN)/python -m benchmarks.vectors
+	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.convolution

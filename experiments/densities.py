@@ -1,0 +1,132 @@
+"""Two-dimensional densities: recipes against the truth, in nats, with pictures.
+
+python -m experiments.densities [--densities two_moons rings] [--recipes nsf] [--steps 5000]
+
+KL(true || flow) is E[log p - log q] over fresh samples of the true density, whose log p is exact.
+Expected of nsf, about: eight Gaussians 0.013, two moons 0.005, pinwheel 0.018, checkerboard 0.041,
+rings 0.044 nats. A fit takes 1 to 2 minutes on one CPU core.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import optax
+import tyro
+
+import jflow
+from jflow import data, flows
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DENSITIES = (
+    "eight_gaussians", "rings", "two_moons", "pinwheel", "checkerboard", "two_spirals",
+)  # fmt: skip
+RECIPES: dict[str, Callable[[], jflow.Flow]] = {
+    "real_nvp": lambda: flows.real_nvp(2, layers=16, hidden=(64, 64)),
+    "maf": lambda: flows.maf(2, layers=16, hidden=(64, 64)),
+    "nsf": lambda: flows.nsf(2, layers=8, bins=16, hidden=(64, 64), mixing="lu"),
+    "nsf_autoregressive": lambda: flows.nsf(
+        2, layers=6, bins=16, hidden=(64, 64), autoregressive=True, mixing="lu"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What decides the results.
+
+    Attributes:
+      densities: names of `jflow.data.toy`.
+      recipes: of RECIPES.
+      seed: of parameters, data and order.
+      steps: parameter updates.
+      batch_size: examples for each.
+      train_samples: drawn once, to fit on.
+      test_samples: fresh ones, for the KL.
+      learning_rate: of Adam, at first; a cosine takes it to zero.
+      directory: of pictures and results.json.
+    """
+
+    densities: tuple[str, ...] = DENSITIES
+    recipes: tuple[str, ...] = tuple(RECIPES)
+    seed: int = 0
+    steps: int = 5_000
+    batch_size: int = 512
+    train_samples: int = 500_000
+    test_samples: int = 100_000
+    learning_rate: float = 2e-3
+    directory: Path = Path("runs/densities")
+
+
+def fit(config: Config, density: data.ToyDensity, recipe: str) -> jflow.Density:
+    """The recipe fitted to samples of the density."""
+    keys = jax.random.split(jax.random.key(config.seed), 2)
+    fitted, _ = jflow.fit(
+        RECIPES[recipe](),
+        density.sample(keys[0], config.train_samples),
+        key=keys[1],
+        validation=None,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.steps),
+        ema_decay=0.999,
+        evaluate_every=max(1, config.steps // 4),
+    )
+    return fitted
+
+
+def divergence(
+    density: data.ToyDensity, fitted: jflow.Density, key: jax.Array, samples: int
+) -> tuple[float, float]:
+    """KL(true || flow) in nats, and its standard error."""
+    y = density.sample(key, samples)
+    difference = np.asarray(density.log_prob(y) - fitted.log_prob(y), np.float64)
+    return float(difference.mean()), float(difference.std() / np.sqrt(samples))
+
+
+def draw(density: data.ToyDensity, fits: dict[str, jflow.Density], path: Path) -> None:
+    """The true density beside the learned ones."""
+    axis = jnp.linspace(-5, 5, 300)
+    grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
+    panels = {"true": density.log_prob, **{name: fit.log_prob for name, fit in fits.items()}}
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3 * len(panels), 3.2), layout="constrained", squeeze=False
+    )
+    top = float(jnp.exp(jnp.max(density.log_prob(grid))))
+    for ax, (name, log_prob) in zip(axes[0], panels.items(), strict=True):
+        ax.imshow(np.exp(np.asarray(log_prob(grid))), origin="lower", vmin=0, vmax=top)
+        ax.set_title(name)
+        ax.axis("off")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def run(config: Config) -> dict[str, dict[str, list[float]]]:
+    """Fits, measures and draws everything; writes results.json after each density."""
+    config.directory.mkdir(parents=True, exist_ok=True)
+    results: dict[str, dict[str, list[float]]] = {}
+    for name in config.densities:
+        density = data.toy(name)
+        fits = {recipe: fit(config, density, recipe) for recipe in config.recipes}
+        results[name] = {}
+        for recipe, fitted in fits.items():
+            key = jax.random.key(config.seed + 1)
+            results[name][recipe] = list(divergence(density, fitted, key, config.test_samples))
+            mean, error = results[name][recipe]
+            print(f"{name:16s} {recipe:20s} KL {mean:.4f} +- {error:.4f}", flush=True)
+        draw(density, fits, config.directory / f"{name}.png")
+        settings = {f.name: getattr(config, f.name) for f in fields(config)}
+        record = {"config": settings, "kl_nats": results}
+        (config.directory / "results.json").write_text(json.dumps(record, indent=2, default=str))
+    return results
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Config))
