@@ -10,7 +10,7 @@ train: venv  ## Glow on handwritten digits, into runs/digits/
 	$(BIN)/python -m experiments.train digits_glow
 
 test: venv  ## all tests but the slow ones
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 slow: venv  ## the slow tests
 	$(BIN)/python -m pytest -m slow

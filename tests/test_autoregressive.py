@@ -184,6 +184,58 @@ def test_transients_of_jacobi_do_not_spoil_the_result():
     assert np.isfinite(solved).all()
 
 
+def parameters(bijector, x, **values):
+    """Variables of zeros but for the entries given, name={index: value}."""
+    params = jflow.init(bijector, KEY, x)["params"]["conditioner"]
+    params = {name: jnp.zeros_like(value) for name, value in params.items()}
+    for name, entries in values.items():
+        for index, value in entries.items():
+            params[name] = params[name].at[index].set(value)
+    return {"params": {"conditioner": params}}
+
+
+def test_large_transients_of_jacobi_do_not_reach_earlier_features():
+    # In the first sweep u_1 = e^87, which is finite, and makes a hidden unit infinite.
+    bijector = jb.MaskedAutoregressive(
+        jt.Affine(bound=float("inf")), hidden=(2,), solver=jb.Jacobi()
+    )
+    x = jnp.ones(3, jnp.float32)
+    variables = parameters(
+        bijector, x, kernel_0={(0, 0): 1, (1, 1): 10}, bias_last={(1, 1): 87},
+        kernel_last={(0, 1, 1): -87, (1, 0, 2): 0.1},
+    )  # fmt: skip
+    y, log_det = bijector.apply(variables, x, method="forward_and_log_det")
+    np.testing.assert_allclose(y, [1, 1, 2], rtol=1e-5)
+    np.testing.assert_allclose(log_det, 0, atol=1e-5)
+
+
+def test_units_whose_inputs_are_not_there_yet_spoil_nothing():
+    # At u_0 = 0 the first unit is e^200: infinite in float32. At u_0 = 1 it is 1.
+    net = nets.MADE((2,), activation=jnp.exp)
+    bijector, y = jb.MaskedAutoregressive(jt.Affine(), net=net), jnp.asarray([1, 2, 1], jnp.float32)
+    variables = parameters(
+        bijector, y, kernel_0={(0, 0): -200}, bias_0={0: 200}, kernel_last={(0, 0, 1): 1}
+    )
+    x = bijector.apply(variables, y, method="inverse")
+    np.testing.assert_allclose(bijector.apply(variables, x, method="forward"), y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-13)])
+def test_points_outside_of_the_range_have_no_gradient(solver):
+    spline = jt.RationalQuadraticSpline(bins=4, tails=None)
+    net = nets.MADE((6,), activation=jnp.tanh)
+    bijector = jb.MaskedAutoregressive(spline, net=net, direction="forward", solver=solver)
+    y = jnp.asarray([0.3, 1.7, 0.6])
+    variables = perturbed(jflow.init(bijector, KEY, y), 0.5)
+    run = lambda y: bijector.apply(variables, y, method="inverse_and_log_det")  # noqa: E731
+    by_x, by_log_det = jax.jit(jax.jacrev(run))(y)
+    assert np.isneginf(jax.jit(run)(y)[1])
+    np.testing.assert_array_equal(by_x[:, 1], 0)
+    np.testing.assert_array_equal(by_log_det[1], 0)
+    assert (np.abs(by_x[:, 0]) > 0).all()
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(run))(y)[0], by_x, atol=1e-12)
+
+
 def test_dropout_acts_in_training_only():
     bijector, variables, y = build(net=nets.MADE((32, 32), dropout=0.5))
     run = lambda **o: bijector.apply(variables, y, method="inverse", **o)  # noqa: E731
@@ -203,8 +255,13 @@ def test_dropout_acts_in_training_only():
             r"order has 2 entries; the event shape is \(3,\)",
         ),
         (lambda: nets.MADE(()), "one width or more"),
+        (lambda: flows.maf(3, hidden=64), r"hidden must be the widths .* got 64"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=3), "order must be one of .* got 3"),
+        (lambda: flows.maf(0), r"every axis of event_shape must be 1 or more; got \(0,\)"),
+        (lambda: flows.maf(3, dtype="bf16"), "dtype must be a floating dtype .* got 'bf16'"),
         (lambda: nets.MADE((4, 4), residual=True), "odd number of widths"),
         (lambda: jb.Jacobi(max_sweeps=0), "max_sweeps 1 or more"),
+        (lambda: jb.Jacobi(max_sweeps=1.5), "max_sweeps 1 or more"),
         (lambda: flows.maf(3, mixing="none"), "maf: mixing must be"),
         (lambda: flows.nsf(3, residual=True), "give autoregressive=True"),
     ],

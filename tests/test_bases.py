@@ -297,6 +297,21 @@ def test_infinite_angles_are_no_points_of_the_circle():
     np.testing.assert_array_equal(gradient, 0)
 
 
+def test_student_far_out_in_float32():
+    flow = jflow.Flow(jb.Reverse(), (1,), jflow.StudentT(2.0, learned=False))
+    y = jnp.asarray([[0.0], [1e8], [3e19], [1e38]], jnp.float32)
+    log_prob = Density(flow, {}).log_prob(y)
+    np.testing.assert_allclose(log_prob, stats.t(2).logpdf(np.float64(y[:, 0])), rtol=1e-6)
+    heavy = Density(jflow.Flow(jb.Reverse(), (1,), jflow.StudentT(0.05, learned=False)), {})
+    assert not np.isnan(heavy.sample(KEY, 2000)).any()
+
+
+def test_a_box_needs_a_width_in_its_dtype():
+    for low, high in ((1e3, 1e3 + 1e-9), (-3e38, 3e38)):
+        with pytest.raises(ValueError, match="high - low must be positive and finite in float32"):
+            jflow.BoxUniform(low, high)((2,), jnp.float32)
+
+
 def test_samples_of_a_box_stay_in_it():
     flow = jflow.Flow(jb.Permute((0, 1)), (2,), jflow.BoxUniform((-0.1, 1e3), (0.7, 1e3 + 1e-9)))
     _, log_prob = Density(flow, {}).sample_and_log_prob(KEY, 20_000)

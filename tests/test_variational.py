@@ -51,6 +51,22 @@ def test_conditional_target():
     np.testing.assert_allclose(samples.mean(0), [1, -1], atol=0.2)
 
 
+def test_each_context_is_judged_by_itself():
+    # q is right for every context; p's normaliser e^c differs, and says nothing against q.
+    flow = jflow.Flow(
+        jflow.bijectors.Elementwise(jflow.transformers.Affine()), (1,), context_features=1
+    )
+    contexts = jnp.linspace(-3.0, 3.0, 16)[:, None]
+    density = jflow.Density(flow, jflow.init(flow, KEY, jnp.zeros((2, 1)), jnp.zeros((2, 1))))
+
+    def target(y, c):
+        return (c[:, 0] - y[:, 0] ** 2 / 2 - math.log(2 * math.pi) / 2).astype(jnp.float32)
+
+    quality = train.importance(density, target, KEY, 16 * 256, contexts)
+    np.testing.assert_allclose(quality.ess, 1, atol=1e-6)
+    np.testing.assert_allclose([quality.log_normalizer, quality.kl], 0, atol=1e-6)
+
+
 def test_importance_weights_of_a_known_pair():
     # q standard normal in 1-D, p = N(0, 1/2) unnormalised: ESS = 1 / E_q[w^2] E_q[w]^2 = sqrt(3)/2.
     flow = jflow.Flow(jflow.bijectors.Elementwise(jflow.transformers.Affine()), (1,))
@@ -78,6 +94,8 @@ def test_errors():
         jflow.fit_to_target(flow, banana, key=KEY, context=jnp.ones((3, 2)))
     with pytest.raises(ValueError, match=r"target must return one log-density for each y"):
         jflow.fit_to_target(flow, lambda y: y, key=KEY)
+    with pytest.raises(ValueError, match="it returned a tuple"):
+        jflow.fit_to_target(flow, lambda y: (y[:, 0],), key=KEY)
     with pytest.raises(train.NonFiniteLossError, match="not finite at step 0") as caught:
         jflow.fit_to_target(flow, lambda y: y[:, 0] * jnp.nan, key=KEY, steps=2)
     assert caught.value.step == 0

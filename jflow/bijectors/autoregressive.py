@@ -14,6 +14,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
 from jflow.functional import autoregressive as ar
 from jflow.functional.arrays import as_wide, permute, sum_event
+from jflow.nets.layers import checked_widths
 from jflow.nets.made import MADE
 from jflow.transformers.base import Transformer
 
@@ -38,10 +39,12 @@ class Jacobi:
     max_sweeps: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0 or (self.max_sweeps is not None and self.max_sweeps < 1):
+        sweeps = self.max_sweeps
+        whole = sweeps is None or (isinstance(sweeps, int) and sweeps >= 1)
+        if not (self.tolerance >= 0 and whole):
             raise ValueError(
                 "Jacobi: tolerance must be 0 or more and max_sweeps 1 or more (or None); got "
-                f"{self.tolerance} and {self.max_sweeps}"
+                f"{self.tolerance} and {sweeps}"
             )
 
 
@@ -89,7 +92,7 @@ class MaskedAutoregressive(Bijector):
     solver: Jacobi | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
         object.__setattr__(self, "order", _checked_order(self.order))
         if self.direction not in _DIRECTIONS:
             raise ValueError(
@@ -189,7 +192,7 @@ class MaskedAutoregressive(Bijector):
 
 
 def _checked_order(order: str | Sequence[int] | np.ndarray) -> Any:
-    if isinstance(order, str):
+    if isinstance(order, str) or np.ndim(order) != 1:
         if order not in _ORDERS:
             raise ValueError(
                 f"MaskedAutoregressive: order must be one of {_ORDERS}, or a permutation; "

@@ -90,7 +90,7 @@ class BoxUniform:
 
     Raises:
       ValueError: `low` is not below `high`, an end is not finite, or (on call) the tuples do not
-        have one entry for each feature.
+        have one entry for each feature, or an interval has no width in the dtype.
     """
 
     low: float | tuple[float, ...] = 0.0
@@ -119,6 +119,13 @@ class BoxUniform:
                     f"BoxUniform: {name} has {len(end)} entries; the event shape is "
                     f"{event_shape}. Give a number, or one entry for each feature"
                 )
+        with np.errstate(over="ignore"):
+            width = np.asarray(self.high, dtype) - np.asarray(self.low, dtype)
+        if not np.all((width > 0) & np.isfinite(width)):
+            raise ValueError(
+                f"BoxUniform: high - low must be positive and finite in {jnp.dtype(dtype)}; got "
+                f"{self.low} and {self.high}"
+            )
         low, high = (jnp.asarray(end, dtype) for end in (self.low, self.high))
         return _Box(jnp.broadcast_to(low, event_shape), jnp.broadcast_to(high, event_shape))
 

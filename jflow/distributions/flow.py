@@ -48,6 +48,10 @@ class Flow(nn.Module):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_shape", tuple(self.event_shape))
+        if min(self.event_shape, default=1) < 1:
+            raise ValueError(
+                f"Flow: every axis of event_shape must be 1 or more; got {self.event_shape}"
+            )
         if self.values is not None and self.values < 2:
             raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
         self.bijector.latent_shape(self.event_shape)
@@ -100,8 +104,9 @@ class Flow(nn.Module):
         context = self._context(context, shape)
         with _default_promotion():
             base, x = self._base_sample(key, shape, context)
+            t = jnp.asarray(temperature, x.dtype)
             # Exactly x at temperature 1: rounding must not move it out of the support.
-            x = x + (jnp.asarray(temperature, x.dtype) - 1) * (x - base.mean())
+            x = jnp.where(t == 1, x, x + (t - 1) * (x - base.mean()))
         return self.bijector.forward(x, context)
 
     def sample_and_log_prob(

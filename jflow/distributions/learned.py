@@ -69,12 +69,18 @@ class _StudentT:
         df = self.df
         # betaln stays accurate where df is large and the two log-gammas would cancel.
         constant = betaln(jnp.full_like(df, 0.5), df / 2) + jnp.log(df) / 2
-        each = -constant - (df + 1) / 2 * jnp.log1p(jnp.square(x) / df)
-        return sum_event(each, df.ndim)
+        return sum_event(-constant - (df + 1) / 2 * _log1p_square(x / jnp.sqrt(df)), df.ndim)
 
     def mean(self) -> Array:
         """The centre, which is the mean where there is one."""
         return jnp.zeros_like(self.df)
+
+
+def _log1p_square(z: Array) -> Array:
+    """log(1 + z^2), where z^2 may overflow."""
+    large = jnp.abs(z) > 1e8
+    log = jnp.log(jnp.abs(jnp.where(large, z, 1)))
+    return jnp.where(large, 2 * log, jnp.log1p(jnp.square(jnp.where(large, 0, z))))
 
 
 class GaussianMixture(nn.Module):

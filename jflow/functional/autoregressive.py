@@ -48,15 +48,14 @@ class Report(NamedTuple):
     residual: Array
 
 
-# (net, backward, weights, v) to u, log|det du/dv| and a report.
+# (net, backward, weights, v) to u, log|du_i/dv_i| (*batch, D), and a report.
 Solver = Callable[[MaskedNet, Scalar, Weights, Array], tuple[Array, Array, Report]]
 
 
 def fast(net: MaskedNet, scalar: Scalar, weights: Weights, u: Array) -> tuple[Array, Array]:
-    """v and log|det dv/du| of u (*batch, D)."""
+    """v and log|dv_i/du_i| of u, (*batch, D) all."""
     _, params = net.states(weights, u)
-    v, log_det = scalar(u, jnp.swapaxes(params, -1, -2).astype(u.dtype))
-    return v, sum_event(log_det, 1)
+    return scalar(u, jnp.swapaxes(params, -1, -2).astype(u.dtype))
 
 
 def slow(
@@ -69,7 +68,9 @@ def slow(
         du = J^-1 (dv - F_weights dweights)
 
     by the implicit function theorem. J is triangular: `solver` finds u, and one pass of the same
-    kind as `solve` applies J^-1 or its transpose. J itself is never formed.
+    kind as `solve` applies J^-1 or its transpose. J itself is never formed. Where v_i is outside of
+    f's range, u_i is that of a fixed point inside, so dv_i counts as zero, as does the tangent of
+    its log-derivative.
 
     Args:
       net: the network.
@@ -89,9 +90,10 @@ def slow(
     def tangents(primals: Any, tangents: Any) -> Any:
         weights, v = primals
         dweights, dv = tangents
-        u, log_det, report = solution(weights, v)
+        u, log_dets, report = solution(weights, v)
+        outside = jnp.isneginf(log_dets)
         _, linear = jax.linearize(run, weights, u)
-        right = dv - linear(dweights, jnp.zeros_like(u))[0]
+        right = jnp.where(outside, 0, dv) - linear(dweights, jnp.zeros_like(u))[0]
         du = lax.custom_linear_solve(
             lambda du: jax.jvp(lambda u: run(weights, u)[0], (u,), (du,))[1],
             right,
@@ -100,15 +102,17 @@ def slow(
         )
         still: Any = np.zeros((), jax.dtypes.float0)  # what JAX takes as the tangent of an integer
         fixed = Report(still, jnp.zeros_like(report.residual))
-        return (u, log_det, report), (du, -linear(dweights, du)[1], fixed)
+        dlog_dets = jnp.where(outside, 0, -linear(dweights, du)[1])
+        return (u, log_dets, report), (du, dlog_dets, fixed)
 
-    return solution(weights, v)
+    u, log_dets, report = solution(weights, v)
+    return u, sum_event(log_dets, 1), report
 
 
 def solve(
     net: MaskedNet, backward: Scalar, weights: Weights, v: Array
 ) -> tuple[Array, Array, Report]:
-    """u of v, feature by feature, and log|det du/dv|."""
+    """u of v, feature by feature, and log|du_i/dv_i|."""
     batch, dtype = v.shape[:-1], weights.kernels[0].dtype
     v_rows = flatten(v)
     count = v_rows.shape[1]
@@ -118,7 +122,7 @@ def solve(
     def step(carry: Any, at: Any) -> Any:
         u, states, values = carry
         i, v_i, start, kernel, bias = at
-        states, values = _grow(net, read, sizes, start, u, states, values)
+        states, values = _grow(net, read, sizes, i, start, u, states, values)
         params = product(kernel, values[-1]) + bias
         u_i, log_det = backward(v_i, params.T.astype(v_i.dtype))
         u = set_rows(u, u_i[None].astype(dtype), i)
@@ -128,21 +132,26 @@ def solve(
     start = (jnp.zeros((net.features, count), dtype), empty, empty)
     index = jnp.arange(net.features, dtype=jnp.int32)
     at = (index, v_rows, jnp.asarray(starts), read.kernels[-1], read.biases[-1])
-    _, (u, log_det) = lax.scan(step, start, at)
+    _, (u, log_dets) = lax.scan(step, start, at)
     report = Report(jnp.asarray(net.features, jnp.int32), jnp.zeros((), v.dtype))
-    return unflatten(u, batch), jnp.sum(log_det, axis=0).reshape(batch), report
+    return unflatten(u, batch), unflatten(log_dets, batch), report
 
 
 def _grow(
     net: MaskedNet,
     read: Columns,
     sizes: list[int],
+    i: Array,
     start: Array,
     u: Array,
     states: list[Array],
     values: list[Array],
 ) -> tuple[list[Array], list[Array]]:
-    """Computes one group of units in every hidden layer."""
+    """Computes the units of degree i in every hidden layer.
+
+    A slice may reach into the next group, whose inputs are not there yet: those units stay zero,
+    since an infinite one would spoil products with kernels that are zero.
+    """
     states, values, inputs = list(states), list(values), u
     for layer, size in enumerate(sizes):
         at = start[layer]
@@ -150,8 +159,11 @@ def _grow(
         state = product(rows(read.kernels[layer], at, size), inputs) + rows(added, at, size)
         if net.skips(layer):
             state = state + rows(states[layer - 2], at, size)
+        degrees = jnp.asarray(net.degrees[layer + 1][:, None], jnp.int32)
+        ready = rows(degrees, at, size) <= i
+        value = jnp.where(jnp.broadcast_to(ready, state.shape), net.activation(state), 0)
         states[layer] = set_rows(states[layer], state, at)
-        values[layer] = set_rows(values[layer], net.activation(state), at)
+        values[layer] = set_rows(values[layer], value, at)
         inputs = values[layer]
     return states, values
 
@@ -232,11 +244,12 @@ def jacobi(
     tolerance: float,
     max_sweeps: int | None = None,
 ) -> tuple[Array, Array, Report]:
-    """u of v by sweeps over all features at once, log|det du/dv|, and a report.
+    """u of v by sweeps over all features at once, log|du_i/dv_i|, and a report.
 
     Sweep k makes feature k - 1 exact whatever the rest is, so D sweeps are exact; it stops when no
-    feature changes by more than `tolerance` times 1 + |u|. A value that is not finite counts as
-    zero for the network as long as it may change, and makes all later features NaN in the end.
+    feature changes by more than `tolerance` times 1 + |u|. A value that is not finite, of a feature
+    or a hidden unit, counts as zero for the network as long as it may change, so that it cannot
+    spoil earlier features; that of a feature makes all later ones NaN in the end.
 
     Args:
       net: the network.
@@ -248,8 +261,11 @@ def jacobi(
     """
     limit = net.features if max_sweeps is None else min(max_sweeps, net.features)
 
+    def finite(x: Array) -> Array:
+        return jnp.where(jnp.isfinite(x), x, 0)
+
     def sweep(u: Array) -> tuple[Array, Array]:
-        _, params = net.states(weights, jnp.where(jnp.isfinite(u), u, 0))
+        _, params = net.states(weights, finite(u), finite)
         return backward(v, jnp.swapaxes(params, -1, -2).astype(v.dtype))
 
     def goes_on(carry: Any) -> Array:
@@ -263,12 +279,11 @@ def jacobi(
 
     nothing = Report(jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, v.dtype))
     u, report = lax.while_loop(goes_on, again, (jnp.zeros_like(v), nothing))
-    new, log_det = sweep(u)
+    new, log_dets = sweep(u)
     report = report._replace(residual=_largest_change(u, new))
     wrong = (~jnp.isfinite(u)).astype(jnp.int32)
     bad = jnp.cumsum(wrong, axis=-1, dtype=jnp.int32) > wrong
-    log_det = jnp.where(bad.any(-1), jnp.nan, sum_event(log_det, 1))
-    return jnp.where(bad, jnp.nan, u), log_det, report
+    return jnp.where(bad, jnp.nan, u), jnp.where(bad, jnp.nan, log_dets), report
 
 
 def _largest_change(u: Array, new: Array) -> Array:

@@ -1,8 +1,9 @@
 """The linear layers of all networks, and how they take their context."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,15 @@ class Precision:
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("dtype", "param_dtype"):
+            dtype = getattr(self, name)
+            if dtype is not None and not _is_floating(dtype):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be a floating dtype such as 'bfloat16', "
+                    f"or None; got {dtype!r}"
+                )
+
     def of(self, x: Array) -> tuple[DTypeLike, DTypeLike]:
         """The two dtypes, given an input."""
         wide = wide_dtype(x.dtype)
@@ -46,10 +56,33 @@ class Net(Precision):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"{type(self).__name__}: dropout must be in [0, 1); got {self.dropout}"
             )
+
+
+def _is_floating(dtype: DTypeLike) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        return False
+
+
+def checked_widths(owner: str, hidden: Iterable[int]) -> tuple[int, ...]:
+    """The widths of hidden layers, as a tuple.
+
+    Raises:
+      ValueError: `hidden` is not a sequence of whole numbers, each 1 or more.
+    """
+    widths = tuple(hidden) if isinstance(hidden, Iterable) else None
+    if widths is None or not all(isinstance(n, Integral) and n >= 1 for n in widths):
+        raise ValueError(
+            f"{owner}: hidden must be the widths of the hidden layers, such as (128, 128), each 1 "
+            f"or more; got {hidden!r}"
+        )
+    return tuple(int(n) for n in widths)
 
 
 class Linear(nn.Module):

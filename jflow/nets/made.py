@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
-from jflow.nets.layers import Net, broadcast_context
+from jflow.nets.layers import Net, broadcast_context, checked_widths
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ class MADE(Net):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(
-                f"MADE: hidden must be one width or more, each 1 or more; got {self.hidden}"
-            )
+        object.__setattr__(self, "hidden", checked_widths("MADE", self.hidden))
+        if not self.hidden:
+            raise ValueError("MADE: hidden must hold one width or more; got ()")
         if self.residual and (len(self.hidden) % 2 == 0 or len(set(self.hidden[::2])) > 1):
             raise ValueError(
                 "MADE: with residual, hidden must be an odd number of widths, with equal first, "

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.nets.layers import Linear, Net, broadcast_context
+from jflow.nets.layers import Linear, Net, broadcast_context, checked_widths
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,16 @@ class MLP(Net):
     Attributes:
       hidden: the widths of the hidden layers.
       activation, dropout, dtype, param_dtype: see `Net`.
+
+    Raises:
+      ValueError: widths that are not positive.
     """
 
     hidden: tuple[int, ...] = (128, 128)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", checked_widths("MLP", self.hidden))
 
     def __call__(self, features: int) -> nn.Module:
         """The network with that many outputs."""

@@ -100,4 +100,4 @@ class ReverseKL:
             variables, key, index.shape, context, method="sample_and_log_prob", rngs=rngs
         )
         log_p = self.target(y) if context is None else self.target(y, context)
-        return log_p - log_q  # type: ignore[operator]
+        return log_p.astype(log_q.dtype) - log_q  # type: ignore[operator, union-attr]

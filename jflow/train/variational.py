@@ -25,11 +25,16 @@ from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
 
 _UNIT = "kl"
+# The samples of one context that `importance` judges by.
+_EACH = 256
 _COLUMNS = ["step", "seconds", "grad_norm", f"train_{_UNIT}", "ess", "log_normalizer"]
 
 
 class Importance(NamedTuple):
     """How well samples of q serve for p, by their weights w = p / q.
+
+    With contexts, all three are means over contexts of what is true of each, since p(y | c) may
+    have another normaliser for each c.
 
     Attributes:
       ess: the effective sample size (sum w)^2 / sum w^2, as a share of the samples, in [0, 1]. NaN,
@@ -92,7 +97,12 @@ def fit_to_target(
       ValueError: arguments that do not fit, before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    _check_counts(steps, samples, evaluate_every, evaluation_samples)
+    _check_counts(
+        steps=steps,
+        samples=samples,
+        evaluate_every=evaluate_every,
+        evaluation_samples=evaluation_samples,
+    )
     contexts = _contexts(flow, context)
     objective = ReverseKL(flow, target)
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
@@ -185,25 +195,37 @@ def importance(
 
     Args:
       density: q.
-      target: log p up to a constant; see `fit_to_target`.
+      target: log p up to a constant, the same object from call to call; see `fit_to_target`.
       key: a JAX random key.
-      samples: how many.
-      context: (N, C), for a conditional flow; the samples go round it.
+      samples: how many, in all.
+      context: (N, C), for a conditional flow. Up to samples / 256 of them, drawn at random, share
+        the samples.
+
+    Raises:
+      ValueError: arguments that do not fit.
     """
     contexts = _contexts(density.flow, context)
-    if samples < 1:
-        raise ValueError(f"samples must be 1 or more; got {samples}")
-    index = jnp.arange(samples, dtype=jnp.int32) % _count(contexts)
+    _check_counts(samples=samples)
+    count = min(_count(contexts), max(1, samples // _EACH))
+    choice, noise = jax.random.split(key)
+    chosen = jax.random.choice(choice, _count(contexts), (count,), replace=False)
+    index = jnp.repeat(chosen.astype(jnp.int32), samples // count)
     objective = ReverseKL(density.flow, target)
     _check_target(objective, contexts)
-    log_w = np.asarray(_log_weights(objective, density.variables, contexts, index, key), np.float64)
+    log_w = _log_weights(objective, density.variables, contexts, index, noise)
+    each = [_quality(w) for w in np.asarray(log_w, np.float64).reshape(count, -1)]
+    return Importance(*(float(mean) for mean in np.mean(each, axis=0)))
+
+
+def _quality(log_w: np.ndarray) -> Importance:
+    """That of the samples for one context."""
     if np.isnan(log_w).any() or np.isposinf(log_w).any():
         return Importance(math.nan, math.nan, math.nan)
     largest = log_w.max()
     w = np.exp(log_w - largest) if np.isfinite(largest) else np.zeros_like(log_w)
     total = w.sum()
-    ess = float(total**2 / (samples * (w**2).sum())) if total > 0 else 0.0
-    log_mean = float(largest + np.log(total / samples)) if total > 0 else float("-inf")
+    ess = float(total**2 / (len(w) * (w**2).sum())) if total > 0 else 0.0
+    log_mean = float(largest + np.log(total / len(w))) if total > 0 else float("-inf")
     return Importance(ess, log_mean, float(-np.mean(log_w)))
 
 
@@ -244,15 +266,16 @@ def _check_target(objective: ReverseKL, contexts: Array | None) -> None:
     dtype = jax.dtypes.canonicalize_dtype(float)
     y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
     given = (y,) if contexts is None else (y, jax.ShapeDtypeStruct((2, contexts.shape[1]), dtype))
-    got = jax.eval_shape(objective.target, *given).shape
-    if got != (2,):
+    result = jax.eval_shape(objective.target, *given)
+    got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
+    if getattr(result, "shape", None) != (2,):
         raise ValueError(
             "target must return one log-density for each y, (n, *event) to (n,); for n = 2 it "
-            f"returned shape {got}"
+            f"returned {got}"
         )
 
 
-def _check_counts(steps: int, samples: int, evaluate_every: int, evaluation_samples: int) -> None:
-    for name, count in locals().items():
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be 1 or more; got {count}")
