@@ -16,6 +16,7 @@ ON_LINE = [
     jt.CubicSpline(),
     jt.RationalQuadraticSpline(),
     jt.LogisticMixture(),
+    jt.NonlinearSquared(),
     jt.BernsteinPolynomial(),
 ]
 ON_UNIT = [
@@ -87,6 +88,15 @@ def test_log_det_is_the_slope_in_float64(transformer):
     # Edges belong to two pieces; a derivative taken there may be either's.
     inner = (jnp.abs(x - 0.5) < 0.49) if transformer.domain[0] == 0 else jnp.abs(x) != 5
     np.testing.assert_allclose(jnp.log(slope)[inner], log_det[inner], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("transformer", [*ON_LINE, *ON_UNIT], ids=names)
+def test_log_det_in_float32_is_that_of_float64(transformer):
+    x = points_of(transformer, 500)
+    params = params_of(transformer, len(x), scale=1.0)
+    _, log_det = transformer.forward_and_log_det(x, params)
+    _, wanted = transformer.forward_and_log_det(x.astype(float), params.astype(float))
+    np.testing.assert_allclose(log_det, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("transformer", SPLINES, ids=names)
@@ -185,6 +195,26 @@ def test_square_root_bins_beyond_their_range():
     np.testing.assert_array_equal(np.isneginf(log_det), [False, False, True])
     skewed = t.inverse_and_log_det(y, 3 * jnp.eye(5)[:3])[1]
     assert np.isneginf(skewed).all()
+
+
+def test_square_root_bins_have_second_derivatives_everywhere():
+    t, params = jt.SquareRootBins(bins=8), jnp.zeros(8, jnp.float32)
+    for method in ("forward_and_log_det", "inverse_and_log_det"):
+        second = jax.grad(jax.grad(lambda x, m=method: getattr(t, m)(x, params)[1]))
+        ends = jnp.asarray([0.0, 0.125, 0.5, 1.0, 8**0.5], jnp.float32)
+        assert np.isfinite(jax.jit(jax.vmap(second))(ends)).all()
+    one = jt.SquareRootBins(bins=1)
+    slope = jax.grad(lambda y: one.inverse_and_log_det(y, params[:1])[0])
+    np.testing.assert_allclose(slope(jnp.float32(1.0)), 2)
+
+
+@pytest.mark.parametrize("transformer", [jt.Softplus(), jt.Exp(), jt.Power(-1.5)])
+def test_denormal_numbers_at_an_open_end_are_outside(transformer):
+    y = jnp.asarray([1e-40, 0.0, 2e-38], jnp.float32)
+    run = lambda y: transformer.inverse_and_log_det(y, jnp.zeros((3, 0), jnp.float32))  # noqa: E731
+    for x, log_det in (run(y), jax.jit(run)(y)):
+        assert np.isfinite(x).all()
+        np.testing.assert_array_equal(np.isneginf(log_det), [True, True, False])
 
 
 def test_circle():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# A third of the steps bisect, which is enough for any bracket of float64.
+# Far more than any bracket of float64 takes.
 _MAX_STEPS = 300
 
 
@@ -20,9 +20,9 @@ def invert_increasing(
 ) -> tuple[Array, Array]:
     """x in [low, high] with f(params, x) = y, and log(dx/dy).
 
-    Newton's method inside a bracket that shrinks at every step; bisection at every third step, and
-    where a Newton step would leave the bracket. It stops when all steps are below four units in the
-    last place of 1 + |x|. Derivatives are those of the implicit function theorem,
+    Newton's method inside a bracket that shrinks at every step; bisection where a Newton step would
+    leave the bracket, or is not half of the step before. It stops when all steps are below four
+    units in the last place of 1 + |x|. Derivatives are those of the implicit function theorem,
 
         dx = (dy - df/dparams dparams) / (df/dx),
 
@@ -62,24 +62,34 @@ def _solve(
     small = tolerance(y.dtype)
 
     def goes_on(carry: Any) -> Array:
-        steps, _, _, _, done = carry
+        steps, *_, done = carry
         return (steps < _MAX_STEPS) & ~jnp.all(done)
 
     def step(carry: Any) -> Any:
-        steps, x, low, high, done = carry
+        steps, x, low, high, last, done = carry
         value, log_slope = function(x)
         above = value > y
         low, high = jnp.where(above, low, x), jnp.where(above, x, high)
-        newton = x + (y - value) * jnp.exp(-log_slope)
-        inside = (newton >= low) & (newton <= high)
-        near = jnp.abs(newton - x) <= small * (1 + jnp.abs(x))
-        found = (inside & near) | (high - low <= small * (1 + jnp.abs(x)))
-        # Every third step bisects, so that the bracket shrinks whatever f is.
-        use = inside & (near | (steps % 3 != 2))
-        new = jnp.where(use, newton, low + (high - low) / 2)
-        return steps + 1, jnp.where(done, x, new), low, high, done | found
+        target, limit = x + (y - value) * jnp.exp(-log_slope), small * (1 + jnp.abs(x))
+        # A root at an end of the bracket: rounding must not take Newton's step for one beyond.
+        newton = jnp.clip(target, low, high)
+        inside = jnp.abs(newton - target) <= limit
+        move, size = jnp.abs(newton - x), high - low
+        near = move <= limit
+        found = (inside & near) | (size <= limit)
+        use = inside & (near | (2 * move <= last))
+        new = jnp.where(use, newton, low + size / 2)
+        return (
+            steps + 1,
+            jnp.where(done, x, new),
+            low,
+            high,
+            jnp.where(use, move, size),
+            done | found,
+        )
 
     done = ~(jnp.isfinite(y) & jnp.isfinite(low) & jnp.isfinite(high))
-    start = (jnp.zeros((), jnp.int32), low + (high - low) / 2, low, high, done)
+    size = high - low
+    start = (jnp.zeros((), jnp.int32), low + size / 2, low, high, size, done)
     x = lax.while_loop(goes_on, step, start)[1]
     return jnp.where(done, jnp.nan, x)

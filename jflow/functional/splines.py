@@ -194,9 +194,14 @@ def _picks(mask: Array, values: Array) -> tuple[Array, Array, Array]:
 
 def _log_positive(x: Array) -> Array:
     """log(x), for x that only rounding may make zero or negative."""
-    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+    return jnp.log(jnp.maximum(x, _least(x)))
 
 
 def _sqrt(x: Array) -> Array:
     """The square root of x >= 0, with a finite slope at 0."""
-    return jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+    return jnp.sqrt(jnp.maximum(x, _least(x)))
+
+
+def _least(x: Array) -> float:
+    """Below any rounding error of numbers in [0, 1]; its inverse square does not overflow."""
+    return float(jnp.finfo(x.dtype).eps) ** 2

@@ -98,8 +98,12 @@ def _interior(x: Array, low: float, high: float, closed: bool) -> tuple[Array, A
         middle = high - 1.0
     else:
         middle = (low + high) / 2
-    # False for NaN, which therefore stays NaN.
-    outside = (x < low) | (x > high) if closed else (x <= low) | (x >= high)
+    # All comparisons are false for NaN, which therefore stays NaN.
+    outside = (x < low) | (x > high)
+    if not closed:
+        # At an end, or so near that the processor may take the distance for zero.
+        tiny = jnp.finfo(x.dtype).tiny
+        outside |= (x == low) | (x == high) | (jnp.abs(x - low) < tiny) | (jnp.abs(high - x) < tiny)
     return jnp.where(outside, jnp.asarray(middle, x.dtype), x), outside
 
 

@@ -23,7 +23,7 @@ class RationalQuadraticSpline(OnInterval):
     params: K logits of widths, K of heights, and logits of slopes: of the K - 1 inner knots, and,
     with tails=None, of the right and the left end. With linear tails the slope at both ends is 1,
     so that the density is continuous. Zero params are the identity. Logits of widths and heights
-    are clipped at +-30.
+    are clipped at +-30, where their gradients stay, so that training finds the way back.
 
     Attributes:
       bins: K; 2 or more.

@@ -85,14 +85,23 @@ class LogisticMixture(Transformer):
 
 
 def _mixture_logit(mixture: tuple[Array, Array, Array], x: Array) -> tuple[Array, Array]:
-    """logit of the mixture's cdf, and its log-derivative, both without under- or overflow."""
+    """logit of the mixture's cdf, and its log-derivative, both without under- or overflow.
+
+    With F and 1 - F the cdf and what is left, F_k = pi_k sigmoid(z_k) and R_k = pi_k sigmoid(-z_k),
+
+        d logit(F) / dx = sum_k (F_k / F) (R_k / (1 - F)) e^-s_k / pi_k,
+
+    whose shares do not lose digits where F is near 0 or 1, as log pdf - log F - log(1 - F) does.
+    """
     log_weights, means, log_scales = mixture
     z = (x[..., None] - means) * jnp.exp(-log_scales)
     log_below, log_above = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-    log_cdf = jax.nn.logsumexp(log_weights + log_below, axis=-1)
-    log_rest = jax.nn.logsumexp(log_weights + log_above, axis=-1)
-    log_pdf = jax.nn.logsumexp(log_weights + log_below + log_above - log_scales, axis=-1)
-    return log_cdf - log_rest, log_pdf - log_cdf - log_rest
+    log_below, log_above = log_weights + log_below, log_weights + log_above
+    log_cdf = jax.nn.logsumexp(log_below, axis=-1, keepdims=True)
+    log_rest = jax.nn.logsumexp(log_above, axis=-1, keepdims=True)
+    shares = (log_below - log_cdf) + (log_above - log_rest)
+    log_det = jax.nn.logsumexp(shares - log_weights - log_scales, axis=-1)
+    return (log_cdf - log_rest)[..., 0], log_det
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,9 @@ class NonlinearSquared(Transformer):
             jax.lax.stop_gradient(v + jnp.abs(bump)),
         )
         u, log_det = invert_increasing(_bump, bump, v, low, high)
-        return (u - g) * jnp.exp(-log_d), log_det - log_a
+        # Not (u - g) e^-log_d, which cancels.
+        x = jnp.exp(-log_a) * (y - b) - bump * _share(u) * jnp.exp(-log_d)
+        return x, log_det - log_a
 
     def _split(self, params: Array) -> tuple[Array, ...]:
         raw_a, b, q, raw_d, g = (params[..., i] for i in range(5))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.functional import splines
+from jflow.functional.arrays import clip_rounding
 from jflow.transformers.base import DirectionKind, Transformer
 from jflow.transformers.interval import OnInterval, check_bins
 
@@ -100,7 +101,7 @@ class SquareRootBins(Transformer):
         end = jnp.sum(jnp.sqrt(phi), axis=-1)
         outside = y > end * (1 + 8 * jnp.finfo(y.dtype).eps)
         x, log_det = splines.square_root_inverse(jnp.where(outside, end / 2, y), phi)
-        return jnp.minimum(x, 1), jnp.where(outside, -jnp.inf, log_det)
+        return clip_rounding(x, 0, 1), jnp.where(outside, -jnp.inf, log_det)
 
 
 @dataclass(frozen=True)
