@@ -23,14 +23,13 @@ def nsf(
     mixing: Mixing = "permute",
     residual: bool = False,
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "remat",
+    memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Neural spline flow: rational-quadratic splines in couplings, or autoregressive.
 
     Splines act on [-bound, bound] and are the identity outside, so give it standardised data; an
-    actnorm nearest to the data standardises once more. The default `memory` computes each layer
-    twice in training: recomputing a spline is cheaper than storing it.
+    actnorm nearest to the data standardises once more.
 
     Args:
       features: D of the data; 2 or more for couplings.

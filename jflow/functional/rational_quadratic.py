@@ -74,22 +74,31 @@ class RationalQuadratic:
         if x.ndim == 0:
             y, log_det = self._apply(formula, search, x[None], params[None])
             return y[0], log_det[0]
-        logits, first = self._blocks(jnp.swapaxes(params, -1, -2))
-        cell = _select(self, search, lax.stop_gradient(x), logits)
-        left = cell.left if first is None else jnp.where(cell.bin == 0, first, cell.left)
-        return formula(x, cell._replace(left=self._slope(left), right=self._slope(cell.right)))
 
-    def _blocks(self, params: Array) -> tuple[Array, Array | None]:
-        """Logits as (*lead, 3, K, n), and that of the first slope, unless it is the last one."""
+        def spline(x: Array, params: Array) -> tuple[Array, Array]:
+            *logits, first = self._blocks(jnp.swapaxes(params, -1, -2))
+            cell = _select(self, search, lax.stop_gradient(x), tuple(logits))
+            left = cell.left if first is None else jnp.where(cell.bin == 0, first, cell.left)
+            return formula(x, cell._replace(left=self._slope(left), right=self._slope(cell.right)))
+
+        # To compute it twice is faster than to store what its derivative reads.
+        return jax.checkpoint(spline, prevent_cse=False)(x, params)
+
+    def _blocks(self, params: Array) -> tuple[Any, ...]:
+        """Logits of widths, heights and slopes, (*lead, K, n) each.
+
+        Then that of the slope at the lower end, (*lead, n); None where it is the last of the rest.
+        """
+        last = self.bins + {"fixed": -1, "free": 1, "tied": 0}[self.edges]
+        widths, heights, slopes = lax.split(params, [self.bins, self.bins, last], axis=-2)
         first = None
         if self.edges == "fixed":
-            params = jnp.pad(params, [(0, 0)] * (params.ndim - 2) + [(0, 1), (0, 0)])
-            first = jnp.zeros_like(params[..., 0, :])
+            end = jnp.zeros_like(slopes[..., :1, :])
+            slopes, first = jnp.concatenate([slopes, end], axis=-2), end[..., 0, :]
         elif self.edges == "free":
-            params, first = lax.split(params, [3 * self.bins, 1], axis=params.ndim - 2)
+            slopes, first = lax.split(slopes, [self.bins, 1], axis=-2)
             first = first[..., 0, :]
-        shape = (*params.shape[:-2], 3, self.bins, params.shape[-1])
-        return params.reshape(shape), first
+        return widths, heights, slopes, first
 
     def _slope(self, logit: Array) -> Array:
         """Positive, and 1 for a logit of zero."""
@@ -139,108 +148,106 @@ def _log_slope(cell: Cell, s: Array, t: Array) -> Array:
     return jnp.log(slope) + 2 * (jnp.log(s) - jnp.log(_denominator(cell, s, t)))
 
 
-# The rest finds each x's bin. Arrays of all bins are (*lead, 3, K, n), with the blocks widths,
-# heights, slopes; of one bin (*lead, 3, n). Everything about bins costs K times what a formula
-# above costs, so it is written for few passes over memory: masked sums, unrolled over bins, and
-# one explicit derivative.
+# The rest finds each x's bin. Arrays of all bins are (*lead, K, n), of one bin (*lead, n). What is
+# done for all bins costs K times what a formula above costs, so it is written for few passes over
+# memory: masked sums, unrolled over bins, and one explicit derivative.
+#
+# Each division is in its place. XLA:CPU fuses what a sum over bins reads, or in reverse what every
+# bin gets, into the code of each bin, and computes it once for every one, unless it ends in a
+# division. Hence `_settled`, too.
+
+Logits = tuple[Array, Array, Array]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _select(family: RationalQuadratic, search: int, x: Array, logits: Array) -> Cell:
-    """The cell of each x, whose bin is searched in block `search`."""
-    return _cell(family, _find(family, search, x, logits))
+def _select(family: RationalQuadratic, search: int, x: Array, logits: Logits) -> Cell:
+    """The cell of each x, whose bin is searched among widths (0) or heights (1)."""
+    return _find(family, search, x, logits)[0]
 
 
 @_select.defjvp
 def _select_jvp(family: RationalQuadratic, search: int, primals: Any, tangents: Any) -> Any:
     x, logits = primals
-    found = _find(family, search, x, logits)
-    cell = _cell(family, found)
+    cell, (widths, heights) = _find(family, search, x, logits)
     scale = (family.high - family.low) * (1 - family.bins * family.minimum)
-    bins = jnp.arange(family.bins, dtype=jnp.int32).reshape(-1, 1)
+    bin_ = cell.bin.astype(np.int32)[..., None, :]
+    k = lax.broadcasted_iota(np.int32, (family.bins, 1), 0)
+    k = k.reshape((1,) * (bin_.ndim - 2) + k.shape)
 
-    def block(sums: Any, at: Any) -> Any:
-        # With shares p = e / total: dp_own = p_own (dl_own - sum p dl), and so for those below.
-        tangent, index, part, total, own, other = at
-        is_slope, bin_ = index == 2, found.bin[..., None, :]
-        k = bins.reshape((1,) * (bin_.ndim - 2) + bins.shape)
-        is_own = k == bin_
-        is_other = jnp.where(is_slope, (k + 1) % family.bins == bin_, k < bin_)
-        p = jnp.where(is_slope, 1, part / total[..., None, :] * scale)
-        own_mean = jnp.where(is_slope, 0, own / total)[..., None, :]
-        other_mean = jnp.where(is_slope, 0, other / total)[..., None, :]
-        by_own = jnp.sum(p * (is_own.astype(p.dtype) - own_mean) * tangent, -2)
-        by_other = jnp.sum(p * (is_other.astype(p.dtype) - other_mean) * tangent, -2)
-        return [
-            [other + jnp.where(index == i, by_other, 0), own + jnp.where(index == i, by_own, 0)]
-            for i, (other, own) in enumerate(sums)
-        ], None
+    def summed(values: Array, where: Array) -> Array:
+        return jnp.sum(jnp.where(jnp.broadcast_to(where, values.shape), values, 0), axis=-2)
 
-    def by_block(a: Array) -> Array:
-        return jnp.moveaxis(a, -3 if a.ndim == logits.ndim else -2, 0)
+    def place(part: _Part, tangent: Array) -> tuple[Array, Array]:
+        """With shares e / total: d(e_own / total) = (de_own - (e_own / total) dtotal) / total."""
+        each, size = part.each * tangent, part.total / scale
+        whole = jnp.sum(each, axis=-2)
+        low = (summed(each, k < bin_) - part.below * whole) / size
+        return low, (summed(each, k == bin_) - part.own * whole) / size
 
-    parts = [by_block(a) for a in (found.parts, found.total, found.own, found.other)]
-    zero, index = jnp.zeros_like(x), jnp.arange(3, dtype=jnp.int32)
-    sums = _over_blocks(block, [[zero, zero]] * 3, (by_block(tangents[1]), index, *parts))
-    (x, width), (y, height), (left, right) = sums
+    left = _settled(summed(tangents[1][2], (k + 1) % family.bins == bin_), widths.total)
+    right = _settled(summed(tangents[1][2], k == bin_), widths.total)
+    x, width = place(widths, tangents[1][0])
+    y, height = place(heights, tangents[1][1])
     return cell, Cell(x, width, y, height, left, right, jnp.zeros_like(cell.bin))
 
 
-def _over_blocks(block: Callable[..., Any], sums: Any, blocks: Any) -> Any:
-    """Adds up over the three blocks, in a loop.
-
-    XLA would otherwise fuse what all bins share into the code of each bin, and compute it once for
-    each of them.
-    """
-    if jax.__version_info__ >= (0, 10, 0):
-        return lax.scan(block, sums, blocks)[0]
-    for i in range(3):  # before JAX 0.10 such a loop cannot be transposed; this is slower
-        sums, _ = block(sums, jax.tree.map(lambda a, i=i: a[i], blocks))
-    return sums
+def _settled(x: Array, positive: Array) -> Array:
+    """x, as the result of a division."""
+    return x / (positive / positive)
 
 
-class _Found(NamedTuple):
-    parts: Array  # exp of logits of widths and heights; logits of slopes
-    total: Array  # sums of parts over bins
-    bin: Array  # the index of the bin, (*lead, n)
-    own: Array  # the bin's part; of slopes, the one at its right
-    other: Array  # the sum of parts of bins below; of slopes, the one at its left (cyclic)
+class _Part(NamedTuple):
+    """Widths or heights: exp(logits) of each bin, their sum, and its share in and below x's bin."""
+
+    each: Array
+    total: Array
+    own: Array
+    below: Array
 
 
-def _find(family: RationalQuadratic, search: int, x: Array, logits: Array) -> _Found:
+def _find(
+    family: RationalQuadratic, search: int, x: Array, logits: Logits
+) -> tuple[Cell, tuple[_Part, _Part]]:
     bins, minimum = family.bins, family.minimum
-    is_slope = np.arange(3).reshape(3, 1) == 2
-    clipped = jnp.clip(logits, -_LARGEST, _LARGEST)
-    parts = jnp.where(np.broadcast_to(is_slope[..., None], logits.shape), logits, jnp.exp(clipped))
-    each = [parts[..., k, :] for k in range(bins)]
-    total = functools.reduce(jnp.add, each)
-    searched = total[..., search, :]
+    each = [jnp.exp(jnp.clip(block, -_LARGEST, _LARGEST)) for block in logits[:2]]
+    totals = [functools.reduce(jnp.add, _rows(block)) for block in each]
+    searched = totals[search]
     share = (x - family.low) / (family.high - family.low)
     sum_, bin_ = jnp.zeros_like(x), jnp.zeros_like(x)
-    for k in range(1, bins):
-        sum_ = sum_ + each[k - 1][..., search, :]
+    for k, part in enumerate(_rows(each[search])[:-1], 1):
+        sum_ = sum_ + part
         above = (share - minimum * k) * searched >= (1 - bins * minimum) * sum_
         bin_ = bin_ + above.astype(x.dtype)
-    # Exact, and keeps XLA from repeating the search wherever the bin is used.
+    # Exact.
     bin_ = ((bin_ * searched + 0.5 * searched) / searched).astype(jnp.int32)
-    at, slope = bin_[..., None, :], jnp.broadcast_to(is_slope, each[0].shape)
-    own, other = jnp.zeros_like(total), jnp.zeros_like(total)
-    for k, part in enumerate(each):
-        own = jnp.where(jnp.broadcast_to(at == k, part.shape), part, own)
-        taken = jnp.where(slope, at == (k + 1) % bins, at > k)
-        other = other + jnp.where(taken, part, 0)
-    return _Found(parts, total, bin_, own, other)
+    parts = tuple(
+        _Part(
+            block,
+            total,
+            _picked(block, [bin_ == k for k in range(bins)]) / total,
+            _picked(block, [bin_ > k for k in range(bins)]) / total,
+        )
+        for block, total in zip(each, totals, strict=True)
+    )
+    slopes = [[bin_ == (k + shift) % bins for k in range(bins)] for shift in (1, 0)]
+    left, right = (_settled(_picked(logits[2], at), searched) for at in slopes)
+    index = bin_.astype(x.dtype)
+    places = [_place(family, index, part) for part in parts]
+    return Cell(*places[0], *places[1], left, right, index), parts
 
 
-def _cell(family: RationalQuadratic, found: _Found) -> Cell:
-    width, minimum = family.high - family.low, family.minimum
-    scale = 1 - family.bins * minimum
-    index = found.bin.astype(found.total.dtype)
+def _place(family: RationalQuadratic, index: Array, part: _Part) -> tuple[Array, Array]:
+    """The lower end of the bin, and its width."""
+    size, scale = family.high - family.low, 1 - family.bins * family.minimum
+    low = part.below * scale + index * family.minimum
+    return family.low + size * low, size * (part.own * scale + family.minimum)
 
-    def place(block: int) -> tuple[Array, Array]:
-        total, own, other = (a[..., block, :] for a in (found.total, found.own, found.other))
-        low = (other * scale + (index * minimum) * total) / total
-        return family.low + width * low, width * ((own * scale + minimum * total) / total)
 
-    slopes = found.other[..., 2, :], found.own[..., 2, :]
-    return Cell(*place(0), *place(1), *slopes, index)
+def _rows(values: Array) -> list[Array]:
+    return [values[..., k, :] for k in range(values.shape[-2])]
+
+
+def _picked(values: Array, where: list[Array]) -> Array:
+    """The sum over bins of the values where that is true."""
+    rows = [jnp.where(at, row, 0) for at, row in zip(where, _rows(values), strict=True)]
+    return functools.reduce(jnp.add, rows)
