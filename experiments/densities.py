@@ -29,11 +29,14 @@ DENSITIES = (
     "eight_gaussians", "rings", "two_moons", "pinwheel", "checkerboard", "two_spirals",
 )  # fmt: skip
 RECIPES: dict[str, Callable[[], jflow.Flow]] = {
+    "nice": lambda: flows.nice(2, layers=16, hidden=(64, 64)),
     "real_nvp": lambda: flows.real_nvp(2, layers=16, hidden=(64, 64)),
     "maf": lambda: flows.maf(2, layers=16, hidden=(64, 64)),
+    "iaf": lambda: flows.iaf(2, layers=16, hidden=(64, 64)),
     "nsf": lambda: flows.nsf(2, layers=8, bins=16, hidden=(64, 64), mixing="lu"),
+    # Two layers are enough, if each conditional density may have many modes.
     "nsf_autoregressive": lambda: flows.nsf(
-        2, layers=6, bins=16, hidden=(64, 64), autoregressive=True, mixing="lu"
+        2, layers=2, bins=64, hidden=(128, 128), autoregressive=True, mixing="reverse"
     ),
 }
 

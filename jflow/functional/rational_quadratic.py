@@ -220,20 +220,16 @@ def _find(
         bin_ = bin_ + above.astype(x.dtype)
     # Exact.
     bin_ = ((bin_ * searched + 0.5 * searched) / searched).astype(jnp.int32)
-    parts = tuple(
-        _Part(
-            block,
-            total,
-            _picked(block, [bin_ == k for k in range(bins)]) / total,
-            _picked(block, [bin_ > k for k in range(bins)]) / total,
-        )
+    own, below = [bin_ == k for k in range(bins)], [bin_ > k for k in range(bins)]
+    widths, heights = (
+        _Part(block, total, _picked(block, own) / total, _picked(block, below) / total)
         for block, total in zip(each, totals, strict=True)
     )
     slopes = [[bin_ == (k + shift) % bins for k in range(bins)] for shift in (1, 0)]
     left, right = (_settled(_picked(logits[2], at), searched) for at in slopes)
     index = bin_.astype(x.dtype)
-    places = [_place(family, index, part) for part in parts]
-    return Cell(*places[0], *places[1], left, right, index), parts
+    places = *_place(family, index, widths), *_place(family, index, heights)
+    return Cell(*places, left, right, index), (widths, heights)
 
 
 def _place(family: RationalQuadratic, index: Array, part: _Part) -> tuple[Array, Array]:
