@@ -162,11 +162,14 @@ def maf(rounds: int = 15) -> None:
 
 
 def width(rounds: int = 5) -> None:
-    """MAF: what samples cost against likelihoods, for more and more features."""
+    """MAF: samples and their gradients against likelihoods, for more and more features."""
     for features, hidden in ((16, 256), (64, 256), (256, 512), (1024, 2048)):
         flow = flows.maf(features, layers=2, hidden=(hidden, hidden))
-        parts = programs(of_jflow(flow), features)
+        params, log_prob, sample = of_jflow(flow)
+        parts = programs((params, log_prob, sample), features)
         del parts["train"]
+        slope = jax.jit(jax.grad(lambda p, key, f=sample: jnp.sum(jnp.square(f(p, key)))))
+        parts["gradient of samples"] = partial(slope, params, jax.random.key(3))
         print(f"\nMAF, D={features}, 2 layers, 2x{hidden}, batch {BATCH}")
         print_table(interleaved(parts, rounds), against="log_prob")
 
