@@ -41,7 +41,8 @@ def nsf(
       bound: of the splines.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
-      mixing: what stands between layers: "permute" (random), "lu" (the paper) or "reverse".
+      mixing: what stands between layers: "permute" (random, and fastest), "lu" (the paper; surer
+        where features and layers are few, since a random order may serve some badly) or "reverse".
       residual: whether masked networks are residual (autoregressive only).
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.

@@ -58,7 +58,11 @@ class RationalQuadratic:
     @property
     def num_params(self) -> int:
         """How many parameters each scalar takes."""
-        return 3 * self.bins + {"fixed": -1, "free": 1, "tied": 0}[self.edges]
+        return 2 * self.bins + self._slopes
+
+    @property
+    def _slopes(self) -> int:
+        return self.bins + {"fixed": -1, "free": 1, "tied": 0}[self.edges]
 
     def forward(self, x: Array, params: Array) -> tuple[Array, Array]:
         """y and log(dy/dx) of x (...) in [low, high], with params (..., num_params)."""
@@ -89,8 +93,8 @@ class RationalQuadratic:
 
         Then that of the slope at the lower end, (*lead, n); None where it is the last of the rest.
         """
-        last = self.bins + {"fixed": -1, "free": 1, "tied": 0}[self.edges]
-        widths, heights, slopes = lax.split(params, [self.bins, self.bins, last], axis=-2)
+        sizes = [self.bins, self.bins, self._slopes]
+        widths, heights, slopes = lax.split(params, sizes, axis=-2)
         first = None
         if self.edges == "fixed":
             end = jnp.zeros_like(slopes[..., :1, :])
