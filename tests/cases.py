@@ -78,7 +78,8 @@ def every_use(transformer: jt.Transformer, data: Sampler = real) -> dict[str, Ca
         "Coupling": lambda: jb.Coupling(transformer, net),
         "Autoregressive": lambda: jb.MaskedAutoregressive(transformer, (5,)),
     }
-    iterative = () if transformer.inverse_kind == "closed form" else ("inverse",)
+    kinds = {"forward": transformer.forward_kind, "inverse": transformer.inverse_kind}
+    iterative = tuple(name for name, kind in kinds.items() if kind != "closed form")
     return {
         f"{use}-{name}": Case(make, (3,), data=data, base=data, iterative=iterative)
         for use, make in makers.items()
@@ -98,6 +99,10 @@ LEARNED = {
         jt.LogisticMixture(components=3),
         jt.NonlinearSquared(),
         jt.BernsteinPolynomial(degree=6, bound=3.0),
+        jt.DeepSigmoid(units=3),
+        jt.SumOfSquares(terms=2, degree=3, bound=3.0),
+        jt.UnconstrainedMonotonic(units=3, bound=3.0),
+        jt.Invert(jt.SumOfSquares(terms=2, degree=2, bound=3.0)),
         jt.CircularSpline(bins=4),
         jt.CircularShift(),
     )
@@ -188,6 +193,35 @@ CASES: dict[str, Case] = {
     "Autoregressive-Jacobi": autoregressive(solver=jb.Jacobi(tolerance=1e-12)),
     "Autoregressive-Jacobi-forward": autoregressive(
         direction="forward", solver=jb.Jacobi(tolerance=1e-12), context_features=2
+    ),
+    **{
+        f"{kind.__name__}{name}": Case(
+            lambda kind=kind, options=options: kind(**options),
+            context_features=2 if "context" in name else None,
+            iterative=tuple(
+                d for d in ("forward", "inverse") if d != options.get("direction", start)
+            )
+            if kind is not jb.Radial
+            else (),
+        )
+        for kind, start, basic in (
+            (jb.Planar, "forward", {}),
+            (jb.Radial, "forward", {}),
+            (jb.Sylvester, "forward", {"rank": 3}),
+            (jb.BlockAutoregressive, "inverse", {"units": 3}),
+        )
+        for name, options in {
+            "": basic,
+            "-inverse": {**basic, "direction": "inverse"},
+            "-forward-context": {**basic, "direction": "forward"},
+        }.items()
+    },
+    "Sylvester-householder": Case(
+        lambda: jb.Sylvester(rank=5, basis="householder"), iterative=("inverse",)
+    ),
+    "HINT": Case(lambda: jb.HINT(jt.Affine(), nets.MLP((5,)))),
+    "HINT-context": Case(
+        lambda: jb.HINT(jt.RationalQuadraticSpline(4), nets.MLP((5,)), depth=2), context_features=2
     ),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1)),

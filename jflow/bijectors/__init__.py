@@ -2,11 +2,14 @@
 
 from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
+from jflow.bijectors.block_autoregressive import BlockAutoregressive
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.convolution import Conv1x1
 from jflow.bijectors.coupling import Coupling
 from jflow.bijectors.elementwise import Elementwise
+from jflow.bijectors.hint import HINT
 from jflow.bijectors.invert import Invert
+from jflow.bijectors.low_rank import Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.norm import ActNorm
 from jflow.bijectors.permute import Permute, Reverse
@@ -16,16 +19,21 @@ from jflow.bijectors.reshape import Squeeze
 __all__ = [
     "ActNorm",
     "Bijector",
+    "BlockAutoregressive",
     "Chain",
     "Conv1x1",
     "Coupling",
     "Elementwise",
+    "HINT",
     "Invert",
     "Jacobi",
     "MaskedAutoregressive",
     "MultiScale",
     "Permute",
+    "Planar",
+    "Radial",
     "Repeat",
     "Reverse",
     "Squeeze",
+    "Sylvester",
 ]

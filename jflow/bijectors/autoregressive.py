@@ -170,7 +170,7 @@ class MaskedAutoregressive(Bijector):
 
     @property
     def forward_kind(self) -> DirectionKind:
-        return self._kind("forward", "closed form")
+        return self._kind("forward", self.transformer.forward_kind)
 
     def _kind(self, direction: str, kind: DirectionKind) -> DirectionKind:
         iterative = self.solver is not None and direction != self.direction

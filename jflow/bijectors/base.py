@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", LogDetKind, DirectionKind)
 
 # From the strongest to the weakest.
 _LOG_DET_KINDS: tuple[LogDetKind, ...] = ("exact", "unbiased", "bound", "biased")
-_DIRECTION_KINDS: tuple[DirectionKind, ...] = ("closed form", "iterative", "missing")
+_DIRECTION_KINDS: tuple[DirectionKind, ...] = ("closed form", "iterative", "random", "missing")
 
 
 class Bijector(nn.Module):
@@ -68,12 +68,15 @@ class Bijector(nn.Module):
 
     @property
     def forward_kind(self) -> DirectionKind:
-        """How forward is computed: "closed form", "iterative", or "missing" (it raises)."""
+        """How forward is computed: "closed form", "iterative", "random", or "missing" (it raises).
+
+        Random means that a point has several images, of which one is drawn.
+        """
         return _weakest(_DIRECTION_KINDS, (part.forward_kind for part in self.parts))
 
     @property
     def inverse_kind(self) -> DirectionKind:
-        """How inverse is computed: "closed form", "iterative", or "missing" (it raises)."""
+        """How inverse is computed; see `forward_kind`."""
         return _weakest(_DIRECTION_KINDS, (part.inverse_kind for part in self.parts))
 
     @property

@@ -46,6 +46,10 @@ class Elementwise(Bijector):
         return self.transformer.log_det_kind
 
     @property
+    def forward_kind(self) -> DirectionKind:
+        return self.transformer.forward_kind
+
+    @property
     def inverse_kind(self) -> DirectionKind:
         return self.transformer.inverse_kind
 

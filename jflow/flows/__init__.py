@@ -1,9 +1,27 @@
 """Recipes: flows named after the papers that describe them."""
 
 from jflow.flows.glow import glow
+from jflow.flows.hint import hint
+from jflow.flows.low_rank import planar, radial, sylvester
 from jflow.flows.maf import iaf, maf
+from jflow.flows.monotone import bnaf, naf, sos, umnn
 from jflow.flows.nice import nice
 from jflow.flows.nsf import nsf
 from jflow.flows.real_nvp import real_nvp
 
-__all__ = ["glow", "iaf", "maf", "nice", "nsf", "real_nvp"]
+__all__ = [
+    "bnaf",
+    "glow",
+    "hint",
+    "iaf",
+    "maf",
+    "naf",
+    "nice",
+    "nsf",
+    "planar",
+    "radial",
+    "real_nvp",
+    "sos",
+    "sylvester",
+    "umnn",
+]

@@ -133,12 +133,24 @@ class MaskedNet:
         return states, outputs + _like(weights.biases[-1], outputs)
 
     def _product(self, layer: int, values: Array, kernel: Array) -> Array:
-        # Under checkpoint the backward pass keeps values and kernel, not the blocks cut from them.
-        return jax.checkpoint(partial(self._blocks, layer), prevent_cse=False)(values, kernel)
+        return triangular_product(self.degrees[layer], self.degrees[layer + 1], values, kernel)
 
-    def _blocks(self, layer: int, values: Array, kernel: Array) -> Array:
-        """values (*batch, n) times the masked kernel (n, p, m): (*batch, p, m), block by block."""
-        seen, seeing = self.degrees[layer], self.degrees[layer + 1]
+
+def triangular_product(
+    seen: np.ndarray, seeing: np.ndarray, values: Array, kernel: Array
+) -> Array:
+    """values (*batch, n) times the masked kernel (n, p, m): (*batch, p, m), block by block.
+
+    Args:
+      seen: degrees of the n inputs, sorted.
+      seeing: degrees of the m outputs, sorted; each sees the inputs of its degree or less.
+      values: the inputs.
+      kernel: the weights before the mask.
+    """
+
+    # Under checkpoint the backward pass keeps values and kernel, not the blocks cut from them.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def product(values: Array, kernel: Array) -> Array:
         _, p, m = kernel.shape
         blocks = max(1, min(_BLOCKS, m, p * m // _COLUMNS))
         edges = [m * i // blocks for i in range(blocks + 1)]
@@ -152,6 +164,8 @@ class MaskedNet:
             product = matmul_last(values[..., :rows], flat, precision=_EXACT)
             parts.append(product.reshape(*values.shape[:-1], p, stop - start))
         return jnp.concatenate(parts, axis=-1)
+
+    return product(values, kernel)
 
 
 def _like(bias: Array, x: Array) -> Array:

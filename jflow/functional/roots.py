@@ -36,18 +36,19 @@ def invert_increasing(
       high: its upper end. A y beyond the bracket gives the end nearest to it.
     """
 
+    # The bracket is an argument, not a closure, so that this also works inside other transformations.
     @jax.custom_jvp
-    def solution(params: Any, y: Array) -> Array:
+    def solution(params: Any, y: Array, low: Array, high: Array) -> Array:
         return _solve(lambda x: function(params, x), y, low, high)
 
     @solution.defjvp
     def tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        params, y = primals
-        x = solution(params, y)
+        params, *_ = primals
+        x = solution(*primals)
         moved = jax.jvp(lambda params: function(params, x)[0], (params,), (tangents[0],))[1]
         return x, (tangents[1] - moved) * jnp.exp(-function(params, x)[1])
 
-    x = solution(params, y)
+    x = solution(params, y, *lax.stop_gradient((low, high)))
     return x, -function(params, x)[1]
 
 

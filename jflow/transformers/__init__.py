@@ -12,6 +12,8 @@ from jflow.transformers.activations import (
 )
 from jflow.transformers.affine import Affine, FixedAffine, Shift
 from jflow.transformers.base import Transformer
+from jflow.transformers.invert import Invert
+from jflow.transformers.monotone import DeepSigmoid, SumOfSquares, UnconstrainedMonotonic
 from jflow.transformers.rational_quadratic import (
     CircularShift,
     CircularSpline,
@@ -26,8 +28,10 @@ __all__ = [
     "CircularShift",
     "CircularSpline",
     "CubicSpline",
+    "DeepSigmoid",
     "Exp",
     "FixedAffine",
+    "Invert",
     "LeakyReLU",
     "LinearSpline",
     "LogisticMixture",
@@ -41,6 +45,8 @@ __all__ = [
     "SinhArcsinh",
     "Softplus",
     "SquareRootBins",
+    "SumOfSquares",
     "Tanh",
     "Transformer",
+    "UnconstrainedMonotonic",
 ]

@@ -11,7 +11,7 @@ from jax import Array
 from jflow.functional.roots import tolerance
 
 LogDetKind = Literal["exact", "unbiased", "bound", "biased"]
-DirectionKind = Literal["closed form", "iterative", "missing"]
+DirectionKind = Literal["closed form", "iterative", "random", "missing"]
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,23 @@ class Transformer(ABC):
 
     @property
     def tolerance(self) -> float:
-        """Where an iterative inverse stops, in float32; 0 if closed form.
+        """Where an iterative direction stops, in float32; 0 if both are closed form.
 
         It is relative to 1 + |u|, where u is the variable solved for: x itself, or its place in an
         interval of size 1.
         """
-        return 0.0 if self.inverse_kind == "closed form" else tolerance(jnp.float32)
+        kinds = {self.forward_kind, self.inverse_kind}
+        return 0.0 if kinds == {"closed form"} else tolerance(jnp.float32)
 
     @property
     def log_det_kind(self) -> LogDetKind:
         """What the log-derivative is; see `Bijector.log_det_kind`."""
         return "exact"
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        """How forward is computed; see `Bijector.forward_kind`."""
+        return "closed form"
 
     @property
     def inverse_kind(self) -> DirectionKind:

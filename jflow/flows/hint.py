@@ -1,0 +1,48 @@
+"""Recursive couplings."""
+
+from typing import Literal
+
+from jflow.bijectors import HINT, ActNorm, Chain, Repeat
+from jflow.distributions import Flow, recipe
+from jflow.flows.checks import Mixing, mixer
+from jflow.nets import MLP
+from jflow.transformers import Affine
+
+
+@recipe
+def hint(
+    features: int,
+    layers: int = 4,
+    hidden: tuple[int, ...] = (128, 128),
+    *,
+    depth: int | None = 4,
+    context_features: int | None = None,
+    values: int | None = None,
+    mixing: Mixing = "lu",
+    dropout: float = 0.0,
+    memory: Literal["store", "remat"] = "store",
+    dtype: str | None = None,
+) -> Flow:
+    """HINT: affine couplings, applied again to each half, and to their halves, and so forth.
+
+    Differences from the paper: an actnorm before each layer; learned matrices in place of fixed
+    rotations between layers; networks of one width at all depths.
+
+    Args:
+      features: D of the data, 2 or more.
+      layers: recursive couplings.
+      hidden: widths of each network, of which a layer has up to 2^depth - 1.
+      depth: how many times halves are split; None for down to single features.
+      context_features: width of the context; None for an unconditional flow.
+      values: grey levels of the data, if it is discrete.
+      mixing: what stands between layers: "lu" (learned), "permute" (random) or "reverse".
+      dropout: in the networks, in training.
+      memory: what the backward pass stores; see `Repeat`.
+      dtype: of the networks, such as "bfloat16".
+
+    Reference: Kruse et al., 2021, https://arxiv.org/abs/1905.10687
+    """
+    layer = HINT(Affine(), MLP(hidden, dropout=dropout, dtype=dtype), depth)
+    step = Chain((ActNorm(), layer, mixer("hint", mixing)))
+    bijector = Repeat(step, layers, memory)
+    return Flow(bijector, (features,), context_features=context_features, values=values)

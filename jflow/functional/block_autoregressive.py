@@ -1,0 +1,179 @@
+"""Block neural autoregressive flows, as functions of their weights.
+
+Every hidden layer has `a` units for each of D features; weights between units of one feature are
+positive, units see those of features before with any weights, and those of later features not at
+all. With an increasing activation onto the line, output i is an increasing function of input i,
+onto the line, given the inputs before.
+
+Reference: De Cao, Titov, Aziz, 2019, https://arxiv.org/abs/1904.04676
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
+
+from jflow.functional.arrays import align
+from jflow.functional.masked import triangular_product
+from jflow.functional.roots import invert_increasing
+
+_EXACT = lax.Precision.HIGHEST
+_LEAK = 0.1
+
+
+class Weights(NamedTuple):
+    """What a network computes with; a pytree.
+
+    Attributes:
+      kernels: of each layer, (D, inputs, D, outputs), where inputs and outputs are those of one
+        feature: 1 at first and at last, and a between. Blocks i < j are read.
+      log_diagonals: logs of the blocks i = j, (D, inputs, outputs).
+      biases: (D, outputs).
+      context: what the context adds to the first layer, (*batch, D, a), or None.
+    """
+
+    kernels: tuple[Array, ...]
+    log_diagonals: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    context: Array | None
+
+
+def activation(h: Array) -> tuple[Array, Array]:
+    """h / 10 + 9 / 10 tanh(h), which is onto the line, and the log of its slope."""
+    t = jnp.tanh(h)
+    return _LEAK * h + (1 - _LEAK) * t, jnp.log1p(-(1 - _LEAK) * jnp.square(t))
+
+
+def fast(weights: Weights, u: Array) -> tuple[Array, Array]:
+    """v and log|dv_i/du_i| of u, (*batch, D) all."""
+    values, log_slopes = u[..., None], jnp.zeros((*u.shape, 1), u.dtype)
+    last = len(weights.kernels) - 1
+    for i, (kernel, log_diagonal, bias) in enumerate(
+        zip(weights.kernels, weights.log_diagonals, weights.biases, strict=True)
+    ):
+        values = _layer(kernel, log_diagonal, values) + align(bias, values)
+        if i == 0 and weights.context is not None:
+            values = values + weights.context
+        log_slopes = _chain(log_diagonal, log_slopes)
+        if i < last:
+            values, bent = activation(values)
+            log_slopes = log_slopes + bent
+    return values[..., 0], log_slopes[..., 0]
+
+
+def _layer(kernel: Array, log_diagonal: Array, values: Array) -> Array:
+    """The layer's product: (*batch, D, inputs) to (*batch, D, outputs)."""
+    features, inputs, _, outputs = kernel.shape
+    own = jnp.arange(features, dtype=jnp.int32)
+    kernel = kernel.at[own, :, own, :].set(jnp.exp(log_diagonal), unique_indices=True)
+    degrees = np.arange(features).repeat
+    flat = values.reshape(*values.shape[:-2], features * inputs)
+    product = triangular_product(
+        degrees(inputs), degrees(outputs), flat, kernel.reshape(features * inputs, 1, -1)
+    )
+    return product.reshape(*values.shape[:-2], features, outputs)
+
+
+def _chain(log_diagonal: Array, log_slopes: Array) -> Array:
+    """log of the product of positive matrices: (*batch, D, inputs) to (*batch, D, outputs)."""
+    top = lax.stop_gradient(jnp.max(log_slopes, axis=-1, keepdims=True))
+    shares = jnp.exp(log_slopes - top)
+    product = jnp.einsum("...di,dio->...do", shares, jnp.exp(log_diagonal), precision=_EXACT)
+    return jnp.log(product) + top
+
+
+def slow(weights: Weights, v: Array) -> tuple[Array, Array]:
+    """u and log|det du/dv| of v (*batch, D), differentiable in both modes.
+
+    u is found feature by feature; all steps together cost about as much as a few evaluations of the
+    network. Tangents are those of the implicit function theorem, by the Jacobian (D columns).
+    """
+
+    @jax.custom_jvp
+    def solution(weights: Weights, v: Array) -> Array:
+        return _solve(weights, v)
+
+    @solution.defjvp
+    def tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        weights, v = primals
+        u = solution(weights, v)
+        moved = jax.jvp(lambda w: fast(w, u)[0], (weights,), (tangents[0],))[1]
+        right = (tangents[1] - moved)[..., None]
+        return u, solve_triangular(_jacobian(weights, u), right, lower=True)[..., 0]
+
+    u = solution(weights, v)
+    return u, -jnp.sum(fast(weights, u)[1], axis=-1)
+
+
+def _jacobian(weights: Weights, u: Array) -> Array:
+    """dv/du, (*batch, D, D)."""
+    columns = jnp.eye(u.shape[-1], dtype=u.dtype)
+    push = lambda du: jax.jvp(lambda u: fast(weights, u)[0], (u,), (du,))[1]  # noqa: E731
+    return jax.vmap(lambda column: push(jnp.broadcast_to(column, u.shape)), out_axes=-1)(columns)
+
+
+def _solve(weights: Weights, v: Array) -> Array:
+    """u of v, feature by feature."""
+    features, layers = v.shape[-1], len(weights.kernels)
+    rows = v.reshape(-1, features)
+    count = rows.shape[0]
+    earlier = jnp.tril(jnp.ones((features, features), bool), -1).T
+    read, widths = [], []
+    for kernel in weights.kernels:
+        widths.append(kernel.shape[1])
+        seen = jnp.broadcast_to(earlier[:, None, :, None], kernel.shape)
+        masked = jnp.where(seen, kernel, 0).reshape(features * widths[-1], features, -1)
+        read.append(jnp.moveaxis(masked, 1, 0))
+    added = [jnp.broadcast_to(bias, (count, *bias.shape)) for bias in weights.biases]
+    if weights.context is not None:
+        added[0] = added[0] + weights.context.reshape(added[0].shape)
+
+    def step(values: list[Array], at: Any) -> tuple[list[Array], Array]:
+        i, v_i, kernels, diagonals, add = at
+        shifts = [
+            jnp.matmul(z.reshape(count, -1), kernel, precision=_EXACT) + b
+            for z, kernel, b in zip(values, kernels, add, strict=True)
+        ]
+        u_i = _root(diagonals, shifts, v_i)
+        own = _column(diagonals, shifts, u_i)[0]
+        values = [z.at[:, i].set(value) for z, value in zip(values, own[:layers], strict=True)]
+        return values, u_i
+
+    start = [jnp.zeros((count, features, width), v.dtype) for width in widths]
+    added = [jnp.moveaxis(a, 1, 0) for a in added]
+    at = (jnp.arange(features, dtype=jnp.int32), rows.T, read, list(weights.log_diagonals), added)
+    return lax.scan(step, start, at)[1].T.reshape(v.shape)
+
+
+def _root(diagonals: list[Array], shifts: list[Array], v: Array) -> Array:
+    """The input of one feature's column whose output is v, (N,)."""
+    value = lambda p, u: _column(*p, u)[1:]  # noqa: E731
+    zero = jnp.zeros_like(v)
+    log_least = jnp.zeros((1, 1), v.dtype) + (len(diagonals) - 1) * jnp.log(
+        jnp.asarray(_LEAK, v.dtype)
+    )
+    for diagonal in diagonals:
+        log_least = _chain(diagonal[None], log_least[:, None])[:, 0]
+    # From the value at zero, no slope is less than the least; a little more, for rounding.
+    distance = 1.01 * (v - value((diagonals, shifts), zero)[0]) * jnp.exp(-log_least[0, 0])
+    distance = jnp.clip(distance, -1e30, 1e30)
+    low, high = jnp.minimum(distance, zero), jnp.maximum(distance, zero)
+    return invert_increasing(value, (diagonals, shifts), v, low, high)[0]
+
+
+def _column(
+    diagonals: list[Array], shifts: list[Array], u: Array
+) -> tuple[list[Array], Array, Array]:
+    """Of one feature, given what those before contribute: its units, its output and log-slope."""
+    values, log_slopes, units = u[:, None], jnp.zeros((*u.shape, 1), u.dtype), []
+    for i, (diagonal, shift) in enumerate(zip(diagonals, shifts, strict=True)):
+        units.append(values)
+        values = jnp.matmul(values, jnp.exp(diagonal), precision=_EXACT) + shift
+        log_slopes = _chain(diagonal[None], log_slopes[:, None])[:, 0]
+        if i < len(diagonals) - 1:
+            values, bent = activation(values)
+            log_slopes = log_slopes + bent
+    return units, values[:, 0], log_slopes[:, 0]
