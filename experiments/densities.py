@@ -38,6 +38,15 @@ RECIPES: dict[str, Callable[[], jflow.Flow]] = {
     "nsf_autoregressive": lambda: flows.nsf(
         2, layers=2, bins=64, hidden=(128, 128), autoregressive=True, mixing="reverse"
     ),
+    "naf": lambda: flows.naf(2, layers=4, hidden=(64, 64), units=16),
+    "bnaf": lambda: flows.bnaf(2, layers=2, units=64),
+    "sos": lambda: flows.sos(2, layers=4, hidden=(64, 64), degree=8, bound=4.0),
+    "umnn": lambda: flows.umnn(2, layers=4, hidden=(64, 64)),
+    "hint": lambda: flows.hint(2, layers=12, hidden=(64, 64)),
+    # Closed form from data to base: these are fitted to data.
+    "planar": lambda: flows.planar(2, layers=32, direction="inverse"),
+    "radial": lambda: flows.radial(2, layers=32, direction="inverse"),
+    "sylvester": lambda: flows.sylvester(2, layers=32, direction="inverse"),
 }
 
 

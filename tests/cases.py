@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jflow import bijectors as jb
 from jflow import nets
 from jflow import transformers as jt
+from jflow.bijectors.matrices import FAMILIES
 
 Sampler = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
 
@@ -164,6 +165,17 @@ CASES: dict[str, Case] = {
     "Conv1x1-plu": Case(lambda: jb.Conv1x1("plu"), (2, 1, 3)),
     "Conv1x1-vector": Case(lambda: jb.Conv1x1(event_ndim=1), (4,)),
     "Conv1x1-dense": Case(lambda: jb.Conv1x1("dense"), (2, 1, 3)),
+    **{
+        f"Linear-{kind}": Case(lambda kind=kind: jb.Linear(kind), (4 if kind == "haar" else 5,))
+        for kind in FAMILIES
+        if kind not in ("plu", "dense")
+    },
+    "Linear-circulant-even": Case(lambda: jb.Linear("circulant"), (4,)),
+    "Linear-butterfly-even": Case(lambda: jb.Linear("butterfly"), (8,)),
+    "Linear-rank": Case(lambda: jb.Linear("low_rank", rank=2)),
+    "Linear-given": Case(lambda: jb.Linear(((2.0, 0.5), (0.1, 1.5))), (2,)),
+    "Linear-pixels": Case(lambda: jb.Linear("upper", 3, axes="pixels"), (2, 2, 2)),
+    "Conv1x1-qr": Case(lambda: jb.Conv1x1("qr"), (2, 1, 3)),
     "Coupling-half": coupling("half"),
     "Coupling-half-context": coupling("half", context_features=3),
     "Coupling-half_swapped": coupling("half_swapped"),
@@ -223,6 +235,7 @@ CASES: dict[str, Case] = {
     "HINT-context": Case(
         lambda: jb.HINT(jt.RationalQuadraticSpline(4), nets.MLP((5,)), depth=2), context_features=2
     ),
+    "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1)),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),

@@ -4,17 +4,17 @@ from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.block_autoregressive import BlockAutoregressive
 from jflow.bijectors.chain import Chain
-from jflow.bijectors.convolution import Conv1x1
 from jflow.bijectors.coupling import Coupling
 from jflow.bijectors.elementwise import Elementwise
 from jflow.bijectors.hint import HINT
 from jflow.bijectors.invert import Invert
+from jflow.bijectors.linear import Conv1x1, Linear
 from jflow.bijectors.low_rank import Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.norm import ActNorm
 from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.repeat import Repeat
-from jflow.bijectors.reshape import Squeeze
+from jflow.bijectors.reshape import HaarSqueeze, Squeeze
 
 __all__ = [
     "ActNorm",
@@ -25,8 +25,10 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "HINT",
+    "HaarSqueeze",
     "Invert",
     "Jacobi",
+    "Linear",
     "MaskedAutoregressive",
     "MultiScale",
     "Permute",
