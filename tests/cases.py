@@ -220,6 +220,7 @@ CASES: dict[str, Case] = {
             (jb.Planar, "forward", {}),
             (jb.Radial, "forward", {}),
             (jb.Sylvester, "forward", {"rank": 3}),
+            (jb.ConvFlow, "forward", {}),
             (jb.BlockAutoregressive, "inverse", {"units": 3}),
         )
         for name, options in {
@@ -230,6 +231,17 @@ CASES: dict[str, Case] = {
     },
     "Sylvester-householder": Case(
         lambda: jb.Sylvester(rank=5, basis="householder"), iterative=("inverse",)
+    ),
+    "ConvFlow-dilated": Case(lambda: jb.ConvFlow(dilation=2), iterative=("inverse",)),
+    "EmergingConv": Case(jb.EmergingConv, (2, 2, 2)),
+    "EmergingConv-5": Case(lambda: jb.EmergingConv(5), (4, 2, 1)),
+    "PeriodicConv": Case(lambda: jb.PeriodicConv(1), (2, 2, 2)),
+    "PeriodicConv-3": Case(jb.PeriodicConv, (3, 3, 1)),
+    "PeriodicConv-wide": Case(jb.PeriodicConv, (3, 4, 1)),
+    "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),
+    "RowAutoregressive": Case(lambda: jb.RowAutoregressive(jt.Affine(), 4, 2, 3), (4, 2, 1)),
+    "RowAutoregressive-left": Case(
+        lambda: jb.RowAutoregressive(jt.Affine(), 4, 1, 3, "left"), (2, 2, 2), context_features=2
     ),
     "HINT": Case(lambda: jb.HINT(jt.Affine(), nets.MLP((5,)))),
     "HINT-context": Case(

@@ -4,17 +4,19 @@ from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.block_autoregressive import BlockAutoregressive
 from jflow.bijectors.chain import Chain
+from jflow.bijectors.convolution import EmergingConv, PeriodicConv, WoodburyConv
 from jflow.bijectors.coupling import Coupling
 from jflow.bijectors.elementwise import Elementwise
 from jflow.bijectors.hint import HINT
 from jflow.bijectors.invert import Invert
 from jflow.bijectors.linear import Conv1x1, Linear
-from jflow.bijectors.low_rank import Planar, Radial, Sylvester
+from jflow.bijectors.low_rank import ConvFlow, Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.norm import ActNorm
 from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.repeat import Repeat
 from jflow.bijectors.reshape import HaarSqueeze, Squeeze
+from jflow.bijectors.rows import RowAutoregressive
 
 __all__ = [
     "ActNorm",
@@ -22,8 +24,10 @@ __all__ = [
     "BlockAutoregressive",
     "Chain",
     "Conv1x1",
+    "ConvFlow",
     "Coupling",
     "Elementwise",
+    "EmergingConv",
     "HINT",
     "HaarSqueeze",
     "Invert",
@@ -31,11 +35,14 @@ __all__ = [
     "Linear",
     "MaskedAutoregressive",
     "MultiScale",
+    "PeriodicConv",
     "Permute",
     "Planar",
     "Radial",
     "Repeat",
     "Reverse",
+    "RowAutoregressive",
     "Squeeze",
     "Sylvester",
+    "WoodburyConv",
 ]

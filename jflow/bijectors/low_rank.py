@@ -226,3 +226,63 @@ class Sylvester(_LowRank):
                 f"{self.rank}"
             )
         return event_shape
+
+
+class ConvFlow(_LowRank):
+    """Convolutional flow of vectors: bends each number by a convolution of it and of later ones.
+
+        y_i = x_i + u_i tanh(a_i),   a_i = sum_k w_k x_i+k d + b_i     (x beyond the end is zero)
+
+        log|det| = sum_i log(1 + u_i w_0 sech^2(a_i)),   u_i w_0 > -1
+
+    Unlike in `Planar`, every number is bent, with few parameters. The inverse goes from the
+    last numbers back, `dilation` of them at once: the structure needs features / dilation steps.
+
+    Attributes:
+      direction: which direction is closed form.
+      kernel_size: taps, 2 or more.
+      dilation: d.
+
+    Raises:
+      ValueError: sizes that do not fit.
+
+    Reference: Zheng et al., 2017, https://arxiv.org/abs/1711.02255
+    """
+
+    kernel_size: int = 3
+    dilation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 2 or self.dilation < 1:
+            raise ValueError(
+                "ConvFlow: kernel_size must be 2 or more and dilation 1 or more; got "
+                f"{self.kernel_size} and {self.dilation}"
+            )
+        super().__post_init__()
+
+    @property
+    def _maps(self) -> tuple[lr.Map, lr.Map]:
+        return (
+            lambda p, x: lr.conv_flow(p, self.dilation, x),
+            lambda p, y: lr.conv_flow_inverse(p, self.dilation, y),
+        )
+
+    def _start(self, key: Array, features: int, dtype: Any) -> dict[str, Array]:
+        keys = jax.random.split(key)
+        w = jax.random.normal(keys[0], (self.kernel_size - 1,), dtype)
+        slopes = 0.1 * jax.random.normal(keys[1], (features,), dtype)
+        zeros = jnp.zeros((features,), dtype)
+        return {"log_w": jnp.zeros((), dtype), "w": w, "slopes": slopes, "b": zeros}
+
+    def _numbers(self, free: dict[str, Array], features: int) -> lr.ConvFlow:
+        return lr.ConvFlow(**free)
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        super().latent_shape(event_shape)
+        if self.dilation * (self.kernel_size - 1) >= event_shape[0]:
+            raise ValueError(
+                f"ConvFlow: kernel_size {self.kernel_size} with dilation {self.dilation} reaches "
+                f"beyond {event_shape[0]} features; take smaller ones"
+            )
+        return event_shape

@@ -44,14 +44,14 @@ def _conv_by_products(x: Array, kernel: Array) -> Array:
     height, width, channels, features = kernel.shape
     shifts = [(i - height // 2, j - width // 2) for i in range(height) for j in range(width)]
     if channels <= features:
-        patches = jnp.concatenate([_shift(x, *by) for by in shifts], axis=-1)
+        patches = jnp.concatenate([shift(x, *by) for by in shifts], axis=-1)
         return matmul_last(patches, kernel.reshape(-1, features))
     terms = matmul_last(x, jnp.moveaxis(kernel, 2, 0).reshape(channels, -1))
     parts = jnp.split(terms, len(shifts), axis=-1)
-    return reduce(jnp.add, [_shift(part, *by) for part, by in zip(parts, shifts, strict=True)])
+    return reduce(jnp.add, [shift(part, *by) for part, by in zip(parts, shifts, strict=True)])
 
 
-def _shift(x: Array, down: int, right: int) -> Array:
+def shift(x: Array, down: int, right: int) -> Array:
     """result[:, i, j] = x[:, i + down, j + right], and zero outside."""
     zero = jnp.zeros((), x.dtype)
     return lax.pad(x, zero, ((0, 0, 0), (-down, down, 0), (-right, right, 0), (0, 0, 0)))
