@@ -41,6 +41,9 @@ class Case:
       data: draws from the data side, the domain of `inverse`.
       base: draws from the base side, the domain of `forward`.
       iterative: the directions that are not closed form.
+      scale: of the steps by which parameters are moved off their first values. Less for deep
+        ones, whose condition number is the product of those of their layers.
+      random: whether several points share an image, of which forward draws one.
     """
 
     make: Callable[[], jb.Bijector]
@@ -49,6 +52,8 @@ class Case:
     data: Sampler = real
     base: Sampler = real
     iterative: tuple[str, ...] = ()
+    scale: float = 0.3
+    random: bool = False
 
 
 def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
@@ -133,6 +138,11 @@ def image_step(kind: str = "plu") -> jb.Bijector:
     return jb.Chain((jb.ActNorm(3), jb.Conv1x1(kind), jb.Coupling(jt.Affine(), net, "channel")))
 
 
+def ranked_multi_scale() -> jb.Bijector:
+    level = jb.Chain((jb.Squeeze(), jb.Repeat(image_step(), 2)))
+    return jb.MultiScale((level, image_step()), (2, 4, 1), split="likelihood")
+
+
 def multi_scale() -> jb.Bijector:
     prior = jb.Coupling(jt.Affine(), nets.ZeroConvNet(), "channel")
     first = jb.Chain((jb.Squeeze(), jb.Repeat(image_step(), 2), prior))
@@ -162,6 +172,8 @@ CASES: dict[str, Case] = {
     "Reverse": Case(jb.Reverse),
     "ActNorm": Case(jb.ActNorm),
     "ActNorm-image": Case(lambda: jb.ActNorm(3), (2, 2, 2)),
+    "BatchNorm": Case(jb.BatchNorm),
+    "BatchNorm-image": Case(lambda: jb.Repeat(jb.BatchNorm(3), 2), (2, 2, 2)),
     "Conv1x1-plu": Case(lambda: jb.Conv1x1("plu"), (2, 1, 3)),
     "Conv1x1-vector": Case(lambda: jb.Conv1x1(event_ndim=1), (4,)),
     "Conv1x1-dense": Case(lambda: jb.Conv1x1("dense"), (2, 1, 3)),
@@ -249,7 +261,11 @@ CASES: dict[str, Case] = {
     ),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
-    "MultiScale": Case(multi_scale, (2, 4, 1)),
+    "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
+    "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),
+    "RAD": Case(jb.RAD, (3,), random=True),
+    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_features=2, random=True),
+    "RAD-Repeat": Case(lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), random=True),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
     "Chain-context": Case(lambda: jb.Chain((step(), step())), context_features=2),
     "Repeat": Case(lambda: jb.Repeat(step(), 3)),

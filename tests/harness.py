@@ -11,6 +11,8 @@ import jflow
 from tests.cases import CASES
 
 BATCH = (2, 3)
+# For what draws: always the same.
+RNGS = {"branch": jax.random.key(3)}
 
 
 def perturbed(variables: Any, scale: float, seed: int = 7) -> Any:
@@ -39,7 +41,7 @@ class Built:
             None if features is None else jax.random.normal(next(keys), (*BATCH, features), dtype)
         )
         start = jflow.init(self.bijector, next(keys), self.y, self.context)
-        variables = perturbed({"params": {}, **start}, 0.3)
+        variables = perturbed({"params": {}, **start}, case.scale)
         # Some bijectors have no variables at all.
         self.variables = {k: v for k, v in variables.items() if v}
         self.traces = {"forward_and_log_det": 0, "inverse_and_log_det": 0}
@@ -48,7 +50,7 @@ class Built:
 
     def apply(self, method: str, variables: Any, x: Any, context: Any) -> Any:
         self.traces[method] += 1
-        return self.bijector.apply(variables, x, context, method=method)
+        return self.bijector.apply(variables, x, context, method=method, rngs=RNGS)
 
     @property
     def constants(self) -> Any:
@@ -64,7 +66,9 @@ class Built:
 
         def one(x: Any, context: Any) -> Any:
             jacobian = jax.jacfwd(
-                lambda x: self.bijector.apply(self.variables, x, context, method=method)[0].ravel()
+                lambda x: self.bijector.apply(
+                    self.variables, x, context, method=method, rngs=RNGS
+                )[0].ravel()
             )(x)
             return jacobian.reshape(x.size, x.size)
 

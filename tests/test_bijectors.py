@@ -69,6 +69,8 @@ def test_every_public_name_has_a_docstring_of_its_own(module):
 @every_case_and_dtype
 def test_log_det_is_that_of_the_autodiff_jacobian(name, dtype):
     b = built(name, dtype)
+    if b.case.random:
+        pytest.skip("its log_det also holds the share of the branch: see test_rad.py")
     _, log_det = b.forward(b.variables, b.x, b.context)
     wanted = b.jacobian_log_det("forward_and_log_det", b.x)
     np.testing.assert_allclose(log_det, wanted, rtol=0, atol=LOG_DET[dtype])
@@ -86,6 +88,8 @@ def test_directions_undo_each_other(name, dtype):
     np.testing.assert_allclose(opposite, -log_det, rtol=1e-5, atol=ROUND_TRIP[dtype])
     x, log_det = b.inverse(b.variables, b.y, b.context)
     y, opposite = b.forward(b.variables, x, b.context)
+    if b.case.random:
+        return  # y may be another point with the same image
     np.testing.assert_allclose(y, b.y, rtol=0, atol=ROUND_TRIP[dtype])
     np.testing.assert_allclose(opposite, -log_det, rtol=1e-5, atol=ROUND_TRIP[dtype])
     assert x.shape == (*BATCH, *b.latent_shape)
@@ -175,6 +179,8 @@ def test_declares_what_it_is(name):
     assert bijector.log_det_kind == "exact"
     for direction in ("forward", "inverse"):
         wanted = "iterative" if direction in case.iterative else "closed form"
+        if case.random and direction == "forward":
+            wanted = "random"
         assert getattr(bijector, f"{direction}_kind") == wanted
     assert (bijector.tolerance > 0) == bool(case.iterative)
 

@@ -12,14 +12,16 @@ from jflow.bijectors.invert import Invert
 from jflow.bijectors.linear import Conv1x1, Linear
 from jflow.bijectors.low_rank import ConvFlow, Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
-from jflow.bijectors.norm import ActNorm
+from jflow.bijectors.norm import ActNorm, BatchNorm
 from jflow.bijectors.permute import Permute, Reverse
+from jflow.bijectors.rad import RAD
 from jflow.bijectors.repeat import Repeat
 from jflow.bijectors.reshape import HaarSqueeze, Squeeze
 from jflow.bijectors.rows import RowAutoregressive
 
 __all__ = [
     "ActNorm",
+    "BatchNorm",
     "Bijector",
     "BlockAutoregressive",
     "Chain",
@@ -38,6 +40,7 @@ __all__ = [
     "PeriodicConv",
     "Permute",
     "Planar",
+    "RAD",
     "Radial",
     "Repeat",
     "Reverse",

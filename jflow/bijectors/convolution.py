@@ -100,8 +100,8 @@ class PeriodicConv(_Conv):
         inverse   x[i, j] = sum_ab y[(i + a) mod H, (j + b) mod W] K[a, b]
         log_det = sum over frequencies (u, v) of log|det K^(u, v)|
 
-    A Fourier transform makes it one channels x channels matrix K^ at each frequency. inverse
-    (likelihoods) convolves; forward inverts these matrices, which takes no loop over pixels.
+    A Fourier transform makes it one channels x channels matrix K^ at each frequency, by which inverse
+    (likelihoods) multiplies and forward divides: no loop over pixels in either direction.
 
     It starts close to the identity. The matrices can become singular: `apply(...,
     mutable=["solver"])` returns the largest of their condition numbers in the collection "solver",
@@ -126,8 +126,8 @@ class PeriodicConv(_Conv):
         self._tell(matrices)
         log_det = conv.spectrum_log_det(matrices, width)
         if inverse:
-            return conv.periodic_conv(x, kernel), log_det
-        return conv.periodic_conv_inverse(x, matrices), -log_det
+            return conv.multiply_spectrum(x, matrices), log_det
+        return conv.multiply_spectrum(x, jnp.linalg.inv(matrices)), -log_det
 
     @nn.nowrap
     def _tell(self, matrices: Array) -> None:

@@ -58,7 +58,7 @@ class Repeat(Bijector):
         loop = nn.scan(
             layer,
             variable_axes=dict.fromkeys(_STACKED, 0),
-            split_rngs={"params": True, "trace": True, "dropout": True},
+            split_rngs={"params": True, "trace": True, "dropout": True, "branch": True},
             in_axes=nn.broadcast,  # type: ignore[arg-type]  # flax declares ints only
             length=self.length,
             reverse=reverse,

@@ -163,7 +163,9 @@ def _apply(
 def _draw(
     flow: Flow, method: str, variables: Any, key: Array, shape: tuple[int, ...], *args: Any
 ) -> Any:
-    return flow.apply(variables, key, shape, *args, method=method)
+    # A layer with several images of a point draws one of them.
+    rngs = {"branch": jax.random.fold_in(key, 1)}
+    return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
@@ -176,11 +178,11 @@ def _bits_per_dim(
     samples: int,
     dimensions: int | None,
 ) -> Array:
-    def log_prob(y: Array) -> Array:
-        return flow.apply(variables, y, context, method="log_prob")  # type: ignore[return-value]
+    def log_prob(y: Array) -> Any:
+        return flow.apply(variables, y, context, method="log_prob"), None
 
-    values = flow.values or 0
-    return discrete_bits_per_dim(log_prob, y, key, values, flow.event_shape, dimensions, samples)
+    values, shape = flow.values or 0, flow.event_shape
+    return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]
 
 
 def _arrays(*values: ArrayLike | None) -> Any:

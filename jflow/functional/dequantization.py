@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +27,26 @@ def quantize(y: Array, values: int) -> Array:
 
 
 def discrete_bits_per_dim(
-    log_prob: Callable[[Array], Array],
+    log_prob: Callable[[Array], tuple[Array, Any]],
     y: Array,
     key: Array,
     values: int,
     event_shape: tuple[int, ...],
     dimensions: int | None = None,
     samples: int = 1,
-) -> Array:
+) -> tuple[Array, Any]:
     """(size log2(values) - E_u log2 p((y + u) / values)) / dimensions, over draws of u.
 
     The numerator is the bits of the whole event of that size, padding included; `dimensions`,
-    by default the size, is what they are shared by.
+    by default the size, is what they are shared by. `log_prob` returns log p and anything else;
+    the latter is returned, too, as it was for the last draw.
     """
-    means = lax.map(
+    means, rest = lax.map(
         lambda key: log_prob(dequantize(key, y, values)), jax.random.split(key, samples)
     )
     size = math.prod(event_shape)
     bits = size * math.log2(values) - jnp.mean(means, axis=0) / math.log(2)
-    return bits / (dimensions or size)
+    return bits / (dimensions or size), jax.tree.map(lambda value: value[-1], rest)
 
 
 def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:

@@ -87,6 +87,6 @@ def all_losses(
 _losses = jax.jit(
     lambda variables, y, context, key, *, flow, samples, dimensions: example_losses(
         flow, variables, y, context, key, training=False, samples=samples, dimensions=dimensions
-    ),
+    )[0],
     static_argnames=("flow", "samples", "dimensions"),
 )

@@ -20,7 +20,7 @@ from jflow.distributions import Density, Flow, init
 from jflow.train.arrays import Examples, batches, check_examples, split
 from jflow.train.evaluation import all_losses
 from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.loop import State, run
+from jflow.train.loop import MOVING, State, run
 from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
 
@@ -149,8 +149,9 @@ class _Trainer:
     ) -> tuple[Density, History]:
         """Trains in stretches of `evaluate_every` steps; returns the best parameters seen."""
         history, start = History(unit(self.flow)), time.perf_counter()
-        constants = {name: value for name, value in variables.items() if name != "params"}
-        state = self._start(variables["params"])
+        fixed = {"params", *MOVING}
+        constants = {name: value for name, value in variables.items() if name not in fixed}
+        state = self._start(variables)
         best, best_loss, misses = state, math.inf, 0
         for first in range(0, steps, evaluate_every):
             count = min(evaluate_every, steps - first)
@@ -179,9 +180,12 @@ class _Trainer:
             )
         return self._density(best, constants), history
 
-    def _start(self, params: Any) -> State:
+    def _start(self, variables: Any) -> State:
+        params = variables["params"]
         average = None if self.ema_decay is None else params
-        return State(jnp.zeros((), jnp.int32), params, average, self.optimizer.init(params))
+        moving = {name: variables[name] for name in MOVING if name in variables}
+        step = jnp.zeros((), jnp.int32)
+        return State(step, params, average, self.optimizer.init(params), moving)
 
     def _stretch(
         self, state: State, constants: Any, index: np.ndarray, count: int, history: History
@@ -221,7 +225,7 @@ class _Trainer:
 
     def _density(self, state: State, constants: Any) -> Density:
         params = state.params if self.ema_decay is None else state.average
-        return Density(self.flow, {"params": params, **constants})
+        return Density(self.flow, {"params": params, **constants, **state.moving})
 
 
 def _host_generators(key: Array) -> list[np.random.Generator]:

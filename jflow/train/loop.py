@@ -1,13 +1,18 @@
 """The compiled training loop: many steps in one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+
+
+# Collections that training moves by what it sees, not by gradients.
+MOVING = ("batch_stats", "lipschitz")
+Moving: TypeAlias = Mapping[str, Any]
 
 
 class State(NamedTuple):
@@ -18,12 +23,14 @@ class State(NamedTuple):
       params: the collection "params".
       average: their exponential moving average, or None.
       opt_state: of the optimiser.
+      moving: the collections of `MOVING` that there are.
     """
 
     step: Array
     params: Any
     average: Any
     opt_state: Any
+    moving: Moving = {}  # noqa: RUF012
 
 
 class Report(NamedTuple):
@@ -40,8 +47,9 @@ class Report(NamedTuple):
     grad_norm: Array
 
 
-# The loss to minimise: (variables, examples, indices of the batch, key) to a scalar.
-Objective = Callable[[Any, Any, Array, Array], Array]
+# The loss to minimise: (variables, examples, indices of the batch, key) to a scalar, and to the new
+# values of the collections that move.
+Objective = Callable[[Any, Any, Array, Array], tuple[Array, Moving]]
 
 
 @partial(jax.jit, static_argnames=("objective", "optimizer", "ema_decay"))
@@ -63,18 +71,20 @@ def run(
     number up to the rows of `index` runs the same program.
     """
 
-    def loss(params: Any, batch: Array, key: Array) -> Array:
-        return objective({"params": params, **constants}, examples, batch, key)
+    def loss(params: Any, moving: Moving, batch: Array, key: Array) -> tuple[Array, Moving]:
+        return objective({"params": params, **constants, **moving}, examples, batch, key)
 
     def step(carry: tuple[State, Report, Array]) -> tuple[State, Report, Array]:
         state, report, _ = carry
         i = report.steps
         step_key = jax.random.fold_in(key, state.step)
-        value, grads = jax.value_and_grad(loss)(state.params, index[i], step_key)
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.params, state.moving, index[i], step_key
+        )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         state = lax.cond(
-            finite, lambda s: _updated(s, grads, optimizer, ema_decay), lambda s: s, state
+            finite, lambda s: _updated(s, grads, moved, optimizer, ema_decay), lambda s: s, state
         )
         losses = report.loss.at[i].set(value.astype(jnp.float32))
         norms = report.grad_norm.at[i].set(norm.astype(jnp.float32))
@@ -90,7 +100,11 @@ def run(
 
 
 def _updated(
-    state: State, grads: Any, optimizer: optax.GradientTransformation, ema_decay: float | None
+    state: State,
+    grads: Any,
+    moved: Moving,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float | None,
 ) -> State:
     # Optax relies on implicit promotion, which the user may have switched off.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -101,4 +115,4 @@ def _updated(
             # The decay grows from 2/11 to its value, so that early averages forget the start.
             decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
             average = optax.incremental_update(params, state.average, 1 - decay)
-    return State(step, params, average, opt_state)
+    return State(step, params, average, opt_state, {**state.moving, **moved})

@@ -11,6 +11,7 @@ from jax import Array
 from jflow.distributions import Flow
 from jflow.functional.dequantization import discrete_bits_per_dim
 from jflow.train.arrays import Examples
+from jflow.train.loop import MOVING, Moving
 
 
 def unit(flow: Flow) -> str:
@@ -28,19 +29,25 @@ def example_losses(
     training: bool,
     samples: int = 1,
     dimensions: int | None = None,
-) -> Array:
+) -> tuple[Array, Moving]:
     """-log p(y) of each example, (batch,); for grey levels, its dequantized bits per dimension.
 
-    Training switches dropout on, and uses one draw of the dequantization noise a step.
+    Training switches dropout on, uses one draw of the dequantization noise a step, and returns the
+    new values of collections that move with the data.
     """
     noise, trace, dropout = jax.random.split(key, 3)
     rngs = {"trace": trace, "dropout": dropout} if training else {"trace": trace}
+    moving = [name for name in MOVING if name in variables] if training else []
 
-    def log_prob(y: Array) -> Array:
-        return flow.apply(variables, y, context, method="log_prob", rngs=rngs)  # type: ignore[return-value]
+    def log_prob(y: Array) -> tuple[Array, Moving]:
+        given: Any = {"method": "log_prob", "rngs": rngs}
+        if not moving:
+            return flow.apply(variables, y, context, **given), {}  # type: ignore[return-value]
+        return flow.apply(variables, y, context, mutable=moving, **given)
 
     if flow.values is None:
-        return -log_prob(y)
+        value, moved = log_prob(y)
+        return -value, moved
     return discrete_bits_per_dim(
         log_prob, y, noise, flow.values, flow.event_shape, dimensions, samples
     )
@@ -58,10 +65,12 @@ class MaximumLikelihood:
     flow: Flow
     dimensions: int | None = None
 
-    def __call__(self, variables: Any, examples: Any, index: Array, key: Array) -> Array:
-        """The loss on the batch at `index` of examples (y, context)."""
+    def __call__(
+        self, variables: Any, examples: Any, index: Array, key: Array
+    ) -> tuple[Array, Moving]:
+        """The loss on the batch at `index` of examples (y, context), and what moves with it."""
         batch = Examples(*examples).take(index)
-        losses = example_losses(
+        losses, moved = example_losses(
             self.flow,
             variables,
             batch.y,
@@ -70,7 +79,7 @@ class MaximumLikelihood:
             training=True,
             dimensions=self.dimensions,
         )
-        return jnp.mean(losses)
+        return jnp.mean(losses), moved
 
 
 @dataclass(frozen=True)
@@ -85,17 +94,19 @@ class ReverseKL:
     flow: Flow
     target: Callable[..., Array]
 
-    def __call__(self, variables: Any, contexts: Array | None, index: Array, key: Array) -> Array:
+    def __call__(
+        self, variables: Any, contexts: Array | None, index: Array, key: Array
+    ) -> tuple[Array, Moving]:
         """The loss of one sample for each entry of `index`, the contexts to sample for."""
         log_weights = self.log_weights(variables, contexts, index, key)
-        return -jnp.mean(log_weights)
+        return -jnp.mean(log_weights), {}
 
     def log_weights(
         self, variables: Any, contexts: Array | None, index: Array, key: Array
     ) -> Array:
         """log p(y) - log q(y) of the samples, (n,)."""
         context = None if contexts is None else contexts[index]
-        rngs = {"trace": jax.random.fold_in(key, 1)}
+        rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
         y, log_q = self.flow.apply(  # type: ignore[misc]
             variables, key, index.shape, context, method="sample_and_log_prob", rngs=rngs
         )
