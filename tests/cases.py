@@ -247,7 +247,7 @@ CASES: dict[str, Case] = {
     "ConvFlow-dilated": Case(lambda: jb.ConvFlow(dilation=2), iterative=("inverse",)),
     "EmergingConv": Case(jb.EmergingConv, (2, 2, 2)),
     "EmergingConv-5": Case(lambda: jb.EmergingConv(5), (4, 2, 1)),
-    "PeriodicConv": Case(lambda: jb.PeriodicConv(1), (2, 2, 2)),
+    "PeriodicConv": Case(jb.PeriodicConv, (2, 2, 2)),
     "PeriodicConv-3": Case(jb.PeriodicConv, (3, 3, 1)),
     "PeriodicConv-wide": Case(jb.PeriodicConv, (3, 4, 1)),
     "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),

@@ -108,10 +108,10 @@ class PeriodicConv(_Conv):
     as `condition`.
 
     Attributes:
-      kernel_size: odd.
+      kernel_size: odd. In an image that is smaller, several taps meet in one pixel.
 
     Raises:
-      ValueError: an even `kernel_size`, or an image that is smaller than it.
+      ValueError: an even `kernel_size`, or an event that is not an image.
 
     Reference: Hoogeboom et al., 2019, section 3.2, https://arxiv.org/abs/1901.11137
     """
@@ -134,16 +134,6 @@ class PeriodicConv(_Conv):
         if self.is_mutable_collection("solver") and not self.is_initializing():
             self.sow("solver", "condition", jnp.max(jnp.linalg.cond(matrices)),
                      init_fn=lambda: None, reduce_fn=lambda _, new: new)  # fmt: skip
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        super().latent_shape(event_shape)
-        if min(event_shape[:2]) < self.kernel_size:
-            raise ValueError(
-                f"PeriodicConv: height and width must be {self.kernel_size} or more, the size of the "
-                f"kernel; got {event_shape}"
-            )
-        return event_shape
 
 
 def WoodburyConv(rank: int = 8, pixel_rank: int = 8) -> Chain:

@@ -1,10 +1,21 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
-from typing import Literal
+from jflow.bijectors import (
+    Bijector,
+    Chain,
+    Conv1x1,
+    EmergingConv,
+    Linear,
+    PeriodicConv,
+    Permute,
+    Reverse,
+    WoodburyConv,
+)
 
-from jflow.bijectors import Bijector, Conv1x1, Permute, Reverse
-
-Mixing = Literal["reverse", "permute", "lu"]
+_LEARNED = (
+    "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
+)  # fmt: skip
+_IMAGES = ("emerging", "periodic", "woodbury")
 
 
 def pairs(recipe: str, layers: int) -> int:
@@ -14,10 +25,25 @@ def pairs(recipe: str, layers: int) -> int:
     return layers // 2
 
 
-def mixer(recipe: str, mixing: Mixing) -> Bijector:
-    """What stands between layers of vectors: "reverse", "permute" (random) or "lu" (learned)."""
-    if mixing == "lu":
-        return Conv1x1(event_ndim=1)
-    if mixing not in ("reverse", "permute"):
-        raise ValueError(f"{recipe}: mixing must be 'reverse', 'permute' or 'lu'; got {mixing!r}")
-    return Reverse() if mixing == "reverse" else Permute()
+def mixer(recipe: str, mixing: str, event_ndim: int = 1) -> Bijector:
+    """What stands between layers and mixes features, or an image's channels, by name.
+
+    "reverse" and "permute" (random) rearrange; learned matrices are "plu" (or "lu") and the other
+    kinds of `Linear`; for images, "emerging" and "periodic" also convolve, and "woodbury" adds
+    low-rank updates over channels and pixels.
+    """
+    names = ("reverse", "permute", "lu", *_LEARNED, *(_IMAGES if event_ndim == 3 else ()))
+    if mixing not in names:
+        raise ValueError(f"{recipe}: mixing must be one of {', '.join(names)}; got {mixing!r}")
+    if mixing == "reverse":
+        return Reverse(event_ndim)
+    if mixing == "permute":
+        return Permute(event_ndim=event_ndim)
+    if mixing == "emerging":
+        return Chain((Conv1x1(), EmergingConv()))
+    if mixing == "periodic":
+        return Chain((Conv1x1(), PeriodicConv()))
+    if mixing == "woodbury":
+        return Chain((Conv1x1(), WoodburyConv(1, 1)))
+    kind = "plu" if mixing == "lu" else mixing
+    return Linear(kind) if event_ndim == 1 else Conv1x1(kind)

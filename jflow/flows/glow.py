@@ -6,7 +6,6 @@ from jflow.bijectors import (
     ActNorm,
     Bijector,
     Chain,
-    Conv1x1,
     Coupling,
     Elementwise,
     MultiScale,
@@ -14,6 +13,7 @@ from jflow.bijectors import (
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
+from jflow.flows.checks import mixer
 from jflow.nets import ConvNet, ZeroConvNet
 from jflow.transformers import Affine, FixedAffine
 
@@ -27,7 +27,7 @@ def glow(
     *,
     context_features: int | None = None,
     values: int | None = 256,
-    mixing: Literal["plu", "dense"] = "plu",
+    mixing: str = "plu",
     checkerboards: int = 0,
     positions: bool = False,
     dropout: float = 0.0,
@@ -50,7 +50,9 @@ def glow(
       hidden: channels of the coupling networks.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, for `bits_per_dim`.
-      mixing: kind of the 1x1 convolution.
+      mixing: what mixes channels: a 1x1 convolution of kind "plu", "dense", "qr" or another of
+        `Linear`, or one followed by "emerging" or "periodic" 3x3 convolutions, or by "woodbury"
+        updates over channels and pixels; or "permute" or "reverse".
       checkerboards: pairs of checkerboard couplings before each squeeze but the last, as in
         Real NVP and Flow++; none in the paper. They help where images are small.
       positions: whether the coupling networks have a bias for each pixel; not in the paper.
@@ -63,7 +65,7 @@ def glow(
     net = ConvNet(hidden, positions, dropout=dropout, dtype=dtype)
 
     def level(last: bool) -> Bijector:
-        step = Chain((ActNorm(3), Conv1x1(mixing), Coupling(Affine(), net, "channel")))
+        step = Chain((ActNorm(3), mixer("glow", mixing, 3), Coupling(Affine(), net, "channel")))
         parts = (Squeeze(), Repeat(step, steps, memory))
         if last:
             return Chain(parts)

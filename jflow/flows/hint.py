@@ -4,7 +4,7 @@ from typing import Literal
 
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import Mixing, mixer
+from jflow.flows.checks import mixer
 from jflow.nets import MLP
 from jflow.transformers import Affine
 
@@ -18,7 +18,7 @@ def hint(
     depth: int | None = 4,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "lu",
+    mixing: str = "lu",
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,

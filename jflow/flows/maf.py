@@ -4,7 +4,7 @@ from typing import Literal
 
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import Mixing, mixer
+from jflow.flows.checks import mixer
 from jflow.nets import MADE
 from jflow.transformers import Affine
 
@@ -17,7 +17,7 @@ def maf(
     *,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "permute",
+    mixing: str = "permute",
     residual: bool = False,
     bound: float = 2.0,
     dropout: float = 0.0,
@@ -59,7 +59,7 @@ def iaf(
     hidden: tuple[int, ...] = (256, 256),
     *,
     context_features: int | None = None,
-    mixing: Mixing = "permute",
+    mixing: str = "permute",
     residual: bool = False,
     bound: float = 2.0,
     memory: Literal["store", "remat"] = "store",

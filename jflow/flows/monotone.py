@@ -11,7 +11,7 @@ from jflow.bijectors import (
     Repeat,
 )
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import Mixing, mixer
+from jflow.flows.checks import mixer
 from jflow.nets import MADE
 from jflow.transformers import (
     DeepSigmoid,
@@ -32,7 +32,7 @@ def naf(
     depth: int = 2,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "reverse",
+    mixing: str = "reverse",
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -73,7 +73,7 @@ def sos(
     bound: float = 5.0,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "reverse",
+    mixing: str = "reverse",
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -117,7 +117,7 @@ def umnn(
     bound: float = 5.0,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "reverse",
+    mixing: str = "reverse",
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -160,7 +160,7 @@ def bnaf(
     depth: int = 2,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "reverse",
+    mixing: str = "reverse",
     memory: Literal["store", "remat"] = "store",
 ) -> Flow:
     """Block neural autoregressive flow (BNAF): networks increasing in each feature.
@@ -195,7 +195,7 @@ def _stack(
     layer: Bijector,
     features: int,
     layers: int,
-    mixing: Mixing,
+    mixing: str,
     memory: Literal["store", "remat"],
     context_features: int | None,
     values: int | None,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import Mixing, mixer
+from jflow.flows.checks import mixer
 from jflow.nets import MADE, MLP
 from jflow.transformers import RationalQuadraticSpline
 
@@ -20,7 +20,7 @@ def nsf(
     bound: float = 5.0,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: Mixing = "permute",
+    mixing: str = "permute",
     residual: bool = False,
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",

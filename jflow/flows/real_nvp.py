@@ -13,7 +13,7 @@ from jflow.bijectors import (
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import pairs
+from jflow.flows.checks import mixer, pairs
 from jflow.nets import MLP, ResidualConvNet
 from jflow.transformers import Affine, Sigmoid
 
@@ -30,6 +30,8 @@ def real_nvp(
     alpha: float = 0.05,
     context_features: int | None = None,
     values: int | None = None,
+    mixing: str | None = None,
+    split: Literal["half", "likelihood"] = "half",
     dropout: float = 0.0,
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
@@ -57,6 +59,9 @@ def real_nvp(
       alpha: margin of the logit of an image flow.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of discrete data; by default 256 for images and None for vectors.
+      mixing: what mixes features, or an image's channels, before each coupling, by the names of
+        `flows.glow`; None for nothing, as in the paper.
+      split: which half of an image's channels a level sets aside; see `MultiScale`.
       dropout: in the coupling networks, in training.
       memory: what the backward pass of a vector flow stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -71,7 +76,7 @@ def real_nvp(
         if isinstance(widths, int):
             raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
         net = MLP(widths, dropout=dropout, dtype=dtype)
-        bijector = _of_vectors(net, pairs("real_nvp", layers), memory)
+        bijector = _of_vectors(net, pairs("real_nvp", layers), mixing, memory)
         return Flow(bijector, (features,), context_features=context_features, values=values)
     if image_shape is None or features is not None:
         raise ValueError(
@@ -81,23 +86,38 @@ def real_nvp(
     if not isinstance(channels, int):
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
     net = ResidualConvNet(channels, blocks, dropout=dropout, dtype=dtype)
-    bijector = _of_images(net, image_shape, levels, alpha)
+    bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
     values = values or 256
     return Flow(bijector, image_shape, context_features=context_features, values=values)
 
 
-def _of_vectors(net: MLP, pairs: int, memory: Literal["store", "remat"]) -> Bijector:
-    masks = ("alternating", "alternating_swapped")
-    step = [part for mask in masks for part in (ActNorm(), Coupling(Affine(), net, mask))]
+def _mixers(mixing: str | None, event_ndim: int) -> tuple[Bijector, ...]:
+    return () if mixing is None else (mixer("real_nvp", mixing, event_ndim),)
+
+
+def _of_vectors(
+    net: MLP, pairs: int, mixing: str | None, memory: Literal["store", "remat"]
+) -> Bijector:
+    step: list[Bijector] = []
+    for mask in ("alternating", "alternating_swapped"):
+        step += [ActNorm(), *_mixers(mixing, 1), Coupling(Affine(), net, mask)]
     return Repeat(Chain(tuple(step)), pairs, memory)
 
 
 def _of_images(
-    net: ResidualConvNet, image_shape: tuple[int, int, int], levels: int, alpha: float
+    net: ResidualConvNet,
+    image_shape: tuple[int, int, int],
+    levels: int,
+    alpha: float,
+    mixing: str | None,
+    split: Literal["half", "likelihood"],
 ) -> Bijector:
     def couplings(mask: str, count: int) -> list[Bijector]:
-        masks = [mask + ("_swapped" if i % 2 else "") for i in range(count)]
-        return [part for name in masks for part in (ActNorm(3), Coupling(Affine(), net, name))]
+        parts: list[Bijector] = []
+        for i in range(count):
+            coupling = Coupling(Affine(), net, mask + ("_swapped" if i % 2 else ""))
+            parts += [ActNorm(3), *_mixers(mixing, 3), coupling]
+        return parts
 
     level = [
         Chain((*couplings("checkerboard", 3), Squeeze(), *couplings("channel", 3)))
@@ -105,4 +125,4 @@ def _of_images(
     ]
     last = Chain(tuple(couplings("checkerboard", 4)))
     logit = Elementwise(Sigmoid(alpha), event_ndim=3)
-    return Chain((logit, MultiScale((*level, last), image_shape)))
+    return Chain((logit, MultiScale((*level, last), image_shape, split)))
