@@ -1,7 +1,7 @@
 """Test log-likelihoods of all recipes for vectors on tables, at equal parameters and steps.
 
 python -m benchmarks.tables prepare TABLES.npz PREPARED.npz NAME [NAME ...]
-python -m benchmarks.recipes fit PREPARED.npz [STEPS [SEED ...]]     appends to PREPARED.recipes.jsonl
+python -m benchmarks.recipes fit PREPARED.npz [STEPS [SEED ...]]  appends to PREPARED.recipes.jsonl
 python -m benchmarks.recipes show PREPARED.recipes.jsonl
 
 Each recipe gets the width (or number of layers) at which it has closest to PARAMETERS parameters.

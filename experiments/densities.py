@@ -39,7 +39,7 @@ RECIPES: dict[str, Callable[[], jflow.Flow]] = {
         2, layers=2, bins=64, hidden=(128, 128), autoregressive=True, mixing="reverse"
     ),
     "naf": lambda: flows.naf(2, layers=4, hidden=(64, 64), units=16),
-    "bnaf": lambda: flows.bnaf(2, layers=2, units=64),
+    "bnaf": lambda: flows.bnaf(2, layers=1, units=64, depth=3),
     "sos": lambda: flows.sos(2, layers=4, hidden=(64, 64), degree=8, bound=4.0),
     "umnn": lambda: flows.umnn(2, layers=4, hidden=(64, 64)),
     "hint": lambda: flows.hint(2, layers=12, hidden=(64, 64)),

@@ -66,9 +66,9 @@ class Built:
 
         def one(x: Any, context: Any) -> Any:
             jacobian = jax.jacfwd(
-                lambda x: self.bijector.apply(
-                    self.variables, x, context, method=method, rngs=RNGS
-                )[0].ravel()
+                lambda x: self.bijector.apply(self.variables, x, context, method=method, rngs=RNGS)[
+                    0
+                ].ravel()
             )(x)
             return jacobian.reshape(x.size, x.size)
 

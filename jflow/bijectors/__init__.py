@@ -20,6 +20,8 @@ from jflow.bijectors.reshape import HaarSqueeze, Squeeze
 from jflow.bijectors.rows import RowAutoregressive
 
 __all__ = [
+    "HINT",
+    "RAD",
     "ActNorm",
     "BatchNorm",
     "Bijector",
@@ -30,7 +32,6 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "EmergingConv",
-    "HINT",
     "HaarSqueeze",
     "Invert",
     "Jacobi",
@@ -40,7 +41,6 @@ __all__ = [
     "PeriodicConv",
     "Permute",
     "Planar",
-    "RAD",
     "Radial",
     "Repeat",
     "Reverse",

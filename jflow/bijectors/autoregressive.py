@@ -143,9 +143,8 @@ class MaskedAutoregressive(Bijector):
 
     def _tell(self, report: ar.Report) -> None:
         """Leaves the report in the collection "solver", where that is asked for."""
-        if self.solver is not None and not self.is_initializing():
-            for name, value in report._asdict().items():
-                self.sow("solver", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        if self.solver is not None:
+            self._report(iterations=lambda: report.iterations, residual=lambda: report.residual)
 
     @nn.nowrap
     def _order(self, features: int) -> Array | None:

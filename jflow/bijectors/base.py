@@ -1,7 +1,7 @@
 """What a bijector is."""
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import flax.linen as nn
 from jax import Array
@@ -99,6 +99,13 @@ class Bijector(nn.Module):
         return (x,)
 
     @nn.nowrap
+    def _report(self, **values: Callable[[], Array]) -> None:
+        """Leaves values in the collection "solver", where that is asked for (`mutable`)."""
+        if self.is_mutable_collection("solver") and not self.is_initializing():
+            for name, value in values.items():
+                self.sow("solver", name, value(), init_fn=_nothing, reduce_fn=_last)
+
+    @nn.nowrap
     def _expect_event_ndim(self, event_shape: tuple[int, ...], event_ndim: int) -> None:
         if len(event_shape) != event_ndim:
             wanted = {1: "(features,)", 3: "(height, width, channels)"}.get(event_ndim)
@@ -110,3 +117,11 @@ class Bijector(nn.Module):
 
 def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:
     return max(kinds, key=order.index, default=order[0])
+
+
+def _nothing() -> Any:
+    return None
+
+
+def _last(_: Any, new: Any) -> Any:
+    return new

@@ -1,6 +1,7 @@
 """Block neural autoregressive flows."""
 
 import math
+from itertools import pairwise
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -21,9 +22,9 @@ class BlockAutoregressive(Bijector):
     """Block neural autoregressive flow (BNAF): one network, increasing in each feature.
 
     With direction="inverse", x_i = f_i(y_i; y_<i, context): a network whose hidden layers have
-    `units` units for each feature, with positive weights between units of one feature. The log-slope
-    of output i is a product of positive matrices, summed in logs. Activations are
-    h / 10 + 9 / 10 tanh(h), so f_i maps the line onto the line and the density is normalised (with
+    `units` units for each feature, with positive weights between units of one feature. The
+    log-slope of output i is that of a product of positive matrices. Activations are
+    0.01 h + 0.99 tanh(h), so f_i maps the line onto the line and the density is normalised (with
     the tanh of the paper it is not).
 
     The other direction goes feature by feature, with a bracketed Newton iteration for each; its
@@ -71,11 +72,13 @@ class BlockAutoregressive(Bijector):
         features = x.shape[-1]
         widths = (1, *(self.units,) * self.layers, 1)
         kernels, log_diagonals, biases = [], [], []
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            positive = nn.initializers.truncated_normal(0.1)
+        for i, (a, b) in enumerate(pairwise(widths)):
             kernels.append(self._param(f"kernel_{i}", _small, (features, a, features, b), x))
-            diagonal = self._param(f"log_diagonal_{i}", positive, (features, a, b), x)
-            log_diagonals.append(diagonal - math.log(a))
+            # Slopes of the first layer differ, for features of several sizes. Logs are stored
+            # divided by 4: they have far to go, and optimisers move all parameters alike.
+            spread = nn.initializers.truncated_normal(0.1 if i == 0 else 0.02)
+            diagonal = self._param(f"log_diagonal_{i}", spread, (features, a, b), x)
+            log_diagonals.append(4 * diagonal + (0.5 if i == 0 else -math.log(a)))
             spread = nn.initializers.uniform(4.0) if i < self.layers else nn.initializers.zeros
             centre = 2.0 if i < self.layers else 0.0
             biases.append(self._param(f"bias_{i}", spread, (features, b), x) - centre)

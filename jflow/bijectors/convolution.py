@@ -100,8 +100,8 @@ class PeriodicConv(_Conv):
         inverse   x[i, j] = sum_ab y[(i + a) mod H, (j + b) mod W] K[a, b]
         log_det = sum over frequencies (u, v) of log|det K^(u, v)|
 
-    A Fourier transform makes it one channels x channels matrix K^ at each frequency, by which inverse
-    (likelihoods) multiplies and forward divides: no loop over pixels in either direction.
+    A Fourier transform makes it one channels x channels matrix K^ at each frequency, by which
+    inverse (likelihoods) multiplies and forward divides: no loop over pixels either way.
 
     It starts close to the identity. The matrices can become singular: `apply(...,
     mutable=["solver"])` returns the largest of their condition numbers in the collection "solver",
@@ -123,17 +123,11 @@ class PeriodicConv(_Conv):
         shape = (size, size, channels, channels)
         kernel = self.param("kernel", _near_identity, shape, x.dtype).astype(x.dtype)
         matrices = conv.spectrum(kernel, height, width)
-        self._tell(matrices)
+        self._report(condition=lambda: jnp.max(jnp.linalg.cond(matrices)))
         log_det = conv.spectrum_log_det(matrices, width)
         if inverse:
             return conv.multiply_spectrum(x, matrices), log_det
         return conv.multiply_spectrum(x, jnp.linalg.inv(matrices)), -log_det
-
-    @nn.nowrap
-    def _tell(self, matrices: Array) -> None:
-        if self.is_mutable_collection("solver") and not self.is_initializing():
-            self.sow("solver", "condition", jnp.max(jnp.linalg.cond(matrices)),
-                     init_fn=lambda: None, reduce_fn=lambda _, new: new)  # fmt: skip
 
 
 def WoodburyConv(rank: int = 8, pixel_rank: int = 8) -> Chain:

@@ -67,6 +67,7 @@ class HINT(Bijector):
         if size < 2 or depth < 1:
             return x, jnp.zeros(x.shape[:-1], x.dtype)
         a, b = x[..., : size // 2], x[..., size // 2 :]
+        coupled = jnp.zeros(x.shape[:-1], x.dtype)
         if method == "inverse":
             b, coupled = self._couple(method, a, b, context, place)
         moved_a, log_det_a = self._recurse(method, a, context, depth - 1, place + "a")

@@ -101,7 +101,8 @@ class Linear(Bijector):
         if self.axes == "pixels":
             x = jnp.swapaxes(x.reshape(*batch, -1, shape[-1]), -1, -2)
         matrix = self._matrix(x.shape[-1], x.dtype)
-        self._tell(matrix, x)
+        eye = jnp.eye(x.shape[-1], dtype=x.dtype)
+        self._report(condition=lambda: jnp.linalg.cond(matrix.times(eye)))
         y = _product(matrix, x, inverse)
         if self.axes == "pixels":
             y = jnp.swapaxes(y, -1, -2).reshape(shape)
@@ -120,14 +121,6 @@ class Linear(Bijector):
         if self.rank is not None:
             return self.rank
         return min(8, size) if self.kind == "low_rank" else size
-
-    @nn.nowrap
-    def _tell(self, matrix: Matrix, x: Array) -> None:
-        """Leaves the condition number in the collection "solver", where that is asked for."""
-        if self.is_mutable_collection("solver") and not self.is_initializing():
-            whole = matrix.times(jnp.eye(x.shape[-1], dtype=x.dtype))
-            self.sow("solver", "condition", jnp.linalg.cond(whole),
-                     init_fn=lambda: None, reduce_fn=lambda _, new: new)  # fmt: skip
 
     @nn.nowrap
     def _checked_kind(self, kind: str | Sequence[Any] | np.ndarray) -> Any:

@@ -188,9 +188,7 @@ class Sylvester(_LowRank):
         if self.rank < 1:
             raise ValueError(f"Sylvester: rank must be 1 or more; got {self.rank}")
         if self.basis not in ("qr", "householder"):
-            raise ValueError(
-                f"Sylvester: basis must be 'qr' or 'householder'; got {self.basis!r}"
-            )
+            raise ValueError(f"Sylvester: basis must be 'qr' or 'householder'; got {self.basis!r}")
         super().__post_init__()
 
     @property

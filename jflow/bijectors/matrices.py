@@ -179,7 +179,7 @@ def exponential(store: Store) -> Matrix:
 def low_rank(store: Store) -> Matrix:
     """(I + U^T M U) diag(e^s), with M = K K^T + B - B^T of size `rank`.
 
-    The symmetric part of the bracket is I + (K^T U)^T (K^T U), so its singular values are 1 or more.
+    The symmetric part of the bracket is I + (K^T U)^T (K^T U): its singular values are 1 or more.
     """
     rank = store.rank
     u = store.param("u", nn.initializers.variance_scaling(1.0, "fan_out", "normal"),
@@ -221,9 +221,11 @@ def circulant(store: Store) -> Matrix:
 
 
 def butterfly(store: Store) -> Matrix:
-    """log2(D) levels of D / 2 rotations of pairs, as in a fast Fourier transform, then diag(e^s)."""
+    """log2(D) levels of D / 2 rotations of pairs, as in fast Fourier transforms, then diag(e^s)."""
     levels = max(1, (store.size - 1).bit_length())
-    angles = store.param("angles", nn.initializers.uniform(2 * math.pi), (levels, 2 ** (levels - 1)))
+    angles = store.param(
+        "angles", nn.initializers.uniform(2 * math.pi), (levels, 2 ** (levels - 1))
+    )
     log_scale = store.param("log_scale", _ZEROS, (store.size,))[None]
     return Matrix(
         lambda x: transforms.butterfly(angles, x) * jnp.exp(log_scale),

@@ -30,8 +30,8 @@ class MultiScale(Bijector):
         -x_c^2 / 2 + log|(J e)_c|,     e standard normal, J the Jacobian of the level,
 
     whose second term is, up to a constant, an estimate of the logarithm of the length of row c of J
-    (so their sum bounds log|det J| from above, and is equal to it for orthogonal rows). Channels are
-    ranked at `init`, and again by every `apply(..., mutable=["constants"])` of inverse, which
+    (so their sum bounds log|det J| from above, and is equal to it for orthogonal rows). Channels
+    are ranked at `init`, and again by every `apply(..., mutable=["constants"])` of inverse, which
     returns the new order in "constants": the paper ranks after a pre-training, then trains anew.
 
     Attributes:
@@ -98,7 +98,7 @@ class MultiScale(Bijector):
         ranks = self.is_mutable_collection("constants") and y is not None
 
         def order() -> Array:
-            if not ranks:
+            if y is None:
                 return jnp.arange(channels, dtype=jnp.int32)
             return jnp.argsort(-_contributions(self.levels[i], y, context)).astype(jnp.int32)
 
@@ -148,7 +148,8 @@ class MultiScale(Bijector):
 def _contributions(level: Bijector, y: Array, context: Array | None) -> Array:
     """Of each channel of level's result to the log-likelihood, (channels,), up to a constant."""
     module, variables = level.unbind()
+    inverse = lambda y: module.apply(variables, y, context, method="inverse")  # noqa: E731
     noise = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
-    x, moved = jax.jvp(lambda y: module.apply(variables, y, context, method="inverse"), (y,), (noise,))
+    x, moved = jax.jvp(inverse, (y,), (noise,))
     moved = jnp.maximum(jnp.abs(moved), jnp.finfo(x.dtype).tiny)
     return jnp.mean(jnp.log(moved) - jnp.square(x) / 2, axis=tuple(range(x.ndim - 1)))

@@ -67,14 +67,14 @@ class ActNorm(Bijector):
 class BatchNorm(Bijector):
     """Standardises each channel by running statistics, then scales and shifts it (MAF, Real NVP).
 
-        inverse   x = (y - m) e^s / sqrt(v + epsilon) + t    log_det = n sum(s - log(v + epsilon) / 2)
-        forward   its inverse
+        inverse   x = (y - m) e^s / sqrt(v + epsilon) + t
+                  log_det = n sum(s - log(v + epsilon) / 2)
 
     The last axis holds the channels, and n is the product of the other event axes. m and v are kept
     in the collection "batch_stats"; they start as the statistics of the batch given to `init`.
 
-    Where that collection is mutable, as in `fit`, `inverse` uses the statistics of its batch instead,
-    held constant in gradients, and moves m and v towards them. Its result is then not a
+    Where that collection is mutable, as in `fit`, `inverse` uses the statistics of its batch
+    instead, held constant in gradients, and moves m and v towards them. Its result is then not a
     density of single points, and `log_det_kind` is "biased" there; otherwise it is "exact".
     `forward` always uses m and v. `ActNorm` has none of these complications.
 

@@ -66,14 +66,11 @@ class RAD(Bijector):
         centre, half = param("centre"), jnp.exp(param("log_half"))
         outer, inner = param("log_outer"), param("log_inner")
         reach = half * jnp.exp(inner)
-        if inverse:
-            u = x - centre
-            piece = jnp.where(u > half, 2, jnp.where(u < -half, 0, 1)).astype(jnp.int32)
-            side = jnp.where(piece == 2, half, -half)
-            bent = jnp.exp(outer) * (u - side) - jnp.sign(side) * reach
-            base = jnp.where(piece == 1, -jnp.exp(inner) * u, bent)
-        else:
-            base = x
+        u = x - centre
+        piece = jnp.where(u > half, 2, jnp.where(u < -half, 0, 1)).astype(jnp.int32)
+        side = jnp.where(piece == 2, half, -half)
+        bent = jnp.exp(outer) * (u - side) - jnp.sign(side) * reach
+        base = jnp.where(piece == 1, -jnp.exp(inner) * u, bent) if inverse else x
         log_share = self._log_shares(base, reach, context)
         if not inverse:
             piece = jax.random.categorical(self.make_rng("branch"), log_share).astype(jnp.int32)

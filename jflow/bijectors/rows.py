@@ -1,6 +1,6 @@
 """Autoregressive flows of images, row by row."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ class RowAutoregressive(Bijector):
 
     @nn.nowrap
     def _forward(self, net: nn.Module, x: Array, context: Array | None) -> tuple[Array, Array]:
-        def row(net: nn.Module, above: tuple[Array, ...], x: Array) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+        def row(net: nn.Module, above: tuple[Array, ...], x: Array) -> Any:
             params = self._params(net, jnp.concatenate(above, axis=-1), context)
             y, log_det = self.transformer.forward_and_log_det(x, params)
             return (*above[1:], y), (y, sum_event(log_det, 3))

@@ -154,7 +154,7 @@ def umnn(
 @recipe
 def bnaf(
     features: int,
-    layers: int = 3,
+    layers: int = 2,
     units: int = 16,
     *,
     depth: int = 2,

@@ -23,8 +23,8 @@ def taps(size: int) -> list[tuple[int, int]]:
 def causal_conv(x: Array, kernel: Array, size: int) -> Array:
     """Sum over taps of x[i + down, j + right] K[tap], zero outside: (N, H, W, C) to the same.
 
-    The Jacobian is triangular in raster order if K[-1] is. Of a size x size kernel only the taps that
-    are not masked are computed.
+    The Jacobian is triangular in raster order if K[-1] is. Of a size x size kernel only the taps
+    that are not masked are computed.
 
     Args:
       x: (N, H, W, C).

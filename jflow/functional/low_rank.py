@@ -230,8 +230,9 @@ def conv_flow_inverse(p: ConvFlow, dilation: int, y: Array) -> tuple[Array, Arra
         y, slope, b, real = at
         shift = jnp.tensordot(p.w, later, 1) + align(b, y)
         a, log_det = _straighten(jnp.broadcast_to(align(slope, y), y.shape), first * y + shift)
-        x = jnp.where(align(real, y) > 0, (a - shift) / first, 0)
-        return jnp.concatenate([x[None], later[:-1]]), (x, jnp.where(align(real, y) > 0, log_det, 0))
+        inside = jnp.broadcast_to(real.reshape((1,) * (y.ndim - 1) + (-1,)), y.shape)
+        x = jnp.where(inside, (a - shift) / first, 0)
+        return jnp.concatenate([x[None], later[:-1]]), (x, jnp.where(inside, log_det, 0))
 
     start = jnp.zeros((p.w.shape[0], *y.shape[:-1], dilation), y.dtype)
     at = (blocks(y), blocks(slopes), blocks(p.b), real)

@@ -136,9 +136,7 @@ class MaskedNet:
         return triangular_product(self.degrees[layer], self.degrees[layer + 1], values, kernel)
 
 
-def triangular_product(
-    seen: np.ndarray, seeing: np.ndarray, values: Array, kernel: Array
-) -> Array:
+def triangular_product(seen: np.ndarray, seeing: np.ndarray, values: Array, kernel: Array) -> Array:
     """values (*batch, n) times the masked kernel (n, p, m): (*batch, p, m), block by block.
 
     Args:

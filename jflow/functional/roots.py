@@ -36,7 +36,7 @@ def invert_increasing(
       high: its upper end. A y beyond the bracket gives the end nearest to it.
     """
 
-    # The bracket is an argument, not a closure, so that this also works inside other transformations.
+    # The bracket is an argument, not a closure, so that this works inside other transformations.
     @jax.custom_jvp
     def solution(params: Any, y: Array, low: Array, high: Array) -> Array:
         return _solve(lambda x: function(params, x), y, low, high)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-
 # Collections that training moves by what it sees, not by gradients.
 MOVING = ("batch_stats", "lipschitz")
 Moving: TypeAlias = Mapping[str, Any]

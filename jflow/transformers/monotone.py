@@ -76,7 +76,7 @@ class DeepSigmoid(Transformer):
 
 @dataclass(frozen=True, kw_only=True)
 class Integral(Transformer):
-    """The integral of a positive function g, continued by straight lines:
+    """The integral of a positive function g, continued by straight lines.
 
         y = b + int_0^x g(t) dt     for |x| <= bound;     log(dy/dx) = log g(x)
 
@@ -144,7 +144,7 @@ def _gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class SumOfSquares(Integral):
-    """The integral of a sum of squared polynomials (SOS flow):
+    """The integral of a sum of squared polynomials (SOS flow).
 
         g(t) = m + (1 - m) ((1 + p_1(t / bound))^2 + p_2(t / bound)^2 + ...)
 
@@ -198,7 +198,7 @@ class SumOfSquares(Integral):
 
 @dataclass(frozen=True)
 class UnconstrainedMonotonic(Integral):
-    """The integral of a positive network (UMNN), here of one hidden layer:
+    """The integral of a positive network (UMNN), here of one hidden layer.
 
         log g(t) = c + sum_k v_k tanh(r_k (t - m_k)),    0 < r_k < steepness, |v_k| < 1, |c| < 3
 
