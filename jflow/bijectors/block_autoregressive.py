@@ -23,9 +23,9 @@ class BlockAutoregressive(Bijector):
 
     With direction="inverse", x_i = f_i(y_i; y_<i, context): a network whose hidden layers have
     `units` units for each feature, with positive weights between units of one feature. The
-    log-slope of output i is that of a product of positive matrices. Activations are
-    0.01 h + 0.99 tanh(h), so f_i maps the line onto the line and the density is normalised (with
-    the tanh of the paper it is not).
+    log-slope of output i is that of a product of positive matrices. A learned multiple of y_i is
+    added to output i (a gate), so that f_i maps the line onto the line and the density is
+    normalised: the outputs alone, of tanh units, are bounded.
 
     The other direction goes feature by feature, with a bracketed Newton iteration for each; its
     gradients are those of the implicit function theorem.
@@ -90,7 +90,10 @@ class BlockAutoregressive(Bijector):
             kernel = self._param("kernel_context", init, shape, x)
             by_context = jnp.matmul(context, kernel, precision="highest")
             by_context = by_context.reshape(*x.shape, self.units)
-        weights = block.Weights(tuple(kernels), tuple(log_diagonals), tuple(biases), by_context)
+        gates = 4 * self._param("log_gate", nn.initializers.zeros, (features,), x) - 1
+        weights = block.Weights(
+            tuple(kernels), tuple(log_diagonals), tuple(biases), gates, by_context
+        )
         if method == self.direction:
             y, log_slopes = block.fast(weights, x)
             return y, jnp.sum(log_slopes, axis=-1)

@@ -166,8 +166,8 @@ def bnaf(
     """Block neural autoregressive flow (BNAF): networks increasing in each feature.
 
     Likelihoods are one pass of each network; samples go feature by feature, with an iteration for
-    each. Differences from the paper: activations onto the line, so that the density is normalised;
-    an actnorm before each layer in place of gated residual connections.
+    each. Differences from the paper: a gate in every network, so that the density is normalised;
+    an actnorm before each.
 
     Args:
       features: D of the data.

@@ -2,13 +2,14 @@
 
 Every hidden layer has `a` units for each of D features; weights between units of one feature are
 positive, units see those of features before with any weights, and those of later features not at
-all. With an increasing activation onto the line, output i is an increasing function of input i,
-onto the line, given the inputs before.
+all. With tanh, and a multiple of input i added, output i is an increasing function of input i, onto
+the line, given the inputs before.
 
 Reference: De Cao, Titov, Aziz, 2019, https://arxiv.org/abs/1904.04676
 """
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,6 @@ from jflow.functional.masked import triangular_product
 from jflow.functional.roots import invert_increasing
 
 _EXACT = lax.Precision.HIGHEST
-# With a tenth, sharp densities are learned worse; without any, the map is not onto the line.
-_LEAK = 0.01
 
 
 class Weights(NamedTuple):
@@ -33,19 +32,21 @@ class Weights(NamedTuple):
         feature: 1 at first and at last, and a between. Blocks i < j are read.
       log_diagonals: logs of the blocks i = j, (D, inputs, outputs).
       biases: (D, outputs).
+      log_gates: logs of the slopes of what is added to the outputs, (D,).
       context: what the context adds to the first layer, (*batch, D, a), or None.
     """
 
     kernels: tuple[Array, ...]
     log_diagonals: tuple[Array, ...]
     biases: tuple[Array, ...]
+    log_gates: Array
     context: Array | None
 
 
-def activation(h: Array) -> tuple[Array, Array]:
-    """0.01 h + 0.99 tanh(h), which is onto the line, and the log of its slope."""
-    t = jnp.tanh(h)
-    return _LEAK * h + (1 - _LEAK) * t, jnp.log1p(-(1 - _LEAK) * jnp.square(t))
+def _tanh(h: Array) -> tuple[Array, Array]:
+    """tanh(h), and the log of its slope."""
+    decay = -2 * jnp.abs(h)
+    return jnp.tanh(h), math.log(4) + decay - 2 * jnp.log1p(jnp.exp(decay))
 
 
 def fast(weights: Weights, u: Array) -> tuple[Array, Array]:
@@ -60,9 +61,10 @@ def fast(weights: Weights, u: Array) -> tuple[Array, Array]:
             values = values + weights.context
         log_slopes = _chain(log_diagonal, log_slopes)
         if i < last:
-            values, bent = activation(values)
+            values, bent = _tanh(values)
             log_slopes = log_slopes + bent
-    return values[..., 0], log_slopes[..., 0]
+    gates = align(weights.log_gates, u)
+    return values[..., 0] + jnp.exp(gates) * u, jnp.logaddexp(log_slopes[..., 0], gates)
 
 
 def _layer(kernel: Array, log_diagonal: Array, values: Array) -> Array:
@@ -133,48 +135,46 @@ def _solve(weights: Weights, v: Array) -> Array:
         added[0] = added[0] + weights.context.reshape(added[0].shape)
 
     def step(values: list[Array], at: Any) -> tuple[list[Array], Array]:
-        i, v_i, kernels, diagonals, add = at
+        i, v_i, kernels, diagonals, add, gate = at
         shifts = [
             jnp.matmul(z.reshape(count, -1), kernel, precision=_EXACT) + b
             for z, kernel, b in zip(values, kernels, add, strict=True)
         ]
-        u_i = _root(diagonals, shifts, v_i)
-        own = _column(diagonals, shifts, u_i)[0]
+        u_i = _root((diagonals, shifts, gate), v_i)
+        own = _column((diagonals, shifts, gate), u_i)[0]
         values = [z.at[:, i].set(value) for z, value in zip(values, own[:layers], strict=True)]
         return values, u_i
 
     start = [jnp.zeros((count, features, width), v.dtype) for width in widths]
     added = [jnp.moveaxis(a, 1, 0) for a in added]
-    at = (jnp.arange(features, dtype=jnp.int32), rows.T, read, list(weights.log_diagonals), added)
+    index, diagonals = jnp.arange(features, dtype=jnp.int32), list(weights.log_diagonals)
+    at = (index, rows.T, read, diagonals, added, weights.log_gates)
     return lax.scan(step, start, at)[1].T.reshape(v.shape)
 
 
-def _root(diagonals: list[Array], shifts: list[Array], v: Array) -> Array:
+# Of one feature, given those before: blocks, what those before contribute, and the gate.
+_Column: TypeAlias = tuple[list[Array], list[Array], Array]
+
+
+def _root(column: _Column, v: Array) -> Array:
     """The input of one feature's column whose output is v, (N,)."""
-    value = lambda p, u: _column(p[0], p[1], u)[1:]  # noqa: E731
+    value = lambda column, u: _column(column, u)[1:]  # noqa: E731
     zero = jnp.zeros_like(v)
-    log_least = jnp.zeros((1, 1), v.dtype) + (len(diagonals) - 1) * jnp.log(
-        jnp.asarray(_LEAK, v.dtype)
-    )
-    for diagonal in diagonals:
-        log_least = _chain(diagonal[None], log_least[:, None])[:, 0]
-    # From the value at zero, no slope is less than the least; a little more, for rounding.
-    distance = 1.01 * (v - value((diagonals, shifts), zero)[0]) * jnp.exp(-log_least[0, 0])
-    distance = jnp.clip(distance, -1e30, 1e30)
+    # From the value at zero, no slope is less than the gate's; a little more, for rounding.
+    distance = 1.01 * (v - value(column, zero)[0]) * jnp.exp(-column[2])
     low, high = jnp.minimum(distance, zero), jnp.maximum(distance, zero)
-    return invert_increasing(value, (diagonals, shifts), v, low, high)[0]
+    return invert_increasing(value, column, v, low, high)[0]
 
 
-def _column(
-    diagonals: list[Array], shifts: list[Array], u: Array
-) -> tuple[list[Array], Array, Array]:
-    """Of one feature, given what those before contribute: its units, its output and log-slope."""
+def _column(column: _Column, u: Array) -> tuple[list[Array], Array, Array]:
+    """Units of one feature, its output, and its log-slope."""
+    diagonals, shifts, gate = column
     values, log_slopes, units = u[:, None], jnp.zeros((*u.shape, 1), u.dtype), []
     for i, (diagonal, shift) in enumerate(zip(diagonals, shifts, strict=True)):
         units.append(values)
         values = jnp.matmul(values, jnp.exp(diagonal), precision=_EXACT) + shift
         log_slopes = _chain(diagonal[None], log_slopes[:, None])[:, 0]
         if i < len(diagonals) - 1:
-            values, bent = activation(values)
+            values, bent = _tanh(values)
             log_slopes = log_slopes + bent
-    return units, values[:, 0], log_slopes[:, 0]
+    return units, values[:, 0] + jnp.exp(gate) * u, jnp.logaddexp(log_slopes[:, 0], gate)
