@@ -1,0 +1,80 @@
+"""RAD: a density of several points with one image, exact, and samples that follow it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jflow
+from jflow import bijectors as jb
+from jflow import nets
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def density():
+    flow = jflow.Flow(jb.RAD(nets.MLP((8,))), (1,))
+    y = jax.random.normal(KEY, (64, 1))
+    return jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.5))
+
+
+def test_log_det_is_that_of_the_slope_and_the_share_of_the_branch(density):
+    layer, variables = density.flow.bijector, {"params": density.variables["params"]["bijector"]}
+    y = jnp.linspace(-4, 4, 41)[:, None]
+    x, log_det = layer.apply(variables, y, method="inverse_and_log_det")
+    slope = jax.vmap(jax.jacfwd(lambda y: layer.apply(variables, y, method="inverse")))(y)
+    share = log_det - jnp.log(jnp.abs(slope[:, 0, 0]))
+    assert (share <= 1e-12).all()
+    # The shares of all points with one image sum to one.
+    params = variables["params"]
+    centre, half = params["centre"], jnp.exp(params["log_half"])
+    outer, inner = jnp.exp(params["log_outer"]), jnp.exp(params["log_inner"])
+    reach = half * inner
+    for at in (-3.0, -0.2, 0.0, 0.3, 3.0):
+        points = [(at - reach) / outer - half, -at / inner, (at + reach) / outer + half]
+        reached = [at <= reach[0], abs(at) <= reach[0], at >= -reach[0]]
+        total = 0.0
+        for point in (p for p, there in zip(points, reached, strict=True) if there):
+            u = (point + centre)[None]
+            image, log_det = layer.apply(variables, u, method="inverse_and_log_det")
+            slope = jax.jacfwd(lambda y: layer.apply(variables, y, method="inverse"))(u[0])
+            np.testing.assert_allclose(image, at, atol=1e-12)
+            total += float(jnp.exp(log_det[0]) / jnp.abs(slope[0, 0]))
+        assert total == pytest.approx(1)
+    assert x.shape == y.shape
+
+
+def test_integrates_to_one(density):
+    y = np.linspace(-40, 40, 400_001)[:, None]
+    p = np.exp(density.log_prob(y))
+    assert float(p.sum()) * (y[1, 0] - y[0, 0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_samples_follow_the_density(density):
+    samples, log_prob = density.sample_and_log_prob(KEY, 200_000)
+    np.testing.assert_allclose(density.log_prob(samples), log_prob, atol=1e-9)
+    edges = np.linspace(-3, 3, 25)
+    counts, _ = np.histogram(samples[:, 0], edges)
+    fine = np.linspace(-3, 3, 24 * 200 + 1)
+    middle = (fine[1:] + fine[:-1]) / 2
+    p = np.exp(density.log_prob(middle[:, None])).reshape(24, 200).sum(1) * (fine[1] - fine[0])
+    np.testing.assert_allclose(counts / 200_000, p, atol=5 * np.sqrt(0.25 / 200_000))
+
+
+def test_forward_needs_a_key_and_says_so(density):
+    assert density.flow.bijector.forward_kind == "random"
+    assert jb.Chain((jb.RAD(), jb.ActNorm())).forward_kind == "random"
+    with pytest.raises(ValueError, match="use sample, or give apply rngs"):
+        density.from_latents(jnp.zeros((2, 1)))
+
+
+def test_fits_two_modes_better_than_an_affine_map():
+    y = jnp.where(jax.random.bernoulli(KEY, 0.3, (2000, 1)), 2.0, -2.0)
+    y = y + 0.3 * jax.random.normal(KEY, (2000, 1))
+    flow = jflow.Flow(jb.Chain((jb.RAD(nets.MLP((16,))), jb.ActNorm())), (1,))
+    fitted, _ = jflow.fit(flow, y, key=KEY, steps=300, batch_size=256, learning_rate=1e-2,
+                          validation=None, progress=False)  # fmt: skip
+    best = 0.5 * float(jnp.log(2 * jnp.pi * jnp.e * jnp.var(y)))
+    assert -float(jnp.mean(fitted.log_prob(y))) < best - 0.5
