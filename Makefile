@@ -45,3 +45,5 @@ bench: venv
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.convolution
+	$(BIN)/python -m benchmarks.invertible_convolutions
+	$(BIN)/python -m benchmarks.linear
