@@ -11,7 +11,7 @@ import pytest
 import jflow
 from jflow import bijectors as jb
 from jflow import transformers as jt
-from tests.cases import CASES, SLOW, Case
+from tests.cases import CASES, SLOW, SLOWEST, Case
 from tests.harness import BATCH, built
 
 DTYPES = ("float32", "float64")
@@ -26,7 +26,10 @@ def cases(*, all_quick: bool):
     checks in float64 and gradients are quick, and the rest waits for `make slow`.
     """
     return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW and not all_quick else [])
+        pytest.param(
+            name,
+            marks=[pytest.mark.slow] if name in SLOWEST | (set() if all_quick else SLOW) else [],
+        )
         for name in CASES
     ]
 
