@@ -134,9 +134,9 @@ def test_glow_takes_the_mixing_by_name(mixing):
     ("build", "message"),
     [
         (lambda: jb.EmergingConv(2), "EmergingConv: kernel_size must be odd; got 2"),
-        (lambda: jb.PeriodicConv(0), "kernel_size must be odd; got 0"),
+        (lambda: jb.PeriodicConv(0), "kernel_size must be a whole number, 1 or more; got 0"),
         (lambda: jb.EmergingConv().latent_shape((4,)), "event shape must be"),
-        (lambda: jb.RowAutoregressive(jt.Affine(), width=4), "width odd"),
+        (lambda: jb.RowAutoregressive(jt.Affine(), width=4), "width must be odd; got 4"),
         (lambda: jb.RowAutoregressive(jt.Affine(), order="back"), "order must be one of"),
         (lambda: jb.RowAutoregressive(jt.Tanh()), "takes no parameters"),
         (lambda: jflow.flows.glow((4, 4, 1), levels=1, mixing="lower"), "glow: mixing must be one"),

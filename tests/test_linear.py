@@ -132,13 +132,25 @@ def test_large_matrices_in_float32(kind):
 
 
 @pytest.mark.parametrize(
+    "layer", [jb.Conv1x1("low_rank", axes="pixels"), jb.Conv1x1("circulant"), jb.WoodburyConv(1, 1)]
+)
+def test_empty_batches(layer):
+    variables = jflow.init(layer, KEY, jnp.ones((2, 4, 4, 2)))
+    x, log_det = layer.apply(variables, jnp.zeros((0, 4, 4, 2)), method="inverse_and_log_det")
+    assert (x.shape, log_det.shape) == ((0, 4, 4, 2), (0,))
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: jb.Linear("lu"), "Linear: kind must be one of .* or a square matrix; got 'lu'"),
-        (lambda: jb.Linear(((1.0, 2.0),)), r"a matrix must be \(D, D\); got shape \(1, 2\)"),
+        (lambda: jb.Linear(((1.0, 2.0),)), r"or a matrix \(D, D\); got \(\(1.0, 2.0\),\)"),
         (lambda: jb.Linear(np.ones((2, 2))), "must be invertible; its condition number"),
         (lambda: jb.Linear("plu", rank=2), "rank is for kinds"),
-        (lambda: jb.Linear("low_rank", rank=0), "1 or more; got rank=0"),
+        (lambda: jb.Linear("low_rank", rank=0), "rank must be a whole number, 1 or more; got 0"),
+        (lambda: jb.Linear(None), r"kind must be one of .* or a matrix \(D, D\); got None"),
+        (lambda: jb.Linear(event_ndim=2), "event_ndim must be 1 or 3; got 2"),
+        (lambda: jb.Linear(np.eye(3), rank=2), "rank is for kinds .* got it with a matrix"),
         (lambda: jb.Linear(axes="pixels"), "'pixels' with event_ndim=3"),
         (lambda: jb.Linear(np.eye(2)).latent_shape((3,)), "the matrix is for 2 numbers; got 3"),
         (lambda: jb.Linear("haar").latent_shape((6,)), "'haar' needs a power of two; got 6"),

@@ -78,3 +78,24 @@ def test_fits_two_modes_better_than_an_affine_map():
                           validation=None, progress=False)  # fmt: skip
     best = 0.5 * float(jnp.log(2 * jnp.pi * jnp.e * jnp.var(y)))
     assert -float(jnp.mean(fitted.log_prob(y))) < best - 0.5
+
+
+def test_points_at_the_knots_keep_their_branch_in_compiled_float32():
+    size = 64
+    layer = jb.RAD(nets.MLP((8,)))
+    y = jax.random.normal(KEY, (4, size), jnp.float32)
+    params = perturbed(jflow.init(layer, KEY, y), 0.4)["params"]
+    half = np.exp(np.asarray(params["log_half"]))
+    knots = np.concatenate([half, -half])
+    knots = np.concatenate(
+        [knots, np.nextafter(knots, np.float32(0)), np.nextafter(knots, 2 * knots)]
+    )
+    knots = knots.reshape(6, size) + np.asarray(params["centre"])
+    # Optimised as users run it: the tests' own settings compute everything in one order.
+    run = jax.jit(
+        lambda v, y: layer.apply(v, y, method="inverse_and_log_det"),
+        compiler_options={"xla_backend_optimization_level": 3},
+    )
+    rows = np.full((6 * size, size), 0.01, np.float32)
+    rows[np.arange(6 * size), np.tile(np.arange(size), 6)] = knots.ravel()
+    assert np.isfinite(run({"params": params}, rows)[1]).all()

@@ -11,6 +11,7 @@ from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind
 from jflow.functional import block_autoregressive as block
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.roots import tolerance
 from jflow.nets.layers import broadcast_context
@@ -47,11 +48,7 @@ class BlockAutoregressive(Bijector):
     direction: Literal["inverse", "forward"] = "inverse"
 
     def __post_init__(self) -> None:
-        if self.units < 1 or self.layers < 1:
-            raise ValueError(
-                "BlockAutoregressive: units and layers must be 1 or more; got "
-                f"{self.units} and {self.layers}"
-            )
+        check_counts("BlockAutoregressive", units=self.units, layers=self.layers)
         if self.direction not in _DIRECTIONS:
             raise ValueError(
                 f"BlockAutoregressive: direction must be one of {_DIRECTIONS}; "

@@ -12,6 +12,7 @@ from jflow.bijectors.base import Bijector
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.linear import Conv1x1
 from jflow.functional import causal_convolution as conv
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 
 
@@ -21,7 +22,8 @@ class _Conv(Bijector):
     kernel_size: int = 3
 
     def __post_init__(self) -> None:
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+        check_counts(type(self).__name__, kernel_size=self.kernel_size)
+        if self.kernel_size % 2 == 0:
             raise ValueError(
                 f"{type(self).__name__}: kernel_size must be odd; got {self.kernel_size}"
             )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.transformers.base import Transformer
 
@@ -38,8 +39,8 @@ class HINT(Bijector):
     depth: int | None = None
 
     def __post_init__(self) -> None:
-        if self.depth is not None and self.depth < 1:
-            raise ValueError(f"HINT: depth must be 1 or more, or None; got {self.depth}")
+        if self.depth is not None:
+            check_counts("HINT", depth=self.depth)
         if self.transformer.num_params == 0:
             raise ValueError(
                 f"HINT: {type(self.transformer).__name__} takes no parameters, so there is "

@@ -1,5 +1,7 @@
 """Invertible matrices: of vectors, at every pixel, and over pixels."""
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from jax import Array, lax
 
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.matrices import FAMILIES, WITH_RANK, Matrix
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.convolution import matmul_last
 
@@ -51,7 +54,8 @@ class Linear(Bijector):
     Attributes:
       kind: of the table; or W itself, as an array or nested tuple (D, D), which is not trained.
       event_ndim: 1 for vectors, 3 for images.
-      rank: of "householder" (D by default) and "low_rank" (8, or D if that is less, by default).
+      rank: of "householder" (D by default; more is as good) and "low_rank" (8, or D if that is
+        less, by default).
       axes: for images, whether "channels" or "pixels" are mixed.
 
     Raises:
@@ -72,11 +76,13 @@ class Linear(Bijector):
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", self._checked_kind(self.kind))
         name = type(self).__name__
-        if self.rank is not None and not (self.kind in WITH_RANK and self.rank >= 1):
-            raise ValueError(
-                f"{name}: rank is for kinds {WITH_RANK}, and 1 or more; got rank={self.rank} with "
-                f"kind={self.kind!r}"
-            )
+        if self.rank is not None:
+            check_counts(name, rank=self.rank)
+            if self.kind not in WITH_RANK:
+                kind = repr(self.kind) if isinstance(self.kind, str) else "a matrix"
+                raise ValueError(f"{name}: rank is for kinds {WITH_RANK}; got it with {kind}")
+        if self.event_ndim not in (1, 3):
+            raise ValueError(f"{name}: event_ndim must be 1 or 3; got {self.event_ndim!r}")
         if self.axes not in ("channels", "pixels") or (
             self.axes == "pixels" and self.event_ndim != 3
         ):
@@ -99,7 +105,8 @@ class Linear(Bijector):
         self.latent_shape(event_shape)
         batch, shape = x.shape[: x.ndim - self.event_ndim], x.shape
         if self.axes == "pixels":
-            x = jnp.swapaxes(x.reshape(*batch, -1, shape[-1]), -1, -2)
+            pixels = event_shape[0] * event_shape[1]
+            x = jnp.swapaxes(x.reshape(*batch, pixels, shape[-1]), -1, -2)
         matrix = self._matrix(x.shape[-1], x.dtype)
         eye = jnp.eye(x.shape[-1], dtype=x.dtype)
         self._report(condition=lambda: jnp.linalg.cond(matrix.times(eye)))
@@ -132,9 +139,14 @@ class Linear(Bijector):
                     f"got {kind!r}"
                 )
             return kind
-        matrix = np.asarray(kind, np.float64)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-            raise ValueError(f"{name}: a matrix must be (D, D); got shape {matrix.shape}")
+        matrix: Any = None
+        with contextlib.suppress(TypeError, ValueError):
+            matrix = np.asarray(kind, np.float64)
+        if np.ndim(matrix) != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+            raise ValueError(
+                f"{name}: kind must be one of {tuple(FAMILIES)}, or a matrix (D, D); got "
+                f"{kind!r:.50}"
+            )
         if not np.isfinite(matrix).all() or np.linalg.cond(matrix) > 1e12:
             raise ValueError(
                 f"{name}: the matrix must be invertible; its condition number is "
@@ -213,7 +225,7 @@ def _given(kind: tuple[tuple[float, ...], ...], dtype: Any) -> Matrix:
 def _product(matrix: Matrix, x: Array, inverse: bool) -> Array:
     """x W, or x W^-1, over the last axis."""
     size = x.shape[-1]
-    rows = x.reshape(-1, size)
+    rows = x.reshape(math.prod(x.shape[:-1]), size)
     run = matrix.times if inverse else matrix.solve
     if matrix.formed and len(rows) > size:
         whole = run(jnp.eye(size, dtype=x.dtype))

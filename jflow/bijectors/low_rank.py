@@ -11,6 +11,7 @@ from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind
 from jflow.functional import low_rank as lr
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.orthogonal import reflect
 from jflow.functional.roots import tolerance
@@ -185,8 +186,7 @@ class Sylvester(_LowRank):
     basis: Literal["qr", "householder"] = "qr"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"Sylvester: rank must be 1 or more; got {self.rank}")
+        check_counts("Sylvester", rank=self.rank)
         if self.basis not in ("qr", "householder"):
             raise ValueError(f"Sylvester: basis must be 'qr' or 'householder'; got {self.basis!r}")
         super().__post_init__()
@@ -251,11 +251,9 @@ class ConvFlow(_LowRank):
     dilation: int = 1
 
     def __post_init__(self) -> None:
-        if self.kernel_size < 2 or self.dilation < 1:
-            raise ValueError(
-                "ConvFlow: kernel_size must be 2 or more and dilation 1 or more; got "
-                f"{self.kernel_size} and {self.dilation}"
-            )
+        check_counts("ConvFlow", kernel_size=self.kernel_size, dilation=self.dilation)
+        if self.kernel_size < 2:
+            raise ValueError(f"ConvFlow: kernel_size must be 2 or more; got {self.kernel_size}")
         super().__post_init__()
 
     @property

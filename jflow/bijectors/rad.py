@@ -71,7 +71,9 @@ class RAD(Bijector):
         side = jnp.where(piece == 2, half, -half)
         bent = jnp.exp(outer) * (u - side) - jnp.sign(side) * reach
         base = jnp.where(piece == 1, -jnp.exp(inner) * u, bent) if inverse else x
-        log_share = self._log_shares(base, reach, context)
+        # The piece that a point lies in reaches its image, whatever rounding says.
+        known = piece[..., None] == jnp.arange(3, dtype=jnp.int32).reshape((1,) * x.ndim + (3,))
+        log_share = self._log_shares(base, reach, known & inverse, context)
         if not inverse:
             piece = jax.random.categorical(self.make_rng("branch"), log_share).astype(jnp.int32)
         chosen = jnp.take_along_axis(log_share, piece[..., None], axis=-1)[..., 0]
@@ -83,12 +85,12 @@ class RAD(Bijector):
         return jnp.where(piece == 1, -x * jnp.exp(-inner), straight) + centre, -log_det
 
     @nn.nowrap
-    def _log_shares(self, x: Array, reach: Array, context: Array | None) -> Array:
+    def _log_shares(self, x: Array, reach: Array, known: Array, context: Array | None) -> Array:
         """log p(k | x, context), (*batch, D, 3)."""
         net: Any = self.net(3 * x.shape[-1]).copy(name="shares")
         logits = net(x, context).astype(x.dtype).reshape(*x.shape, 3)
         reached = jnp.stack([x <= reach, jnp.abs(x) <= reach, x >= -reach], axis=-1)
-        return jax.nn.log_softmax(jnp.where(reached, logits, -math.inf), axis=-1)
+        return jax.nn.log_softmax(jnp.where(reached | known, logits, -math.inf), axis=-1)
 
     @property
     def forward_kind(self) -> DirectionKind:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.nets.layers import Linear, Net, broadcast_context
 from jflow.transformers.base import Transformer
@@ -50,11 +51,9 @@ class RowAutoregressive(Bijector):
     net: Net = Net()
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.rows, self.width) < 1 or self.width % 2 == 0:
-            raise ValueError(
-                "RowAutoregressive: hidden, rows and width must be 1 or more, and width odd; got "
-                f"{self.hidden}, {self.rows} and {self.width}"
-            )
+        check_counts("RowAutoregressive", hidden=self.hidden, rows=self.rows, width=self.width)
+        if self.width % 2 == 0:
+            raise ValueError(f"RowAutoregressive: width must be odd; got {self.width}")
         if self.order not in _ORDERS:
             raise ValueError(
                 f"RowAutoregressive: order must be one of {_ORDERS}; got {self.order!r}"
@@ -108,7 +107,8 @@ class RowAutoregressive(Bijector):
     @nn.nowrap
     def _params(self, net: nn.Module, above: Array, context: Array | None) -> Array:
         outputs = net(above, context)
-        shape = (*outputs.shape[:-1], self.transformer.num_params, -1)
+        count = self.transformer.num_params
+        shape = (*outputs.shape[:-1], count, outputs.shape[-1] // count)
         return jnp.swapaxes(outputs.reshape(shape), -1, -2).astype(above.dtype)
 
     @nn.nowrap

@@ -28,7 +28,7 @@ def init(
       context: (C,) or (*batch, C), for conditional flows.
 
     Returns:
-      A dict of collections: "params", and "constants" if there are any.
+      A dict of collections: "params", and "constants" and "batch_stats" if there are any.
 
     Raises:
       TypeError: y is not floating (nor grey levels for a flow that has them).

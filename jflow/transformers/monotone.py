@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jflow.functional.arguments import check_counts
 from jflow.functional.roots import invert_increasing
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 from jflow.transformers.smooth import LogisticMixture
@@ -29,7 +30,9 @@ class DeepSigmoid(Transformer):
     Attributes:
       units: sigmoids of a layer.
       layers: how many.
-      bound: the largest |s| and |a|, in nats.
+      bound: the largest |s| and |a|, in nats. Slopes reach e^(2 bound) a layer; x comes back to a
+        rounding error of y divided by the slope, so where several layers are steep, or flat, it
+        comes back to few digits.
 
     Reference: Huang et al., Neural autoregressive flows, 2018, eq. 8, https://arxiv.org/abs/1804.00779
     """
@@ -39,11 +42,7 @@ class DeepSigmoid(Transformer):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.units < 1 or self.layers < 1:
-            raise ValueError(
-                f"DeepSigmoid: units and layers must be 1 or more; got {self.units} and "
-                f"{self.layers}"
-            )
+        check_counts("DeepSigmoid", units=self.units, layers=self.layers)
         if not 0 < self.bound < math.inf:
             raise ValueError(f"DeepSigmoid: bound must be positive; got {self.bound}")
 
@@ -169,11 +168,7 @@ class SumOfSquares(Integral):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.terms < 1 or self.degree < 0:
-            raise ValueError(
-                "SumOfSquares: terms must be 1 or more and degree 0 or more; got "
-                f"{self.terms} and {self.degree}"
-            )
+        check_counts("SumOfSquares", terms=self.terms, degree=self.degree)
         if not 0 < self.minimum < 1:
             raise ValueError(f"SumOfSquares: minimum must be in (0, 1); got {self.minimum}")
 
@@ -227,11 +222,7 @@ class UnconstrainedMonotonic(Integral):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.units < 1 or self.nodes < 1:
-            raise ValueError(
-                f"UnconstrainedMonotonic: units and nodes must be 1 or more; got {self.units} and "
-                f"{self.nodes}"
-            )
+        check_counts("UnconstrainedMonotonic", units=self.units, nodes=self.nodes)
         if not 0 < self.steepness < math.inf:
             raise ValueError(
                 f"UnconstrainedMonotonic: steepness must be positive; got {self.steepness}"

@@ -1,0 +1,20 @@
+"""Checks of arguments that several rooms share."""
+
+from numbers import Integral
+from typing import Any
+
+
+def check_counts(owner: str, **counts: Any) -> None:
+    """Refuses what is not a whole number, 1 or more.
+
+    Args:
+      owner: whose arguments they are.
+      counts: their names and values.
+
+    Raises:
+      ValueError: one of them is not.
+    """
+    for name, count in counts.items():
+        whole = isinstance(count, Integral) and not isinstance(count, bool)
+        if not (whole and int(count) >= 1):
+            raise ValueError(f"{owner}: {name} must be a whole number, 1 or more; got {count!r}")
