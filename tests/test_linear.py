@@ -132,6 +132,17 @@ def test_large_matrices_in_float32(kind):
 
 
 @pytest.mark.parametrize(
+    "layer", [jb.Planar(), jb.Sylvester(rank=2), jb.BlockAutoregressive(2), jb.ConvFlow(), jb.RAD()]
+)
+@pytest.mark.parametrize("method", ["inverse_and_log_det", "forward_and_log_det"])
+def test_empty_batches_of_vectors(layer, method):
+    variables = jflow.init(layer, KEY, jnp.ones((2, 3)))
+    rngs = {"branch": KEY}
+    x, log_det = layer.apply(variables, jnp.zeros((0, 3)), method=method, rngs=rngs)
+    assert (x.shape, log_det.shape) == ((0, 3), (0,))
+
+
+@pytest.mark.parametrize(
     "layer", [jb.Conv1x1("low_rank", axes="pixels"), jb.Conv1x1("circulant"), jb.WoodburyConv(1, 1)]
 )
 def test_empty_batches(layer):

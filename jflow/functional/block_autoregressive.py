@@ -91,8 +91,9 @@ def _chain(log_diagonal: Array, log_slopes: Array) -> Array:
 def slow(weights: Weights, v: Array) -> tuple[Array, Array]:
     """u and log|det du/dv| of v (*batch, D), differentiable in both modes.
 
-    u is found feature by feature; all steps together cost about as much as a few evaluations of the
-    network. Tangents are those of the implicit function theorem, by the Jacobian (D columns).
+    u is found feature by feature; all steps together cost about one evaluation of the network, and
+    some ten to forty of each feature's own units. Tangents are those of the implicit function
+    theorem, by the Jacobian (D columns).
     """
 
     @jax.custom_jvp
@@ -121,8 +122,8 @@ def _jacobian(weights: Weights, u: Array) -> Array:
 def _solve(weights: Weights, v: Array) -> Array:
     """u of v, feature by feature."""
     features, layers = v.shape[-1], len(weights.kernels)
-    rows = v.reshape(-1, features)
-    count = rows.shape[0]
+    count = math.prod(v.shape[:-1])
+    rows = v.reshape(count, features)
     earlier = jnp.tril(jnp.ones((features, features), bool), -1).T
     read, widths = [], []
     for kernel in weights.kernels:
@@ -137,7 +138,7 @@ def _solve(weights: Weights, v: Array) -> Array:
     def step(values: list[Array], at: Any) -> tuple[list[Array], Array]:
         i, v_i, kernels, diagonals, add, gate = at
         shifts = [
-            jnp.matmul(z.reshape(count, -1), kernel, precision=_EXACT) + b
+            jnp.matmul(z.reshape(count, math.prod(z.shape[1:])), kernel, precision=_EXACT) + b
             for z, kernel, b in zip(values, kernels, add, strict=True)
         ]
         u_i = _root((diagonals, shifts, gate), v_i)

@@ -237,7 +237,8 @@ def conv_flow_inverse(p: ConvFlow, dilation: int, y: Array) -> tuple[Array, Arra
     start = jnp.zeros((p.w.shape[0], *y.shape[:-1], dilation), y.dtype)
     at = (blocks(y), blocks(slopes), blocks(p.b), real)
     _, (x, log_dets) = lax.scan(block, start, at, reverse=True)
-    x, log_dets = (jnp.moveaxis(a, 0, -2).reshape(*y.shape[:-1], -1) for a in (x, log_dets))
+    shape = (*y.shape[:-1], steps * dilation)
+    x, log_dets = (jnp.moveaxis(a, 0, -2).reshape(shape) for a in (x, log_dets))
     return x[..., :size], jnp.sum(log_dets, axis=-1)
 
 
