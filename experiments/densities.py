@@ -4,7 +4,7 @@ python -m experiments.densities [--densities two_moons rings] [--recipes nsf] [-
 
 KL(true || flow) is E[log p - log q] over fresh samples of the true density, whose log p is exact.
 Expected of nsf_autoregressive, about: two moons 0.005, eight Gaussians 0.008, pinwheel 0.013, rings
-0.015, checkerboard 0.022 nats. A fit takes about a minute on two CPU cores.
+0.015, checkerboard 0.022 nats. A fit takes half a minute to two minutes on two CPU cores.
 """
 
 import json
