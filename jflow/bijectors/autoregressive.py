@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import DirectionKind, OfTransformer
 from jflow.functional import autoregressive as ar
 from jflow.functional.arrays import as_wide, permute, sum_event
 from jflow.nets.layers import checked_widths
 from jflow.nets.made import MADE
-from jflow.transformers.base import Transformer
 
 _DIRECTIONS = ("inverse", "forward")
 _ORDERS = ("natural", "reversed", "random")
@@ -48,7 +47,7 @@ class Jacobi:
             )
 
 
-class MaskedAutoregressive(Bijector):
+class MaskedAutoregressive(OfTransformer):
     """Transforms each feature, with parameters that a masked network makes of those before it.
 
     With direction="inverse" (masked autoregressive flow, MAF) the network reads the data side:
@@ -84,7 +83,6 @@ class MaskedAutoregressive(Bijector):
     2021, https://arxiv.org/abs/2002.03629
     """
 
-    transformer: Transformer
     hidden: tuple[int, ...] = (256, 256)
     net: MADE | None = None
     direction: Literal["inverse", "forward"] = "inverse"
@@ -158,10 +156,6 @@ class MaskedAutoregressive(Bijector):
                 "constants", "order", lambda: jax.random.permutation(self.make_rng(), features)
             ).value
         return jnp.asarray(self.order, jnp.int32)
-
-    @property
-    def log_det_kind(self) -> LogDetKind:
-        return self.transformer.log_det_kind
 
     @property
     def inverse_kind(self) -> DirectionKind:

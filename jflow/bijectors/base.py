@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 import flax.linen as nn
 from jax import Array
 
-from jflow.transformers.base import DirectionKind, LogDetKind
+from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
-__all__ = ["Bijector", "DirectionKind", "LogDetKind"]
+__all__ = ["Bijector", "DirectionKind", "LogDetKind", "OfTransformer"]
 
 Kind = TypeVar("Kind", LogDetKind, DirectionKind)
 
@@ -113,6 +113,32 @@ class Bijector(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}: the event shape must be {wanted}; got {event_shape}"
             )
+
+
+class OfTransformer(Bijector):
+    """A bijector that applies one scalar transform, and promises what that promises.
+
+    Attributes:
+      transformer: the scalar transform.
+    """
+
+    transformer: Transformer
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        return self.transformer.log_det_kind
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        return self.transformer.forward_kind
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return self.transformer.inverse_kind
+
+    @property
+    def tolerance(self) -> float:
+        return self.transformer.tolerance
 
 
 def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:

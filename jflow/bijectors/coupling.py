@@ -6,13 +6,12 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import OfTransformer
 from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
-from jflow.transformers.base import Transformer
 
 
-class Coupling(Bijector):
+class Coupling(OfTransformer):
     """Transforms one part of the event, with parameters that a network makes of the other.
 
     With x = (a, b), where the mask keeps a, and params = net(a, context):
@@ -41,7 +40,6 @@ class Coupling(Bijector):
     References: NICE, https://arxiv.org/abs/1410.8516; Real NVP, https://arxiv.org/abs/1605.08803
     """
 
-    transformer: Transformer
     net: Callable[[int], nn.Module]
     mask: Any = "half"
 
@@ -70,22 +68,6 @@ class Coupling(Bijector):
         params = parts.params(net(seen, context), num_params).astype(x.dtype)
         moved, log_det = getattr(self.transformer, method)(moved, params)
         return parts.merge(x, moved), sum_event(log_det, moved.ndim - (x.ndim - parts.event_ndim))
-
-    @property
-    def log_det_kind(self) -> LogDetKind:
-        return self.transformer.log_det_kind
-
-    @property
-    def forward_kind(self) -> DirectionKind:
-        return self.transformer.forward_kind
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return self.transformer.inverse_kind
-
-    @property
-    def tolerance(self) -> float:
-        return self.transformer.tolerance
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,12 +4,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import OfTransformer
 from jflow.functional.arrays import align, as_wide, sum_event
-from jflow.transformers.base import Transformer
 
 
-class Elementwise(Bijector):
+class Elementwise(OfTransformer):
     """Transforms each element of the event by itself, with parameters of its own.
 
     The parameters are free (not computed from anything), start at zero, and have the shape
@@ -20,7 +19,6 @@ class Elementwise(Bijector):
       event_ndim: how many trailing axes are the event.
     """
 
-    transformer: Transformer
     event_ndim: int = 1
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
@@ -40,22 +38,6 @@ class Elementwise(Bijector):
             return jnp.zeros((*x.shape, 0), x.dtype)
         params = self.param("transformer", nn.initializers.zeros, shape, x.dtype)
         return jnp.broadcast_to(align(params, x[..., None]), (*x.shape, shape[-1]))
-
-    @property
-    def log_det_kind(self) -> LogDetKind:
-        return self.transformer.log_det_kind
-
-    @property
-    def forward_kind(self) -> DirectionKind:
-        return self.transformer.forward_kind
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return self.transformer.inverse_kind
-
-    @property
-    def tolerance(self) -> float:
-        return self.transformer.tolerance
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

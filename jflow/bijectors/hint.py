@@ -6,13 +6,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import OfTransformer
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
-from jflow.transformers.base import Transformer
 
 
-class HINT(Bijector):
+class HINT(OfTransformer):
     """A coupling, applied again to each of its halves, and to their halves, and so forth.
 
     With R the whole, y = (a, b) two halves, and f the scalar transform:
@@ -34,7 +33,6 @@ class HINT(Bijector):
     Reference: Kruse et al., HINT, 2021, eqs. 8-11, https://arxiv.org/abs/1905.10687
     """
 
-    transformer: Transformer
     net: Callable[[int], nn.Module]
     depth: int | None = None
 
@@ -87,22 +85,6 @@ class HINT(Bijector):
         run = getattr(self.transformer, f"{method}_and_log_det")
         b, log_det = run(b, jnp.swapaxes(params, -1, -2))
         return b, sum_event(log_det, 1)
-
-    @property
-    def log_det_kind(self) -> LogDetKind:
-        return self.transformer.log_det_kind
-
-    @property
-    def forward_kind(self) -> DirectionKind:
-        return self.transformer.forward_kind
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return self.transformer.inverse_kind
-
-    @property
-    def tolerance(self) -> float:
-        return self.transformer.tolerance
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,16 +6,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import OfTransformer
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.nets.layers import Linear, Net, broadcast_context
-from jflow.transformers.base import Transformer
 
 _ORDERS = ("down", "up", "right", "left")
 
 
-class RowAutoregressive(Bijector):
+class RowAutoregressive(OfTransformer):
     """Transforms each row of an image, with parameters made of the rows above (MaCow's structure).
 
         inverse   x[i] = f^-1(y[i]; net(y[i - rows], ..., y[i - 1], context))
@@ -43,7 +42,6 @@ class RowAutoregressive(Bijector):
     pixels before in the same row
     """
 
-    transformer: Transformer
     hidden: int = 64
     rows: int = 2
     width: int = 5
@@ -120,22 +118,6 @@ class RowAutoregressive(Bijector):
         if columns:
             x = jnp.swapaxes(x, -3, -2)
         return jnp.flip(x, axis=-3) if flips and not back else x
-
-    @property
-    def log_det_kind(self) -> LogDetKind:
-        return self.transformer.log_det_kind
-
-    @property
-    def forward_kind(self) -> DirectionKind:
-        return self.transformer.forward_kind
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return self.transformer.inverse_kind
-
-    @property
-    def tolerance(self) -> float:
-        return self.transformer.tolerance
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
