@@ -80,7 +80,7 @@ def test_unknown_names():
         jb.Coupling(jt.Affine(), nets.MLP(), "chess")
     with pytest.raises(ValueError, match=r"memory must be one of \('store', 'remat'\); got 'disk'"):
         jb.Repeat(jb.ActNorm(), 3, memory="disk")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"kind must be one of \('plu', 'dense'\); got 'lu'"):
+    with pytest.raises(ValueError, match=r"kind must be one of .*'plu', 'dense'.* got 'lu'"):
         jb.Conv1x1("lu")  # type: ignore[arg-type]
 
 
