@@ -43,6 +43,10 @@ RECIPES: dict[str, Callable[[], jflow.Flow]] = {
     "sos": lambda: flows.sos(2, layers=4, hidden=(64, 64), degree=8, bound=4.0),
     "umnn": lambda: flows.umnn(2, layers=4, hidden=(64, 64)),
     "hint": lambda: flows.hint(2, layers=12, hidden=(64, 64)),
+    # In the plane, their log-determinants are exact.
+    "i_resnet": lambda: flows.i_resnet(2, layers=16, hidden=(64, 64, 64)),
+    "residual_flow": lambda: flows.residual_flow(2, layers=16, hidden=(64, 64, 64)),
+    "i_densenet": lambda: flows.i_densenet(2, layers=16, growth=32),
     # Closed form from data to base: these are fitted to data.
     "planar": lambda: flows.planar(2, layers=32, direction="inverse"),
     "radial": lambda: flows.radial(2, layers=32, direction="inverse"),

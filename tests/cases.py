@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jflow import bijectors as jb
+from jflow import functional as jf
 from jflow import nets
 from jflow import transformers as jt
 from jflow.bijectors.matrices import FAMILIES
@@ -131,6 +132,15 @@ ON_UNIT = {
 def step() -> jb.Bijector:
     net = nets.MLP((6,))
     return jb.Chain((jb.ActNorm(), jb.Permute(), jb.Coupling(jt.Affine(), net)))
+
+
+def residual(net=None, event_shape=(5,), context_features=None, **options) -> Case:
+    net = net or nets.LipschitzMLP((7, 6), coefficient=0.9)
+    options = {"estimator": jf.ExactLogDet(), **options}
+    slow = "inverse" if options.get("direction") == "forward" else "forward"
+    return Case(
+        lambda: jb.Residual(net, **options), event_shape, context_features, iterative=(slow,)
+    )
 
 
 def image_step(kind: str = "plu") -> jb.Bijector:
@@ -259,6 +269,36 @@ CASES: dict[str, Case] = {
     "HINT-context": Case(
         lambda: jb.HINT(jt.RationalQuadraticSpline(4), nets.MLP((5,)), depth=2), context_features=2
     ),
+    "Residual": residual(),
+    "Residual-context": residual(
+        nets.LipschitzMLP((6,), activation="clip_swish", coefficient=0.8), context_features=2
+    ),
+    "Residual-forward-context": residual(direction="forward", context_features=2, memory=3),
+    "Residual-norms": residual(
+        nets.LipschitzMLP((6, 5), coefficient=0.9, norms=(2, 3, 1.5, 2))
+    ),
+    "Residual-image": residual(
+        nets.LipschitzConvNet((3, 4), coefficient=0.9, activation="sine"), (2, 2, 2)
+    ),
+    "Residual-dense": residual(nets.LipschitzDenseNet(3, 2, activation="clip_swish")),
+    "Residual-dense-image": residual(
+        nets.LipschitzDenseNet(3, 2, 3, coefficient=0.9), (2, 2, 2), context_features=2
+    ),
+    "Residual-Repeat": Case(
+        lambda: jb.Repeat(
+            jb.Chain(
+                (
+                    jb.ActNorm(),
+                    jb.Residual(nets.LipschitzMLP((6,), coefficient=0.8), jf.ExactLogDet()),
+                )
+            ),
+            2,
+        ),
+        iterative=("forward",),
+        scale=0.15,
+    ),
+    "RevNet": Case(lambda: jb.RevNet(nets.MLP((6,)))),
+    "RevNet-image": Case(lambda: jb.RevNet(nets.ConvNet(4), "channel"), (2, 1, 3)),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),

@@ -12,7 +12,7 @@ from tests.cases import CASES
 
 BATCH = (2, 3)
 # For what draws: always the same.
-RNGS = {"branch": jax.random.key(3)}
+RNGS = {"branch": jax.random.key(3), "trace": jax.random.key(4)}
 
 
 def perturbed(variables: Any, scale: float, seed: int = 7) -> Any:

@@ -48,8 +48,8 @@ every_case_and_dtype = pytest.mark.parametrize(
 
 def test_every_public_bijector_and_transformer_has_a_case():
     used = {type(part).__name__ for case in CASES.values() for part in _parts(case.make())}
-    # WoodburyConv is a function that makes a Chain.
-    assert set(jb.__all__) - {"Bijector", "Jacobi", "WoodburyConv"} <= used
+    # RevNet and WoodburyConv are functions that make Chains.
+    assert set(jb.__all__) - {"Bijector", "Jacobi", "RevNet", "WoodburyConv"} <= used
     assert set(jt.__all__) - {"Transformer"} <= used
 
 

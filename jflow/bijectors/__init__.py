@@ -17,6 +17,7 @@ from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.rad import RAD
 from jflow.bijectors.repeat import Repeat
 from jflow.bijectors.reshape import HaarSqueeze, Squeeze
+from jflow.bijectors.residual import Residual, RevNet
 from jflow.bijectors.rows import RowAutoregressive
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "Planar",
     "Radial",
     "Repeat",
+    "Residual",
+    "RevNet",
     "Reverse",
     "RowAutoregressive",
     "Squeeze",

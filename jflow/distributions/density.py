@@ -9,12 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jflow.distributions import saving
+from jflow.distributions.contractions import check_norms, has_residual, replace_estimators
 from jflow.distributions.flow import Flow
+from jflow.functional.arguments import check_counts
+from jflow.functional.arrays import is_traced
 from jflow.functional.dequantization import check_levels, discrete_bits_per_dim
+from jflow.functional.log_determinants import LogDetEstimator
+from jflow.functional.traces import Estimated, mean_and_error
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
@@ -42,13 +47,49 @@ class Density:
         Args:
           y: continuous values; for a flow with grey levels (`values=k`), levels / k.
           context: (C,) or (*batch, C), for a conditional flow.
-          key: for flows whose log_det is an estimate.
+          key: for flows whose log_det is a random estimate; see `flow.bijector.log_det_kind`.
 
         Raises:
           TypeError: y is not floating (for grey levels, use `bits_per_dim`).
-          ValueError: y or context has the wrong shape.
+          ValueError: y or context has the wrong shape, or the flow needs a key.
         """
         return _apply(self.flow, "log_prob", self.variables, *_arrays(y, context), rng=key)
+
+    def log_prob_estimate(
+        self,
+        y: ArrayLike,
+        key: Array,
+        context: ArrayLike | None = None,
+        *,
+        probes: int = 16,
+        terms: int | None = None,
+    ) -> Estimated:
+        """The mean of independent estimates of log p(y), and its standard error, (*batch), nats.
+
+        The error is that of chance: of truncated series (`PowerSeries`) the bias comes on top. It
+        is zero for flows whose log_det is exact.
+
+        Args:
+          y: continuous values.
+          key: a JAX random key.
+          context: (C,) or (*batch, C), for a conditional flow.
+          probes: how many estimates, one after the other; 2 or more for an error.
+          terms: terms that a series takes for certain, in place of the estimator's own number. More
+            of them make estimates better, and dearer.
+        """
+        check_counts("log_prob_estimate", probes=probes)
+        flow = self.flow
+        if terms is not None:
+            check_counts("log_prob_estimate", terms=terms)
+            flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
+        return _estimate(flow, self.variables, *_arrays(y, context), key, probes)
+
+    def with_estimator(self, estimator: LogDetEstimator) -> "Density":
+        """The same density with all log-determinants of residual layers found in another way.
+
+        `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer.
+        """
+        return Density(replace_estimators(self.flow, lambda _: estimator), self.variables)
 
     def sample(
         self,
@@ -66,7 +107,8 @@ class Density:
           temperature: scales the base's deviations from its mean.
         """
         context, temperature = _arrays(context, temperature)
-        return _draw(self.flow, "sample", self.variables, key, _shape(shape), context, temperature)
+        arguments = (self.variables, key, _shape(shape), context, temperature)
+        return self._converged(_draw(self.flow, "sample", *arguments))
 
     def sample_and_log_prob(
         self, key: Array, shape: int | tuple[int, ...] = (), context: ArrayLike | None = None
@@ -76,16 +118,34 @@ class Density:
         Prefer this to `log_prob` of a sample: it is faster, and has no rounding error from
         inverting.
         """
-        (context,) = _arrays(context)
-        return _draw(self.flow, "sample_and_log_prob", self.variables, key, _shape(shape), context)
+        arguments = (self.variables, key, _shape(shape), *_arrays(context))
+        y, log_prob = _draw(self.flow, "sample_and_log_prob", *arguments)
+        return self._converged(y), log_prob
 
     def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
-        return _apply(self.flow, "latents", self.variables, *_arrays(y, context))
+        return _apply(self.flow, "latents", self.variables, *_arrays(y, context), rng=_UNUSED)
 
     def from_latents(self, z: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The y of latents z, (*batch, *event): the inverse of `latents`."""
-        return _apply(self.flow, "from_latents", self.variables, *_arrays(z, context))
+        arrays = _arrays(z, context)
+        y = _apply(self.flow, "from_latents", self.variables, *arrays, rng=_UNUSED)
+        return self._converged(y, *arrays)
+
+    def _converged(self, y: Array, *given: Array | None) -> Array:
+        """y, if the fixed-point iterations behind it converged: they give NaN where not.
+
+        Raises:
+          FloatingPointError: outside jit, y has a NaN that was not given.
+        """
+        if is_traced(y) or not has_residual(self.flow.bijector):
+            return y
+        if jnp.isnan(y).any() and not any(jnp.isnan(a).any() for a in given if a is not None):
+            raise FloatingPointError(
+                "the fixed-point iteration of a residual layer did not converge; "
+                "flow.apply(..., mutable=['solver']) reports norms, iterations and bounds"
+            )
+        return y
 
     def latent_levels(self, z: ArrayLike) -> tuple[Array, ...]:
         """Latents cut into the levels of a multi-scale flow, the finest first."""
@@ -146,9 +206,13 @@ def load(path: str | os.PathLike[str], *, flow: Flow | None = None) -> Density:
 
     Raises:
       FileNotFoundError: there is no saved density at `path`.
-      ValueError: the files are damaged, foreign, of a newer format, or do not fit the flow.
+      ValueError: the files are damaged, foreign, of a newer format, or do not fit the flow; or
+        networks that must contract do not, as measured.
     """
-    return Density(*saving.load(path, flow))
+    flow, variables = saving.load(path, flow)
+    if "lipschitz" in variables:
+        check_norms(flow, variables, str(path))
+    return Density(flow, variables)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -159,12 +223,25 @@ def _apply(
     return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
 
 
+@partial(jax.jit, static_argnums=(0, 5))
+def _estimate(
+    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array, probes: int
+) -> Estimated:
+    def one(key: Array) -> Any:
+        return flow.apply(variables, y, context, method="log_prob", rngs={"trace": key})
+
+    exact = flow.bijector.log_det_kind == "exact"
+    mean, error = mean_and_error(lax.map(one, jax.random.split(key, 1 if exact else probes)))
+    # Outside the support, all estimates are -inf.
+    return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
+
+
 @partial(jax.jit, static_argnums=(0, 1, 4))
 def _draw(
     flow: Flow, method: str, variables: Any, key: Array, shape: tuple[int, ...], *args: Any
 ) -> Any:
-    # A layer with several images of a point draws one of them.
-    rngs = {"branch": jax.random.fold_in(key, 1)}
+    # A layer with several images of a point draws one of them; log_dets may be estimates.
+    rngs = {"branch": jax.random.fold_in(key, 1), "trace": jax.random.fold_in(key, 2)}
     return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
 
 
@@ -178,8 +255,10 @@ def _bits_per_dim(
     samples: int,
     dimensions: int | None,
 ) -> Array:
+    rngs = {"trace": jax.random.fold_in(key, 1)}
+
     def log_prob(y: Array) -> Any:
-        return flow.apply(variables, y, context, method="log_prob"), None
+        return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
 
     values, shape = flow.values or 0, flow.event_shape
     return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]

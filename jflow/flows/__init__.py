@@ -8,11 +8,14 @@ from jflow.flows.monotone import bnaf, naf, sos, umnn
 from jflow.flows.nice import nice
 from jflow.flows.nsf import nsf
 from jflow.flows.real_nvp import real_nvp
+from jflow.flows.residual import i_densenet, i_resnet, residual_flow
 
 __all__ = [
     "bnaf",
     "glow",
     "hint",
+    "i_densenet",
+    "i_resnet",
     "iaf",
     "maf",
     "naf",
@@ -21,6 +24,7 @@ __all__ = [
     "planar",
     "radial",
     "real_nvp",
+    "residual_flow",
     "sos",
     "sylvester",
     "umnn",

@@ -1,7 +1,24 @@
 """Networks that make transform parameters. Each name here makes networks of a given width."""
 
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
+from jflow.nets.lipschitz import (
+    Contraction,
+    LipschitzConvNet,
+    LipschitzDenseNet,
+    LipschitzMLP,
+)
 from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
 
-__all__ = ["MADE", "MLP", "ConvNet", "ResidualConvNet", "ResidualMADE", "ZeroConvNet"]
+__all__ = [
+    "MADE",
+    "MLP",
+    "Contraction",
+    "ConvNet",
+    "LipschitzConvNet",
+    "LipschitzDenseNet",
+    "LipschitzMLP",
+    "ResidualConvNet",
+    "ResidualMADE",
+    "ZeroConvNet",
+]

@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
+from jflow.distributions.contractions import settled
 from jflow.train.arrays import Examples, batches, check_examples, split
 from jflow.train.evaluation import all_losses
 from jflow.train.history import History, Row, progress_bar, writer
@@ -178,7 +179,8 @@ class _Trainer:
             raise NonFiniteLossError(
                 what, int(state.step), self._density(state, constants), history
             )
-        return self._density(best, constants), history
+        best = self._density(best, constants)
+        return Density(self.flow, settled(self.flow, best.variables)), history
 
     def _start(self, variables: Any) -> State:
         params = variables["params"]

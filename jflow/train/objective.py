@@ -98,17 +98,29 @@ class ReverseKL:
         self, variables: Any, contexts: Array | None, index: Array, key: Array
     ) -> tuple[Array, Moving]:
         """The loss of one sample for each entry of `index`, the contexts to sample for."""
-        log_weights = self.log_weights(variables, contexts, index, key)
-        return -jnp.mean(log_weights), {}
+        moving = [name for name in MOVING if name in variables]
+        log_weights, moved = self._log_weights(variables, contexts, index, key, moving)
+        return -jnp.mean(log_weights), moved
 
     def log_weights(
         self, variables: Any, contexts: Array | None, index: Array, key: Array
     ) -> Array:
         """log p(y) - log q(y) of the samples, (n,)."""
+        return self._log_weights(variables, contexts, index, key, [])[0]
+
+    def _log_weights(
+        self, variables: Any, contexts: Array | None, index: Array, key: Array, moving: list[str]
+    ) -> tuple[Array, Moving]:
         context = None if contexts is None else contexts[index]
         rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
-        y, log_q = self.flow.apply(  # type: ignore[misc]
-            variables, key, index.shape, context, method="sample_and_log_prob", rngs=rngs
+        (y, log_q), moved = self.flow.apply(  # type: ignore[misc]
+            variables,
+            key,
+            index.shape,
+            context,
+            method="sample_and_log_prob",
+            rngs=rngs,
+            mutable=moving,
         )
         log_p = self.target(y) if context is None else self.target(y, context)
-        return log_p.astype(log_q.dtype) - log_q  # type: ignore[operator, union-attr]
+        return log_p.astype(log_q.dtype) - log_q, moved  # type: ignore[operator, union-attr]

@@ -17,10 +17,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
+from jflow.distributions.contractions import settled
 from jflow.train.fit import NonFiniteLossError
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import Report as LoopReport
-from jflow.train.loop import State, run
+from jflow.train.loop import MOVING, State, run
 from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
 
@@ -134,9 +135,11 @@ class _Trainer:
         evaluate_every: int,
         listeners: list[Callable[[Row], None]],
     ) -> tuple[Density, History]:
-        constants = {name: value for name, value in variables.items() if name != "params"}
+        moving = {name: variables[name] for name in MOVING if name in variables}
+        fixed = {"params", *MOVING}
+        constants = {name: value for name, value in variables.items() if name not in fixed}
         params = variables["params"]
-        state = State(jnp.zeros((), jnp.int32), params, None, self.optimizer.init(params))
+        state = State(jnp.zeros((), jnp.int32), params, None, self.optimizer.init(params), moving)
         history, start = History(_UNIT), time.perf_counter()
         density = Density(self.objective.flow, variables)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)).ravel())
@@ -155,14 +158,15 @@ class _Trainer:
                 optimizer=self.optimizer,
                 ema_decay=None,
             )
-            density = Density(self.objective.flow, {"params": state.params, **constants})
+            moved = {"params": state.params, **constants, **state.moving}
+            density = Density(self.objective.flow, moved)
             row = self._row(state, report, count, density, history)
             row["seconds"] = time.perf_counter() - start
             history.rows.append(row)
             history.best_step = int(state.step)
             for listener in listeners:
                 listener(row)
-        return density, history
+        return Density(density.flow, settled(density.flow, density.variables)), history
 
     def _row(
         self, state: State, report: LoopReport, count: int, density: Density, history: History

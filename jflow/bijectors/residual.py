@@ -1,0 +1,190 @@
+"""Residual flows: the identity plus a contraction; and coupled residual halves."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.chain import Chain
+from jflow.bijectors.coupling import Coupling
+from jflow.functional.arrays import as_wide, batch_shape, is_traced
+from jflow.functional.contractions import Solution, default_tolerance, invert_residual
+from jflow.functional.log_determinants import LogDetEstimator, RussianRoulette
+from jflow.nets.lipschitz import Contraction
+from jflow.transformers import Shift
+
+_DIRECTIONS = ("inverse", "forward")
+
+
+class Residual(Bijector):
+    """Adds a contraction g, of Lipschitz constant L below 1 (i-ResNet, Residual Flow).
+
+        x = y + g(y; context)        log|det dx/dy| = log|det(I + J_g)|
+
+    That is direction="inverse", for fast likelihoods; with "forward", y = x + g(x). The other
+    direction is found by a fixed-point iteration, which stops on a bound of its error (see
+    `functional.invert_residual`); its gradients are those of the implicit function theorem.
+    `apply(..., mutable=["solver"])` reports, beside the result, the number of iterations, the
+    largest bound on the error that was reached, and the norm of every layer.
+
+    `log_det_kind` is that of the estimator: "exact", "unbiased" or "biased". All but exact ones
+    draw from the RNG stream "trace": `density.log_prob(y, key=key)`.
+
+    Attributes:
+      net: makes g: `LipschitzMLP`, `LipschitzConvNet`, `LipschitzDenseNet`, or another
+        `Contraction`.
+      estimator: of log-determinants: `RussianRoulette`, `PowerSeries` or `ExactLogDet`.
+      direction: which direction is x + g(x).
+      error: what the bound on the error of the other direction shall be at most; None for 1e-6 in
+        float32 and 1e-12 in float64. Rounding may keep it above; see the report.
+      max_iterations: of that direction; None for as many as L asks for.
+      memory: earlier iterates that Anderson's acceleration combines; 0 for none. It pays where g
+        is costly.
+
+    Raises:
+      TypeError: `net` is not a `Contraction`.
+      ValueError: its Lipschitz constant is not below 1; (on call) there is no key.
+      FloatingPointError: (on call, outside jit) the iteration did not converge. Inside jit, its
+        result is NaN.
+
+    References: Behrmann et al., 2019, https://arxiv.org/abs/1811.00995; Chen et al., 2019,
+    https://arxiv.org/abs/1906.02735
+    """
+
+    net: Contraction
+    estimator: LogDetEstimator = RussianRoulette()
+    direction: Literal["inverse", "forward"] = "inverse"
+    error: float | None = None
+    max_iterations: int | None = None
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.net, Contraction):
+            raise TypeError(
+                "Residual: net must be a Contraction, such as nets.LipschitzMLP((64, 64)); got "
+                f"{type(self.net).__name__}. Other networks need not be invertible here"
+            )
+        if not 0 < self.net.lipschitz < 1:
+            raise ValueError(
+                "Residual: the Lipschitz constant of net must be below 1; got "
+                f"{self.net.lipschitz:.6g}. Lower its coefficient"
+            )
+        if self.direction not in _DIRECTIONS:
+            raise ValueError(
+                f"Residual: direction must be one of {_DIRECTIONS}; got {self.direction!r}"
+            )
+        if self.error is not None and not self.error > 0:
+            raise ValueError(f"Residual: error must be positive; got {self.error}")
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._run("forward", x, context)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._run("inverse", y, context)
+
+    @nn.compact
+    def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+        x, ndim = as_wide(x), self.net.event_ndim
+        self.latent_shape(x.shape[x.ndim - ndim :])
+        g = self.net(x.shape[-1]).copy(name="net")(x, context)
+        if method == self.direction:
+            moved, log_det = self._log_det(g, x, ndim)
+            return x + moved, log_det
+        start = self._solve(g, x, ndim)
+        return start, -self._log_det(g, start, ndim)[1]
+
+    def _log_det(self, g: Any, x: Array, ndim: int) -> tuple[Array, Array]:
+        if self.is_initializing():
+            return g(x), jnp.zeros(batch_shape(x, ndim), x.dtype)
+        key = None
+        if self.estimator.needs_key:
+            if not self.has_rng("trace"):
+                raise ValueError(
+                    f"Residual: {type(self.estimator).__name__} estimates log-determinants at "
+                    "random; give a key: density.log_prob(y, key=key), or "
+                    "apply(..., rngs={'trace': key}). ExactLogDet() needs none"
+                )
+            key = self.make_rng("trace")
+        return self.estimator.value_and_log_det(g, x, key, ndim)
+
+    def _solve(self, g: Any, y: Array, ndim: int) -> Array:
+        solution = invert_residual(
+            _call,
+            g,
+            y,
+            lipschitz=self.net.lipschitz,
+            norm=self.net.norm,
+            tolerance=self.error,
+            max_iterations=self.max_iterations,
+            memory=self.memory,
+            event_ndim=ndim,
+        )
+        self._report(
+            iterations=lambda: solution.iterations,
+            bound=lambda: jnp.max(solution.bound, initial=0.0),
+        )
+        _check_converged(solution, y)
+        return solution.x
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        return self.estimator.kind
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        return "closed form" if self.direction == "forward" else "iterative"
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return "closed form" if self.direction == "inverse" else "iterative"
+
+    @property
+    def tolerance(self) -> float:
+        return self.error or default_tolerance(jnp.float32)
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(event_shape, self.net.event_ndim)
+        return event_shape
+
+
+def _call(g: Any, x: Array) -> Array:
+    return g(x)
+
+
+def _check_converged(solution: Solution, y: Array) -> None:
+    if is_traced(solution.x) or is_traced(y):
+        return
+    failed = np.isnan(solution.x).any() and not np.isnan(y).any()
+    if failed:
+        raise FloatingPointError(
+            f"Residual: the inverse did not converge in {int(solution.iterations)} iterations: the "
+            f"bound on its error is {float(np.max(solution.bound)):.3g}. The network's weights may "
+            "not contract (`apply(..., mutable=['solver'])` reports their norms), or "
+            "max_iterations is too small"
+        )
+
+
+def RevNet(net: Any, mask: Any = "half") -> Chain:
+    """Two coupled residual halves (RevNet, i-RevNet): any networks, and log_det exactly 0.
+
+        inverse   a = y_1 + F(y_2),   b = y_2 + G(a)      x = (a, b)
+        forward   y_2 = b - G(a),     y_1 = a - F(y_2)
+
+    Blocks of i-RevNet are these with a `Squeeze` between resolutions.
+
+    Args:
+      net: makes F and G, given their numbers of outputs: see `jflow.nets`.
+      mask: which part is y_1; as in `Coupling`: "half", "alternating", and for images "channel" or
+        "checkerboard".
+
+    References: Gomez et al., 2017, eq. 1, https://arxiv.org/abs/1707.04585; Jacobsen et al., 2018,
+    https://arxiv.org/abs/1802.07088
+    """
+    if not isinstance(mask, str):
+        raise TypeError(f"RevNet: mask must be a name, such as 'half'; got {mask!r}")
+    return Chain((Coupling(Shift(), net, mask + "_swapped"), Coupling(Shift(), net, mask)))

@@ -1,0 +1,108 @@
+"""What flows of contractions need: other estimators, converged norms, and a check of these."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import Array, lax
+
+from jflow.bijectors.base import Bijector
+from jflow.bijectors.residual import Residual
+from jflow.distributions.flow import Flow
+from jflow.functional.arrays import as_wide
+from jflow.functional.log_determinants import LogDetEstimator
+
+Node = TypeVar("Node", bound="Flow | Bijector")
+# Of the bounds on norms, what rounding and unconverged iterations may take away.
+_SLACK = 1.001
+_STEPS = 200
+
+
+def replace_estimators(
+    module: Node, change: Callable[[LogDetEstimator], LogDetEstimator]
+) -> Node:
+    """The module with every estimator of log-determinants in it changed; variables stay valid."""
+    changed = {}
+    for name in module.__dataclass_fields__:
+        old = getattr(module, name, None) if name not in ("parent", "name") else None
+        new = _replaced(old, change)
+        if new is not old:
+            changed[name] = new
+    return module.clone(**changed) if changed else module
+
+
+def _replaced(value: Any, change: Callable[[LogDetEstimator], LogDetEstimator]) -> Any:
+    if isinstance(value, LogDetEstimator):
+        return change(value)
+    if isinstance(value, Bijector):
+        return replace_estimators(value, change)
+    if isinstance(value, tuple):
+        items = tuple(_replaced(item, change) for item in value)
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    return value
+
+
+def has_residual(bijector: Bijector) -> bool:
+    """Whether a fixed-point iteration is in it."""
+    return isinstance(bijector, Residual) or any(has_residual(part) for part in bijector.parts)
+
+
+def _reports(flow: Flow, variables: Any, collection: str) -> Any:
+    """What the parts of the flow leave in a collection, whatever the point; the rest is not run."""
+    context = None if flow.context_features is None else jnp.zeros(flow.context_features)
+    _, reports = flow.apply(  # type: ignore[misc]
+        variables,
+        as_wide(np.zeros(flow.event_shape)),
+        context,
+        method="log_prob",
+        mutable=[collection],
+        rngs={"trace": jax.random.key(0)},
+    )
+    return reports[collection]  # type: ignore[index]
+
+
+@partial(jax.jit, static_argnums=0)
+def _norms(flow: Flow, variables: Any) -> Any:
+    return _reports(flow, variables, "solver")
+
+
+def check_norms(flow: Flow, variables: Mapping[str, Any], owner: str) -> None:
+    """Refuses networks that do not contract as they should, measured from the weights.
+
+    Raises:
+      ValueError: naming the layer and its norm.
+    """
+    found: dict[tuple[str, ...], Array] = flatten_dict(_norms(flow, variables))  # type: ignore[assignment]
+    for path, value in found.items():
+        if path[-1] != "norm":
+            continue
+        norm, bound = np.max(np.asarray(value)), np.max(found[(*path[:-1], "coefficient")])
+        if not norm <= _SLACK * bound:
+            raise ValueError(
+                f"{owner}: the layer {'/'.join(path[:-1])} has norm {norm:.4g}, and may have "
+                f"{bound:.4g}: the network does not contract, and the flow would not be "
+                "invertible. The vectors in the collection 'lipschitz' are not those of these "
+                "kernels, or the kernels are not finite; fit the flow again"
+            )
+
+
+@partial(jax.jit, static_argnums=0)
+def _settle(flow: Flow, variables: Any) -> Any:
+    def step(_: Array, kept: Any) -> Any:
+        return _reports(flow, {**variables, "lipschitz": kept}, "lipschitz")
+
+    return lax.fori_loop(0, _STEPS, step, variables["lipschitz"])
+
+
+def settled(flow: Flow, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The variables with power iterations that have converged, which evaluation then starts from.
+
+    Not to be called on parameters that are still moving: it takes some hundred iterations.
+    """
+    if "lipschitz" not in variables:
+        return variables
+    return {**variables, "lipschitz": _settle(flow, variables)}

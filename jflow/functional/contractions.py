@@ -1,0 +1,211 @@
+"""The inverse of x + g(x), for a contraction g, to a certified precision."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jflow.functional.arrays import align, batch_shape
+
+# Iterations without a smaller residual before rounding is taken to be the reason.
+_PATIENCE = 8
+
+
+class Solution(NamedTuple):
+    """What an iteration found.
+
+    Attributes:
+      x: the solution, (*batch, *event); NaN where the iteration did not converge.
+      bound: on the distance to the exact solution, (*batch): |y - x - g(x)| / (1 - L), which holds
+        for any x, up to the rounding of its numerator.
+      iterations: how many were made, of the slowest element of the batch; a scalar.
+    """
+
+    x: Array
+    bound: Array
+    iterations: Array
+
+
+def invert_residual(
+    function: Callable[[Any, Array], Array],
+    params: Any,
+    y: Array,
+    *,
+    lipschitz: float,
+    norm: float = 2.0,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+    memory: int = 0,
+    event_ndim: int = 1,
+) -> Solution:
+    """x with x + g(x) = y, where g has Lipschitz constant L < 1.
+
+    Banach's iteration x <- y - g(x), from x = y. It stops for each element of the batch once
+
+        |y - x - g(x)| / (1 - L) <= tolerance,
+
+    a bound on the distance to the solution for whatever x is, or once rounding keeps it from
+    falling any further: the bound that was reached is returned. Where neither happens within
+    `max_iterations`, x is NaN.
+
+    Derivatives are those of the implicit function theorem, (I + J) dx = dy - dg, by the same
+    iteration, in both modes; they do not go through the iteration.
+
+    Args:
+      function: g(params, x), from (*batch, *event) to the same, each element by itself.
+      params: a pytree of what else g depends on.
+      y: (*batch, *event).
+      lipschitz: L, in (0, 1).
+      norm: the p of the norm |.|_p in which L holds.
+      tolerance: the bound to reach; None for `default_tolerance` of y's dtype.
+      max_iterations: None for as many as L asks for, from a start 10^4 away.
+      memory: how many earlier iterates Anderson's acceleration combines; 0 for none. A step that
+        does not reduce the residual is replaced by one of Banach's from the best x so far.
+      event_ndim: how many trailing axes are the event.
+
+    Raises:
+      ValueError: `lipschitz` is not in (0, 1).
+    """
+    if not 0 < lipschitz < 1:
+        raise ValueError(f"invert_residual: lipschitz must be in (0, 1); got {lipschitz}")
+    tolerance = default_tolerance(y.dtype) if tolerance is None else tolerance
+    small = min(tolerance, float(jnp.finfo(y.dtype).eps))
+    limit = max_iterations or _PATIENCE + math.ceil(math.log(1e-4 * small) / math.log(lipschitz))
+
+    def solve(contraction: Any, b: Array, relative: bool, p: float) -> Solution:
+        size = _norm(b, p, event_ndim) if relative else 1.0
+        goal = tolerance * (1 - lipschitz) * size
+        return _iterate(contraction, b, goal, 1 - lipschitz, p, limit, memory, event_ndim)
+
+    @jax.custom_jvp
+    def solution(params: Any, y: Array) -> Solution:
+        return solve(lambda x: function(params, x), y, False, norm)
+
+    @solution.defjvp
+    def tangent(primals: Any, tangents: Any) -> tuple[Solution, Solution]:
+        params, _ = primals
+        found = solution(*primals)
+        moved = jax.jvp(lambda params: function(params, found.x), (params,), (tangents[0],))[1]
+        push = jax.linearize(lambda x: function(params, x), found.x)[1]
+        # J^T contracts in the dual norm.
+        dual = 1 / (1 - 1 / norm) if norm > 1 else math.inf
+        dx = lax.custom_linear_solve(
+            lambda t: t + push(t),
+            tangents[1] - moved,
+            lambda matvec, b: solve(lambda t: matvec(t) - t, b, True, norm).x,
+            lambda matvec, b: solve(lambda t: matvec(t) - t, b, True, dual).x,
+        )
+        zero = jax.dtypes.float0
+        steps = jnp.zeros(found.iterations.shape, zero)  # type: ignore[call-overload]
+        return found, Solution(dx, jnp.zeros_like(found.bound), steps)
+
+    return solution(params, y)
+
+
+def default_tolerance(dtype: Any) -> float:
+    """1e-6 for float32, 1e-12 for float64: what `invert_residual` aims at."""
+    return 1e-12 if jnp.finfo(dtype).bits > 32 else 1e-6
+
+
+class _Carry(NamedTuple):
+    iterations: Array
+    x: Array
+    best: Array
+    best_residual: Array  # y - x - g(x) at the best x
+    best_size: Array
+    waited: Array
+    done: Array
+    history: Any
+
+
+def _iterate(
+    contraction: Callable[[Array], Array],
+    y: Array,
+    goal: Array | float,
+    gap: float,
+    p: float,
+    limit: int,
+    memory: int,
+    event_ndim: int,
+) -> Solution:
+    batch = batch_shape(y, event_ndim)
+
+    def step(carry: _Carry) -> _Carry:
+        residual = y - carry.x - contraction(carry.x)
+        size = _norm(residual, p, event_ndim)
+        better = (size < carry.best_size) & ~carry.done
+        best, best_residual = (
+            jnp.where(_wide(better, y), new, old)
+            for new, old in ((carry.x, carry.best), (residual, carry.best_residual))
+        )
+        best_size = jnp.where(better, size, carry.best_size)
+        waited = jnp.where(better, 0, carry.waited + 1)
+        done = carry.done | (best_size <= goal) | (waited >= _PATIENCE) | jnp.isnan(size)
+        x, history = carry.x + residual, carry.history
+        if memory:
+            mixed, history = _anderson(carry.x, residual, history, carry.iterations, event_ndim)
+            x = jnp.where(_wide(better, y), mixed, best + best_residual)
+        return _Carry(
+            carry.iterations + 1, x, best, best_residual, best_size, waited, done, history
+        )
+
+    none = jnp.zeros((memory, *y.shape), y.dtype) if memory else jnp.zeros((), y.dtype)
+    start = _Carry(
+        jnp.zeros((), jnp.int32),
+        y,
+        y,
+        jnp.zeros_like(y),
+        jnp.full(batch, jnp.inf, y.dtype),
+        jnp.zeros(batch, jnp.int32),
+        jnp.zeros(batch, bool),
+        (none, none),
+    )
+    end = lax.while_loop(lambda c: (c.iterations < limit) & ~jnp.all(c.done), step, start)
+    # Where rounding stopped the iteration, the residual is a few units in the last place of y.
+    rounding = 1e3 * jnp.finfo(y.dtype).eps
+    size = _norm(end.best, p, event_ndim) + _norm(y, p, event_ndim)
+    found = (end.best_size <= goal) | (end.best_size <= rounding * size)
+    x = jnp.where(_wide(found, y), end.best, jnp.nan)
+    return Solution(x, end.best_size / gap, end.iterations)
+
+
+def _anderson(
+    x: Array, residual: Array, history: Any, iterations: Array, event_ndim: int
+) -> tuple[Array, Any]:
+    """The combination of the last iterates, with weights of sum 1, whose residual is least."""
+    xs, residuals = history
+    slot = iterations % xs.shape[0]
+    xs, residuals = xs.at[slot].set(x), residuals.at[slot].set(residual)
+    axes = tuple(range(-event_ndim, 0))
+    gram = jnp.sum(residuals[:, None] * residuals[None], axis=axes)
+    gram = jnp.moveaxis(gram, (0, 1), (-2, -1))
+    slots = jnp.arange(xs.shape[0], dtype=jnp.int32)
+    used = align((slots <= iterations)[:, None], gram)
+    trace = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
+    eye = align(jnp.eye(xs.shape[0]), gram)
+    # Empty slots get weight zero; the rest is regularised, for residuals are nearly parallel.
+    info = jnp.finfo(x.dtype)
+    system = gram + (4 * info.eps * trace + info.tiny) * eye + 1e6 * trace * (1 - used) * eye
+    weights = jnp.linalg.solve(system, jnp.broadcast_to(used, (*gram.shape[:-1], 1)))
+    weights = jnp.moveaxis(weights[..., 0] / jnp.sum(weights, axis=(-2, -1))[..., None], -1, 0)
+    weights = _wide(weights, xs)
+    return jnp.sum(weights * (xs + residuals), axis=0), (xs, residuals)
+
+
+def _norm(x: Array, p: float, event_ndim: int) -> Array:
+    axes = tuple(range(-event_ndim, 0))
+    size = jnp.abs(x)
+    if p == 2:
+        return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes))
+    if p == 1:
+        return jnp.sum(size, axis=axes)
+    if math.isinf(p):
+        return jnp.max(size, axis=axes)
+    return jnp.sum(size**p, axis=axes) ** (1 / p)
+
+
+def _wide(x: Array, like: Array) -> Array:
+    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
