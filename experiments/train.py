@@ -21,7 +21,13 @@ from jflow.train import History
 
 # On the command line, --steps and not --config.steps.
 Config = Annotated[ImageExperiment, tyro.conf.arg(name="")]
-EXPERIMENTS = ("digits_glow", "mnist_glow", "mnist_real_nvp")
+EXPERIMENTS = (
+    "digits_glow",
+    "digits_residual_flow",
+    "mnist_glow",
+    "mnist_real_nvp",
+    "mnist_residual_flow",
+)
 
 
 def run(config: ImageExperiment, directory: Path) -> dict:

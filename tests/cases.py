@@ -274,9 +274,7 @@ CASES: dict[str, Case] = {
         nets.LipschitzMLP((6,), activation="clip_swish", coefficient=0.8), context_features=2
     ),
     "Residual-forward-context": residual(direction="forward", context_features=2, memory=3),
-    "Residual-norms": residual(
-        nets.LipschitzMLP((6, 5), coefficient=0.9, norms=(2, 3, 1.5, 2))
-    ),
+    "Residual-norms": residual(nets.LipschitzMLP((6, 5), coefficient=0.9, norms=(2, 3, 1.5, 2))),
     "Residual-image": residual(
         nets.LipschitzConvNet((3, 4), coefficient=0.9, activation="sine"), (2, 2, 2)
     ),
@@ -321,6 +319,7 @@ SLOW = {name for name in (*LEARNED, *ON_UNIT) if not name.startswith("Elementwis
     for name in CASES
     if name.endswith(("-inverse", "-forward-context", "-even", "-householder", "-wide", "-dilated"))
     or name in ("RAD-context", "RAD-Repeat", "HINT-context", "EmergingConv-5", "PeriodicConv-3")
+    or (name.startswith("Residual-") and name != "Residual-image")
     or name in ("BatchNorm-image", "MultiScale-likelihood", "Linear-rank", "RowAutoregressive-left")
 }
 # A root to be found for every feature in turn: of these, Autoregressive-Invert is tested quickly.

@@ -12,8 +12,9 @@ from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
 from jflow.functional.arrays import as_wide, batch_shape, is_traced
 from jflow.functional.contractions import Solution, default_tolerance, invert_residual
-from jflow.functional.log_determinants import LogDetEstimator, RussianRoulette
-from jflow.nets.lipschitz import Contraction
+from jflow.functional.log_determinants import LogDetEstimator
+from jflow.functional.series import RussianRoulette
+from jflow.nets.contraction import Contraction
 from jflow.transformers import Shift
 
 _DIRECTIONS = ("inverse", "forward")

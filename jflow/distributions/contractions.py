@@ -13,7 +13,7 @@ from jax import Array, lax
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.residual import Residual
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import wide_dtype
 from jflow.functional.log_determinants import LogDetEstimator
 
 Node = TypeVar("Node", bound="Flow | Bijector")
@@ -22,9 +22,7 @@ _SLACK = 1.001
 _STEPS = 200
 
 
-def replace_estimators(
-    module: Node, change: Callable[[LogDetEstimator], LogDetEstimator]
-) -> Node:
+def replace_estimators(module: Node, change: Callable[[LogDetEstimator], LogDetEstimator]) -> Node:
     """The module with every estimator of log-determinants in it changed; variables stay valid."""
     changed = {}
     for name in module.__dataclass_fields__:
@@ -53,10 +51,12 @@ def has_residual(bijector: Bijector) -> bool:
 
 def _reports(flow: Flow, variables: Any, collection: str) -> Any:
     """What the parts of the flow leave in a collection, whatever the point; the rest is not run."""
-    context = None if flow.context_features is None else jnp.zeros(flow.context_features)
+    dtype = wide_dtype(jax.tree.leaves(variables["params"])[0].dtype)
+    features = flow.context_features
+    context = None if features is None else jnp.zeros(features, dtype)
     _, reports = flow.apply(  # type: ignore[misc]
         variables,
-        as_wide(np.zeros(flow.event_shape)),
+        jnp.zeros(flow.event_shape, dtype),
         context,
         method="log_prob",
         mutable=[collection],
@@ -76,11 +76,12 @@ def check_norms(flow: Flow, variables: Mapping[str, Any], owner: str) -> None:
     Raises:
       ValueError: naming the layer and its norm.
     """
-    found: dict[tuple[str, ...], Array] = flatten_dict(_norms(flow, variables))  # type: ignore[assignment]
+    reports = jax.device_get(_norms(flow, variables))
+    found: dict[Any, np.ndarray] = flatten_dict(reports)  # type: ignore[assignment]
     for path, value in found.items():
         if path[-1] != "norm":
             continue
-        norm, bound = np.max(np.asarray(value)), np.max(found[(*path[:-1], "coefficient")])
+        norm, bound = np.max(value), np.max(found[(*path[:-1], "coefficient")])
         if not norm <= _SLACK * bound:
             raise ValueError(
                 f"{owner}: the layer {'/'.join(path[:-1])} has norm {norm:.4g}, and may have "

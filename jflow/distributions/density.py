@@ -124,12 +124,12 @@ class Density:
 
     def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
-        return _apply(self.flow, "latents", self.variables, *_arrays(y, context), rng=_UNUSED)
+        return _apply(self.flow, "latents", self.variables, *_arrays(y, context), rng=_unused())
 
     def from_latents(self, z: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The y of latents z, (*batch, *event): the inverse of `latents`."""
         arrays = _arrays(z, context)
-        y = _apply(self.flow, "from_latents", self.variables, *arrays, rng=_UNUSED)
+        y = _apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
         return self._converged(y, *arrays)
 
     def _converged(self, y: Array, *given: Array | None) -> Array:
@@ -262,6 +262,11 @@ def _bits_per_dim(
 
     values, shape = flow.values or 0, flow.event_shape
     return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]
+
+
+def _unused() -> Array:
+    """A key for estimates of log_det on the way to results that do not depend on them."""
+    return jax.random.key(0)
 
 
 def _arrays(*values: ArrayLike | None) -> Any:

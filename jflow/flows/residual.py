@@ -82,7 +82,7 @@ def i_resnet(
 
 
 @recipe
-def residual_flow(
+def residual_flow(  # noqa: D417
     features: int | None = None,
     layers: int = 16,
     hidden: tuple[int, ...] | int | None = None,
@@ -139,7 +139,7 @@ def residual_flow(
 
 
 @recipe
-def i_densenet(
+def i_densenet(  # noqa: D417
     features: int | None = None,
     layers: int = 10,
     growth: int = 64,

@@ -62,8 +62,8 @@ def invert_residual(
       norm: the p of the norm |.|_p in which L holds.
       tolerance: the bound to reach; None for `default_tolerance` of y's dtype.
       max_iterations: None for as many as L asks for, from a start 10^4 away.
-      memory: how many earlier iterates Anderson's acceleration combines; 0 for none. A step that
-        does not reduce the residual is replaced by one of Banach's from the best x so far.
+      memory: how many earlier iterates Anderson's acceleration combines; 0 for none. Where a
+        step does not reduce the residual, Banach's follow until it is the smallest so far.
       event_ndim: how many trailing axes are the event.
 
     Raises:
@@ -74,15 +74,11 @@ def invert_residual(
     tolerance = default_tolerance(y.dtype) if tolerance is None else tolerance
     small = min(tolerance, float(jnp.finfo(y.dtype).eps))
     limit = max_iterations or _PATIENCE + math.ceil(math.log(1e-4 * small) / math.log(lipschitz))
-
-    def solve(contraction: Any, b: Array, relative: bool, p: float) -> Solution:
-        size = _norm(b, p, event_ndim) if relative else 1.0
-        goal = tolerance * (1 - lipschitz) * size
-        return _iterate(contraction, b, goal, 1 - lipschitz, p, limit, memory, event_ndim)
+    rule = _Rule(lipschitz, tolerance, limit, memory, event_ndim)
 
     @jax.custom_jvp
     def solution(params: Any, y: Array) -> Solution:
-        return solve(lambda x: function(params, x), y, False, norm)
+        return _iterate(lambda x: function(params, x), y, rule, norm)
 
     @solution.defjvp
     def tangent(primals: Any, tangents: Any) -> tuple[Solution, Solution]:
@@ -90,14 +86,7 @@ def invert_residual(
         found = solution(*primals)
         moved = jax.jvp(lambda params: function(params, found.x), (params,), (tangents[0],))[1]
         push = jax.linearize(lambda x: function(params, x), found.x)[1]
-        # J^T contracts in the dual norm.
-        dual = 1 / (1 - 1 / norm) if norm > 1 else math.inf
-        dx = lax.custom_linear_solve(
-            lambda t: t + push(t),
-            tangents[1] - moved,
-            lambda matvec, b: solve(lambda t: matvec(t) - t, b, True, norm).x,
-            lambda matvec, b: solve(lambda t: matvec(t) - t, b, True, dual).x,
-        )
+        dx = _solve_linear(push, tangents[1] - moved, rule, norm)
         zero = jax.dtypes.float0
         steps = jnp.zeros(found.iterations.shape, zero)  # type: ignore[call-overload]
         return found, Solution(dx, jnp.zeros_like(found.bound), steps)
@@ -110,66 +99,74 @@ def default_tolerance(dtype: Any) -> float:
     return 1e-12 if jnp.finfo(dtype).bits > 32 else 1e-6
 
 
+class _Rule(NamedTuple):
+    """How to iterate: the arguments of `invert_residual`."""
+
+    lipschitz: float
+    tolerance: float
+    limit: int
+    memory: int
+    event_ndim: int
+
+
 class _Carry(NamedTuple):
     iterations: Array
     x: Array
     best: Array
-    best_residual: Array  # y - x - g(x) at the best x
-    best_size: Array
+    best_size: Array  # of its residual
     waited: Array
     done: Array
     history: Any
 
 
+def _solve_linear(push: Callable[[Array], Array], b: Array, rule: _Rule, norm: float) -> Array:
+    """t with t + J t = b, to the tolerance relative to b, by the same iteration."""
+
+    def solve(p: float) -> Callable[[Callable[[Array], Array], Array], Array]:
+        return lambda matvec, b: (
+            _iterate(lambda t: matvec(t) - t, b, rule, p, _norm(b, p, rule.event_ndim)).x
+        )
+
+    # J^T contracts in the dual norm.
+    dual = 1 / (1 - 1 / norm) if norm > 1 else math.inf
+    return lax.custom_linear_solve(lambda t: t + push(t), b, solve(norm), solve(dual))
+
+
 def _iterate(
     contraction: Callable[[Array], Array],
     y: Array,
-    goal: Array | float,
-    gap: float,
+    rule: _Rule,
     p: float,
-    limit: int,
-    memory: int,
-    event_ndim: int,
+    unit: Array | float = 1.0,
 ) -> Solution:
-    batch = batch_shape(y, event_ndim)
+    """x with x + contraction(x) = y, to the tolerance times `unit`."""
+    batch, ndim = batch_shape(y, rule.event_ndim), rule.event_ndim
+    goal = rule.tolerance * (1 - rule.lipschitz) * unit
 
     def step(carry: _Carry) -> _Carry:
         residual = y - carry.x - contraction(carry.x)
-        size = _norm(residual, p, event_ndim)
+        size = _norm(residual, p, ndim)
         better = (size < carry.best_size) & ~carry.done
-        best, best_residual = (
-            jnp.where(_wide(better, y), new, old)
-            for new, old in ((carry.x, carry.best), (residual, carry.best_residual))
-        )
+        best = jnp.where(_wide(better, y), carry.x, carry.best)
         best_size = jnp.where(better, size, carry.best_size)
         waited = jnp.where(better, 0, carry.waited + 1)
         done = carry.done | (best_size <= goal) | (waited >= _PATIENCE) | jnp.isnan(size)
         x, history = carry.x + residual, carry.history
-        if memory:
-            mixed, history = _anderson(carry.x, residual, history, carry.iterations, event_ndim)
-            x = jnp.where(_wide(better, y), mixed, best + best_residual)
-        return _Carry(
-            carry.iterations + 1, x, best, best_residual, best_size, waited, done, history
-        )
+        if rule.memory:
+            mixed, history = _anderson(carry.x, residual, history, carry.iterations, ndim)
+            x = jnp.where(_wide(better, y), mixed, x)
+        return _Carry(carry.iterations + 1, x, best, best_size, waited, done, history)
 
-    none = jnp.zeros((memory, *y.shape), y.dtype) if memory else jnp.zeros((), y.dtype)
-    start = _Carry(
-        jnp.zeros((), jnp.int32),
-        y,
-        y,
-        jnp.zeros_like(y),
-        jnp.full(batch, jnp.inf, y.dtype),
-        jnp.zeros(batch, jnp.int32),
-        jnp.zeros(batch, bool),
-        (none, none),
-    )
-    end = lax.while_loop(lambda c: (c.iterations < limit) & ~jnp.all(c.done), step, start)
+    none = jnp.zeros((rule.memory, *y.shape), y.dtype) if rule.memory else y
+    waited, done = jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
+    size = jnp.full(batch, jnp.inf, y.dtype)
+    start = _Carry(jnp.zeros((), jnp.int32), y, y, size, waited, done, (none, none))
+    end = lax.while_loop(lambda c: (c.iterations < rule.limit) & ~jnp.all(c.done), step, start)
     # Where rounding stopped the iteration, the residual is a few units in the last place of y.
-    rounding = 1e3 * jnp.finfo(y.dtype).eps
-    size = _norm(end.best, p, event_ndim) + _norm(y, p, event_ndim)
-    found = (end.best_size <= goal) | (end.best_size <= rounding * size)
+    rounding = 1e3 * jnp.finfo(y.dtype).eps * (_norm(end.best, p, ndim) + _norm(y, p, ndim))
+    found = jnp.isfinite(end.best_size) & (end.best_size <= jnp.maximum(goal, rounding))
     x = jnp.where(_wide(found, y), end.best, jnp.nan)
-    return Solution(x, end.best_size / gap, end.iterations)
+    return Solution(x, end.best_size / (1 - rule.lipschitz), end.iterations)
 
 
 def _anderson(

@@ -1,12 +1,9 @@
 """Networks that make transform parameters. Each name here makes networks of a given width."""
 
+from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
-from jflow.nets.lipschitz import (
-    Contraction,
-    LipschitzConvNet,
-    LipschitzDenseNet,
-    LipschitzMLP,
-)
+from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
+from jflow.nets.lipschitz_dense import LipschitzDenseNet
 from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
 

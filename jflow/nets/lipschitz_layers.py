@@ -114,8 +114,17 @@ class LipschitzLinear(nn.Module):
             start = _unit(jax.random.key(0), shape, kernel.dtype)
             v, u, _ = _singular_vectors(kernel, start, self.norms, _TOLERANCE, _MAX_ITERATIONS)
             size = jnp.sum(u * _operator(kernel)(v))
-        for name, value in (("norm", size), ("coefficient", jnp.asarray(self.norms.coefficient))):
-            self.sow("solver", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        self.sow("solver", "norm", size, init_fn=_nothing, reduce_fn=_last)
+        coefficient = jnp.asarray(self.norms.coefficient, size.dtype)
+        self.sow("solver", "coefficient", coefficient, init_fn=_nothing, reduce_fn=_last)
+
+
+def _nothing() -> Any:
+    return None
+
+
+def _last(_: Any, new: Any) -> Any:
+    return new
 
 
 def _unit(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

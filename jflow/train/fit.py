@@ -162,8 +162,7 @@ class _Trainer:
             loss = self._validate(state, constants)
             if loss is not None:
                 row[self.columns[-1]] = loss
-            improved = loss is None or loss < best_loss
-            if improved:
+            if loss is None or loss < best_loss:
                 best, best_loss, misses = state, loss or 0.0, 0
                 history.best_step = int(state.step)
             else:
@@ -179,8 +178,8 @@ class _Trainer:
             raise NonFiniteLossError(
                 what, int(state.step), self._density(state, constants), history
             )
-        best = self._density(best, constants)
-        return Density(self.flow, settled(self.flow, best.variables)), history
+        variables = self._density(best, constants).variables
+        return Density(self.flow, settled(self.flow, variables)), history
 
     def _start(self, variables: Any) -> State:
         params = variables["params"]

@@ -20,8 +20,8 @@ from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.train.fit import NonFiniteLossError
 from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.loop import Report as LoopReport
 from jflow.train.loop import MOVING, State, run
+from jflow.train.loop import Report as LoopReport
 from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
 

@@ -1,0 +1,15 @@
+"""Residual Flow on the 8x8 digits of scikit-learn: 17 grey levels, 1,297 training images.
+
+Log-likelihoods are unbiased estimates: the test figure averages over draws of their noise, too.
+"""
+
+from experiments.config import ImageExperiment
+
+CONFIG = ImageExperiment(
+    name="digits_residual_flow",
+    recipe="residual_flow",
+    arguments={"levels": 2, "layers": 4, "hidden": 64},
+    dataset="digits",
+    steps=2000,
+    learning_rate=2e-3,
+)

@@ -1,0 +1,391 @@
+"""Contractions, the flows made of them, and what certifies them."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows, nets
+from jflow import functional as jf
+from jflow.distributions.contractions import check_norms
+from jflow.functional.operator_norms import closed_form_norm, power_iteration
+from jflow.nets.contraction import affine
+from jflow.nets.lipschitz_activations import ACTIVATIONS
+
+KEY = jax.random.key(0)
+NETS = {
+    "mlp": (nets.LipschitzMLP((9, 8)), (5,)),
+    "convolutions": (nets.LipschitzConvNet((4, 3)), (4, 3, 2)),
+    "dense": (nets.LipschitzDenseNet(4, 2), (5,)),
+    "dense convolutions": (nets.LipschitzDenseNet(3, 2, 3), (3, 3, 2)),
+}
+
+
+def layers(density, y, **options):
+    """The kernels that evaluation uses, by the name of their layer, and their input shapes."""
+    found = {}
+
+    def catch(next_call, args, kwargs, context):
+        result = next_call(*args, **kwargs)
+        if (type(context.module).__name__, context.method_name) == ("LipschitzLinear", "__call__"):
+            found["/".join(context.module.path)] = result[0], args[0]
+        return result
+
+    import flax.linen as nn
+
+    with nn.intercept_methods(catch):
+        density.flow.apply(density.variables, y, method="log_prob", **options)
+    return found
+
+
+def operator_norm(kernel, shape):
+    if kernel.ndim == 2:
+        return np.linalg.norm(np.asarray(kernel, np.float64), 2)
+    size = math.prod(shape)
+    basis = jnp.eye(size, dtype=kernel.dtype).reshape(size, *shape)
+    image = affine(basis, kernel, jnp.zeros(kernel.shape[-1], kernel.dtype))
+    return np.linalg.norm(np.asarray(image.reshape(size, -1), np.float64), 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "convolutions", *(pytest.param(n, marks=pytest.mark.slow) for n in list(NETS)[2:])],
+)
+def test_norms_are_kept_in_training(name):
+    net, shape = NETS[name]
+    y = 3 * jax.random.normal(KEY, (64, *shape), jnp.float32)
+    flow = jflow.Flow(jb.Residual(net), shape)
+    density, _ = jflow.fit(
+        flow, y, key=KEY, steps=60, batch_size=16, learning_rate=3e-2, ema_decay=0.9,
+        evaluate_every=30, progress=False,
+    )  # fmt: skip
+    norms = []
+    for kernel, event in layers(density, y[:2], rngs={"trace": KEY}).values():
+        norms.append(operator_norm(kernel, event))
+        assert norms[-1] <= 1.001 * net.coefficient
+    assert max(norms) > 0.97 * net.coefficient  # and the bound is not wasted
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets_contract_as_they_say(name):
+    net, shape = NETS[name]
+    y = jax.random.normal(KEY, (40, *shape))
+    bijector = jb.Residual(net, jf.ExactLogDet())
+    variables = jflow.init(bijector, KEY, y)
+    params = jax.tree.map(lambda a: 3 * a + 0.3, variables["params"])
+    x = bijector.apply({**variables, "params": params}, y, method="inverse")
+    moved = (x - y).reshape(40, -1)
+    far = np.linalg.norm(moved[:, None] - moved[None], axis=-1)
+    near = np.linalg.norm((y.reshape(40, -1)[:, None] - y.reshape(40, -1)[None]), axis=-1)
+    assert np.all(far <= net.lipschitz * near + 1e-9)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_do_not_stretch(name, p):
+    x = jnp.concatenate([jnp.linspace(-6, 6, 4001), jnp.asarray([2.3994, -2.3994])])
+    slope = jnp.asarray(1.7)
+    act = ACTIVATIONS[name]
+    jacobian = jax.vmap(jax.jacfwd(lambda x: act(x[None], slope, p)))(x).reshape(len(x), -1)
+    size = float(jnp.max(jnp.linalg.norm(jacobian, ord=p, axis=-1)))
+    assert size <= 1 + 1e-9
+    assert size > 0.99
+    pairs = jax.random.normal(KEY, (2, 500, 5))
+    moved = act(pairs[0], slope, p) - act(pairs[1], slope, p)
+    before = jnp.linalg.norm(pairs[0] - pairs[1], ord=p, axis=-1)
+    assert np.all(jnp.linalg.norm(moved, ord=p, axis=-1) <= before * (1 + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [(1, 1), (1, 2), (1, math.inf), (2, math.inf), (math.inf, math.inf), (1.5, math.inf)],
+)
+def test_closed_form_norms(p, q):
+    kernel = jax.random.normal(KEY, (3, 4))
+    x = jax.random.normal(jax.random.key(1), (20_000, 3))
+    # Extreme points of the ball, and points near the maximum, besides random ones.
+    signs = jnp.asarray([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)], x.dtype)
+    dual = jnp.sign(kernel.T) * jnp.abs(kernel.T) ** (1 / (p - 1) if 1 < p < math.inf else 0)
+    x = jnp.concatenate([x, signs, jnp.eye(3), dual])
+    ratio = jnp.linalg.norm(x @ kernel, ord=q, axis=-1) / jnp.linalg.norm(x, ord=p, axis=-1)
+    np.testing.assert_allclose(closed_form_norm(kernel, p, q), ratio.max(), rtol=1e-6)
+
+
+def test_power_iteration_finds_other_norms():
+    kernel = jax.random.normal(KEY, (6, 5))
+    for p, q in ((2.0, 2.0), (3.0, 1.5), (1.5, 3.0)):
+        v, u, count = power_iteration(
+            lambda v: v @ kernel, lambda u: u @ kernel.T, jnp.ones(6), p, q,
+            tolerance=1e-12, max_iterations=2000,
+        )  # fmt: skip
+        x = jax.random.normal(jax.random.key(1), (50_000, 6))
+        ratio = jnp.linalg.norm(x @ kernel, ord=q, axis=-1) / jnp.linalg.norm(x, ord=p, axis=-1)
+        assert ratio.max() <= jnp.sum(u * (v @ kernel)) * (1 + 1e-9)
+        assert 1 < count < 2000
+    assert nets.LipschitzMLP((4,), norms=(2, 2, 2)).certified
+    assert nets.LipschitzMLP((4,), norms=(1, 1, 1)).certified
+    assert not nets.LipschitzMLP((4,), norms=(3, 1.5, 3)).certified
+
+
+@pytest.mark.parametrize("norms", [(1, 1, 1), (math.inf,) * 3, (3, 1.5, 3)])
+def test_other_norms_invert(norms):
+    net = nets.LipschitzMLP((7,), norms=norms, activation="clip_swish", coefficient=0.9)
+    bijector = jb.Residual(net, jf.ExactLogDet())
+    y = jax.random.normal(KEY, (6, 4))
+    variables = jflow.init(bijector, KEY, y)
+    x = bijector.apply(variables, y, method="inverse")
+    np.testing.assert_allclose(bijector.apply(variables, x, method="forward"), y, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kappa", "wanted"),
+    [
+        ("float32", 0.9, 1e-5),
+        ("float32", 0.98, 1e-4),
+        ("float64", 0.9, 1e-10),
+        ("float64", 0.98, 1e-10),
+    ],
+)
+@pytest.mark.parametrize("memory", [0, 4])
+def test_inverse_reaches_its_bound(dtype, kappa, wanted, memory):
+    w = jnp.linalg.qr(jax.random.normal(KEY, (64, 64)))[0]
+    w, y = kappa * w, jax.random.normal(jax.random.key(1), (32, 64))
+    function = lambda w, x: jnp.tanh(x) @ w  # noqa: E731
+    found = jf.invert_residual(
+        function, w.astype(dtype), y.astype(dtype), lipschitz=kappa, memory=memory
+    )
+    assert found.bound.max() < wanted
+    x = np.asarray(found.x, np.float64)
+    y64, w64 = np.asarray(y.astype(dtype), np.float64), np.asarray(w.astype(dtype), np.float64)
+    exact = jf.invert_residual(function, w64, jnp.asarray(y64), lipschitz=kappa)
+    distance = np.linalg.norm(x - np.asarray(exact.x), axis=-1)
+    # The bound is one, up to the rounding of its numerator.
+    assert np.all(distance <= 1.5 * np.asarray(found.bound, np.float64) + 1e-11)
+    assert 5 < found.iterations < 200
+
+
+def test_gradients_of_the_inverse_are_implicit():
+    w = 0.8 * jnp.linalg.qr(jax.random.normal(KEY, (5, 5)))[0]
+    y = jax.random.normal(jax.random.key(1), (3, 5))
+    function = lambda w, x: jnp.sin(x) @ w  # noqa: E731
+    invert = lambda w, y: jf.invert_residual(function, w, y, lipschitz=0.8).x  # noqa: E731
+    x = invert(w, y)
+    for i in range(3):
+        jacobian = jnp.eye(5) + jax.jacfwd(lambda x: function(w, x))(x[i])
+        wanted = jnp.linalg.inv(jacobian)
+        one = lambda y: invert(w, y)  # noqa: E731
+        np.testing.assert_allclose(jax.jacfwd(one)(y[i]), wanted, atol=1e-9)
+        np.testing.assert_allclose(jax.jacrev(one)(y[i]), wanted, atol=1e-9)
+    by_w = jax.grad(lambda w: jnp.sum(invert(w, y) ** 2))(w)
+    step = jax.random.normal(jax.random.key(2), w.shape)
+    value = lambda t: jnp.sum(invert(w + t * step, y) ** 2)  # noqa: E731
+    np.testing.assert_allclose(jnp.sum(by_w * step), (value(1e-5) - value(-1e-5)) / 2e-5, rtol=1e-6)
+
+
+def test_what_does_not_converge_is_nan_inside_jit_and_an_error_outside():
+    def solve(y):
+        function = lambda _, x: 1.5 * jnp.sin(x + 1)  # noqa: E731
+        return jf.invert_residual(function, None, y, lipschitz=0.9, max_iterations=50).x
+
+    assert np.isnan(jax.jit(solve)(jnp.full((2, 3), 0.3))).all()
+    flow = jflow.Flow(
+        jb.Residual(nets.LipschitzMLP((8,)), jf.ExactLogDet(), max_iterations=2), (3,)
+    )
+    y = jax.random.normal(KEY, (16, 3))
+    density = jflow.Density(flow, jflow.init(flow, KEY, y))
+    with pytest.raises(FloatingPointError, match="did not converge"):
+        density.sample(KEY, (4,))
+    with pytest.raises(FloatingPointError, match="did not converge"):
+        flow.apply(density.variables, y, method="from_latents")
+    assert np.isnan(jax.jit(density.from_latents)(y)).all()
+    nan = jnp.full((2, 3), jnp.nan)
+    assert np.isnan(density.from_latents(nan)).all()
+    far = jf.invert_residual(lambda _, x: 0.5 * x, None, jnp.asarray([jnp.inf, 1.0]), lipschitz=0.6)
+    assert np.isnan(far.x).all()
+
+
+def test_reports_iterations_bound_and_norms():
+    bijector = jb.Residual(nets.LipschitzMLP((8,)), jf.ExactLogDet())
+    y = jax.random.normal(KEY, (16, 3))
+    variables = jflow.init(bijector, KEY, y)
+    _, report = bijector.apply(variables, y, method="forward", mutable=["solver"])
+    assert 1 < report["solver"]["iterations"] < 200
+    assert 0 < report["solver"]["bound"] < 1e-11
+    assert 0 < report["solver"]["net"]["layer_0"]["norm"] < 0.981
+
+
+@pytest.mark.parametrize("mask", ["half", "alternating"])
+def test_revnet_keeps_volume_exactly(mask):
+    bijector = jb.RevNet(nets.MLP((8,)), mask)
+    y = jax.random.normal(KEY, (16, 5))
+    params = jax.tree.map(lambda a: a + 0.1, jflow.init(bijector, KEY, y))
+    x, log_det = bijector.apply(params, y, method="inverse_and_log_det")
+    assert not np.asarray(log_det).any()
+    assert np.all(np.abs(x - y).max(0) > 1e-3)  # both halves move
+
+
+def small(estimator=None, **options):
+    options = {"layers": 2, "hidden": (12,), "exact_up_to": 1, **options}
+    return flows.residual_flow(3, **options)
+
+
+def test_density_with_error_bars():
+    y = jax.random.normal(KEY, (32, 3))
+    flow = small()
+    density = jflow.Density(flow, jflow.init(flow, KEY, y))
+    assert flow.bijector.log_det_kind == "unbiased"
+    with pytest.raises(ValueError, match=r"density.log_prob\(y, key=key\)"):
+        density.log_prob(y)
+    first, second = (density.log_prob(y, key=jax.random.key(i)) for i in (1, 2))
+    assert np.abs(first - second).max() > 1e-3
+    exact = density.with_estimator(jf.ExactLogDet()).log_prob(y)
+    found = density.log_prob_estimate(y, KEY, probes=400)
+    score = (found.mean - exact) / found.standard_error
+    assert np.all(np.abs(score) < 4.5)
+    assert np.sqrt(np.mean(np.square(score))) > 0.4  # errors are not far too large
+    more = density.log_prob_estimate(y, KEY, probes=400, terms=30)
+    assert np.all(more.standard_error < found.standard_error * 1.2)
+    sharp = density.with_estimator(jf.ExactLogDet()).log_prob_estimate(y, KEY)
+    np.testing.assert_allclose(sharp.mean, exact, atol=1e-12)
+    assert not sharp.standard_error.any()
+    # Latents and samples need no key of their own.
+    np.testing.assert_allclose(density.from_latents(density.latents(y)), y, atol=1e-9)
+    samples, log_prob = density.sample_and_log_prob(KEY, (5,))
+    assert samples.shape == (5, 3)
+    assert np.isfinite(log_prob).all()
+
+
+RECIPES = {
+    "i_resnet": lambda **o: flows.i_resnet(3, layers=2, hidden=(8,), exact_up_to=1, **o),
+    "residual_flow": lambda **o: small(**o),
+    "i_densenet": lambda **o: flows.i_densenet(3, layers=2, growth=4, depth=2, **o),
+    "forward": lambda **o: small(direction="forward", **o),
+}
+IMAGES = {
+    "i_resnet": lambda: flows.i_resnet(
+        image_shape=(4, 4, 1), layers=1, hidden=4, levels=2, values=4
+    ),
+    "residual_flow": lambda: flows.residual_flow(
+        image_shape=(4, 4, 1), layers=2, hidden=4, levels=2, values=4
+    ),
+    "i_densenet": lambda: flows.i_densenet(
+        image_shape=(4, 4, 1), layers=1, growth=3, depth=2, levels=2, values=4
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["residual_flow", *(pytest.param(n, marks=pytest.mark.slow) for n in RECIPES if n[0] != "r")],
+)
+def test_recipes_of_vectors(name, tmp_path):
+    flow = RECIPES[name](context_features=2)
+    keys = jax.random.split(KEY, 2)
+    y = jax.random.normal(keys[0], (64, 3), jnp.float32) ** 3
+    context = jax.random.normal(keys[1], (64, 2), jnp.float32)
+    density, history = jflow.fit(
+        flow,
+        y,
+        key=KEY,
+        context=context,
+        steps=20,
+        batch_size=16,
+        evaluate_every=10,
+        progress=False,
+    )
+    assert np.isfinite(history.rows[-1]["train_nll"])
+    density.save(tmp_path / "d")
+    loaded = jflow.load(tmp_path / "d")
+    one = density.log_prob(y[:5], context[:5], key=KEY)
+    np.testing.assert_array_equal(loaded.log_prob(y[:5], context[:5], key=KEY), one)
+    z = density.latents(y[:5], context[:5])
+    np.testing.assert_allclose(density.from_latents(z, context[:5]), y[:5], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["residual_flow", *(pytest.param(n, marks=pytest.mark.slow) for n in IMAGES if n[0] != "r")],
+)
+def test_recipes_of_images(name, tmp_path):
+    y = jax.random.randint(KEY, (32, 4, 4, 1), 0, 4)
+    density, _ = jflow.fit(
+        IMAGES[name](), y, key=KEY, steps=6, batch_size=8, evaluate_every=3, progress=False
+    )
+    assert np.isfinite(density.bits_per_dim(y[:4], KEY)).all()
+    samples = density.sample(KEY, (2,))
+    assert samples.shape == (2, 4, 4, 1)
+    np.testing.assert_allclose(density.from_latents(density.latents(samples)), samples, atol=1e-4)
+    density.save(tmp_path / "d")
+    jflow.load(tmp_path / "d")
+
+
+def test_fit_to_target_moves_the_vectors():
+    flow = small(direction="forward")
+    target = lambda y: -jnp.sum((y - 1) ** 2, axis=-1)  # noqa: E731
+    density, _ = jflow.fit_to_target(
+        flow, target, key=KEY, steps=20, samples=32, evaluate_every=10, evaluation_samples=256,
+        progress=False,
+    )  # fmt: skip
+    check_norms(flow, density.variables, "the fit")
+    fresh = jflow.init(flow, jax.random.fold_in(KEY, 0), jnp.zeros((8, 3)))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), density.variables, dict(fresh))
+    assert min(jax.tree.leaves(moved["lipschitz"])) > 0
+
+
+def test_weights_that_do_not_contract_are_refused_on_loading(tmp_path):
+    y = jax.random.normal(KEY, (32, 3))
+    flow = small()
+    variables = jflow.init(flow, KEY, y)
+    flat: dict[Any, Any] = flatten_dict(variables)  # type: ignore[assignment]
+    params = jax.tree.map(lambda a: 5 * a, variables["params"])
+    jflow.Density(flow, {**variables, "params": params}).save(tmp_path / "large")
+    jflow.load(tmp_path / "large")  # large kernels are scaled
+    path = next(p for p in flat if p[0] == "lipschitz" and "layer_0" in p)
+    kernels = flat[("params", *path[1:-1], "kernel")]
+    # The smallest singular vectors: power iterations that start there stay there for long.
+    bad = jnp.stack([jnp.linalg.svd(k)[0][:, -1] for k in kernels])
+    damaged = unflatten_dict({**flat, path: bad})
+    params = jax.tree.map(lambda a: 5 * a, damaged["params"])
+    jflow.Density(flow, {**damaged, "params": params}).save(tmp_path / "bad")
+    with pytest.raises(ValueError, match=r"layer_0 has norm [1-9]\d*\.?\d*, and may have 0.98"):
+        jflow.load(tmp_path / "bad")
+    nan = {**variables, "params": jax.tree.map(lambda a: a * jnp.nan, variables["params"])}
+    jflow.Density(flow, nan).save(tmp_path / "nan")
+    with pytest.raises(ValueError, match="does not contract"):
+        jflow.load(tmp_path / "nan")
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: nets.LipschitzMLP((8,), coefficient=1.0), "coefficient.*got 1.0"),
+        (lambda: nets.LipschitzMLP((8,), activation="relu"), "activation must be one of"),
+        (lambda: nets.LipschitzMLP((8,), norms=(2, 2)), "norms must be 3 numbers"),
+        (lambda: nets.LipschitzMLP((8,), norms=(2, 1, 2)), "NP-hard"),
+        (lambda: nets.LipschitzConvNet((8,), kernels=(2, 3)), "kernels must be odd"),
+        (lambda: nets.LipschitzDenseNet(kernel_size=2), "kernel_size must be odd"),
+        (lambda: jb.Residual(nets.LipschitzMLP((8,)), direction="up"), "direction must be"),
+        (lambda: jb.Residual(nets.LipschitzMLP((8,)), error=-1.0), "error must be positive"),
+        (lambda: flows.residual_flow(), "features or image_shape"),
+        (lambda: flows.i_densenet(2, image_shape=(4, 4, 1)), "features or image_shape"),
+        (lambda: flows.i_resnet(image_shape=(4, 4, 1), hidden=(8,)), "hidden must be one number"),
+    ],
+)
+def test_bad_arguments(call, error):
+    with pytest.raises(ValueError, match=error):
+        call()
+
+
+def test_networks_that_need_not_contract_are_refused():
+    with pytest.raises(TypeError, match="Contraction"):
+        jb.Residual(nets.MLP((8,)))
+    net = nets.LipschitzMLP((8,))
+    object.__setattr__(net, "coefficient", 1.2)
+    with pytest.raises(ValueError, match=r"got 1\.44"):
+        jb.Residual(net)
