@@ -90,7 +90,7 @@ class Network(nn.Module):
         if not self.config.act.has_slope:
             return None
         start = nn.initializers.constant(0.5)
-        return jax.nn.softplus(self.param(f"slope_{i}", start, (), x.dtype))
+        return jax.nn.softplus(self.param(f"slope_{i}", start, (), x.dtype).astype(x.dtype))
 
     def by_context(self, x: Array, context: Array | None, width: int) -> Array | None:
         """What the context adds to the first layer."""

@@ -70,7 +70,8 @@ class _Dense(Network):
         for i in range(config.depth):
             layers.append(self.layer(f"layer_{i}", config.growth, size, (shape, x.dtype), norms))
             slopes.append(self.slope(i, x))
-            shares.append(self.param(f"shares_{i}", nn.initializers.zeros, (2,), x.dtype))
+            share = self.param(f"shares_{i}", nn.initializers.zeros, (2,), x.dtype)
+            shares.append(share.astype(x.dtype))
             shape = (*shape[:-1], shape[-1] + config.growth * config.act.widening)
         last = (1, 1) if size else ()
         layers.append(self.layer("last", self.features, last, (shape, x.dtype), norms))
