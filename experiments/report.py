@@ -31,7 +31,7 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
     A straight line would pass nearer to the origin than latents of real images lie.
     """
     a, b = density.latents(first), density.latents(last)
-    cosine = jnp.vdot(a, b) / (jnp.sqrt(jnp.vdot(a, a) * jnp.vdot(b, b)))
+    cosine = jnp.vdot(a, b) / jnp.sqrt(jnp.vdot(a, a) * jnp.vdot(b, b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     t = jnp.linspace(0.0, 1.0, count, dtype=a.dtype).reshape(count, *(1,) * a.ndim)
     z = (jnp.sin((1 - t) * angle) * a[None] + jnp.sin(t * angle) * b[None]) / jnp.sin(angle)

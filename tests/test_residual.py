@@ -14,6 +14,7 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import functional as jf
 from jflow.distributions.contractions import check_norms
+from jflow.functional.dequantization import discrete_bits_per_dim
 from jflow.functional.operator_norms import closed_form_norm, power_iteration
 from jflow.nets.contraction import affine
 from jflow.nets.lipschitz_activations import ACTIVATIONS
@@ -259,6 +260,13 @@ def test_density_with_error_bars():
     samples, log_prob = density.sample_and_log_prob(KEY, (5,))
     assert samples.shape == (5, 3)
     assert np.isfinite(log_prob).all()
+
+
+def test_each_draw_of_the_noise_has_an_estimate_of_its_own():
+    y = jnp.zeros((3, 2), jnp.int32)
+    draw = lambda _, key: (-jax.random.bernoulli(key, shape=(3,)).astype(float), None)  # noqa: E731
+    bits, _ = discrete_bits_per_dim(draw, y, KEY, 2, (2,), samples=400)
+    np.testing.assert_allclose(bits, 1 + 0.5 / math.log(2) / 2, atol=4.5 * 0.5 / 20 / math.log(4))
 
 
 RECIPES = {

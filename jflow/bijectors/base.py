@@ -1,11 +1,12 @@
 """What a bijector is."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import flax.linen as nn
 from jax import Array
 
+from jflow.nets.reports import report
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
 __all__ = ["Bijector", "DirectionKind", "LogDetKind", "OfTransformer"]
@@ -101,9 +102,7 @@ class Bijector(nn.Module):
     @nn.nowrap
     def _report(self, **values: Callable[[], Array]) -> None:
         """Leaves values in the collection "solver", where that is asked for (`mutable`)."""
-        if self.is_mutable_collection("solver") and not self.is_initializing():
-            for name, value in values.items():
-                self.sow("solver", name, value(), init_fn=_nothing, reduce_fn=_last)
+        report(self, **values)
 
     @nn.nowrap
     def _expect_event_ndim(self, event_shape: tuple[int, ...], event_ndim: int) -> None:
@@ -143,11 +142,3 @@ class OfTransformer(Bijector):
 
 def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:
     return max(kinds, key=order.index, default=order[0])
-
-
-def _nothing() -> Any:
-    return None
-
-
-def _last(_: Any, new: Any) -> Any:
-    return new

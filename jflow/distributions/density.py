@@ -255,9 +255,8 @@ def _bits_per_dim(
     samples: int,
     dimensions: int | None,
 ) -> Array:
-    rngs = {"trace": jax.random.fold_in(key, 1)}
-
-    def log_prob(y: Array) -> Any:
+    def log_prob(y: Array, key: Array) -> Any:
+        rngs = {"trace": key}
         return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
 
     values, shape = flow.values or 0, flow.event_shape

@@ -27,7 +27,7 @@ def quantize(y: Array, values: int) -> Array:
 
 
 def discrete_bits_per_dim(
-    log_prob: Callable[[Array], tuple[Array, Any]],
+    log_prob: Callable[[Array, Array], tuple[Array, Any]],
     y: Array,
     key: Array,
     values: int,
@@ -38,12 +38,15 @@ def discrete_bits_per_dim(
     """(size log2(values) - E_u log2 p((y + u) / values)) / dimensions, over draws of u.
 
     The numerator is the bits of the whole event of that size, padding included; `dimensions`,
-    by default the size, is what they are shared by. `log_prob` returns log p and anything else;
-    the latter is returned, too, as it was for the last draw.
+    by default the size, is what they are shared by. `log_prob` takes a point and a key, for what
+    is random in it, and returns log p and anything else; the latter is returned, too, as it was for
+    the last draw.
     """
-    means, rest = lax.map(
-        lambda key: log_prob(dequantize(key, y, values)), jax.random.split(key, samples)
-    )
+
+    def draw(key: Array) -> tuple[Array, Any]:
+        return log_prob(dequantize(key, y, values), jax.random.fold_in(key, 1))
+
+    means, rest = lax.map(draw, jax.random.split(key, samples))
     size = math.prod(event_shape)
     bits = size * math.log2(values) - jnp.mean(means, axis=0) / math.log(2)
     return bits / (dimensions or size), jax.tree.map(lambda value: value[-1], rest)

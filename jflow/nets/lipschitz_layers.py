@@ -12,6 +12,7 @@ from jax import Array, lax
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convolution import conv2d
 from jflow.functional.operator_norms import closed_form_norm, has_closed_form, power_iteration
+from jflow.nets.reports import report
 
 # Relative change of the norm at which power iterations stop: in evaluation, and in training, where
 # parameters move at every step and the vectors follow them.
@@ -47,8 +48,9 @@ class LipschitzLinear(nn.Module):
     The norm of a convolution is that of the operator on images of the size given, zeros outside
     included. Where it has no closed form it is found by power iterations, whose vector is kept in
     the collection "lipschitz". In training (where that collection is mutable) a few iterations
-    follow the kernel; otherwise they go on until they have converged, and nothing is kept. Gradients
-    go through the norm, not through the iterations.
+    follow the kernel, and W's norm may be above the coefficient by a percent; otherwise they go on
+    until they have converged, and nothing is kept. Gradients go through the norm, not through the
+    iterations.
 
     Attributes:
       features: outputs.
@@ -73,15 +75,19 @@ class LipschitzLinear(nn.Module):
         coefficient = self.norms.coefficient
         size = self._norm(kernel, event_shape)
         kernel = kernel * (coefficient / jnp.maximum(size, coefficient))
-        self._report(kernel, event_shape)
+        report(
+            self,
+            norm=lambda: self._measured(kernel, event_shape),
+            coefficient=lambda: jnp.asarray(coefficient, kernel.dtype),
+        )
         return kernel, bias.astype(dtype)
 
     def _norm(self, kernel: Array, event_shape: tuple[int, ...]) -> Array:
-        """The norm, or more by a margin: never less."""
+        """The norm, with a margin for iterations that end below it; in training, roughly."""
         p, q = self.norms.p, self.norms.q
         if has_closed_form(p, q):
             return closed_form_norm(kernel, p, q)
-        shape = event_shape if math.prod(self.kernel_size) > 1 else event_shape[-1:]
+        shape = self._input_shape(event_shape)
         start = lambda: _unit(self.make_rng("params"), shape, kernel.dtype)  # noqa: E731
         kept = self.variable("lipschitz", "vector", start)
         if kept.value.shape != shape:
@@ -102,29 +108,18 @@ class LipschitzLinear(nn.Module):
             kept.value = v.astype(kept.value.dtype)
         return (1 + _MARGIN) * jnp.sum(u * _operator(kernel)(v))
 
-    def _report(self, kernel: Array, event_shape: tuple[int, ...]) -> None:
-        """Leaves what W's norm is, measured from a start of its own, in the collection "solver"."""
-        if not self.is_mutable_collection("solver") or self.is_initializing():
-            return
+    def _measured(self, kernel: Array, event_shape: tuple[int, ...]) -> Array:
+        """The norm of W, from power iterations with a start of their own."""
         p, q = self.norms.p, self.norms.q
         if has_closed_form(p, q):
-            size = closed_form_norm(kernel, p, q)
-        else:
-            shape = event_shape if math.prod(self.kernel_size) > 1 else event_shape[-1:]
-            start = _unit(jax.random.key(0), shape, kernel.dtype)
-            v, u, _ = _singular_vectors(kernel, start, self.norms, _TOLERANCE, _MAX_ITERATIONS)
-            size = jnp.sum(u * _operator(kernel)(v))
-        self.sow("solver", "norm", size, init_fn=_nothing, reduce_fn=_last)
-        coefficient = jnp.asarray(self.norms.coefficient, size.dtype)
-        self.sow("solver", "coefficient", coefficient, init_fn=_nothing, reduce_fn=_last)
+            return closed_form_norm(kernel, p, q)
+        start = _unit(jax.random.key(0), self._input_shape(event_shape), kernel.dtype)
+        v, u, _ = _singular_vectors(kernel, start, self.norms, _TOLERANCE, _MAX_ITERATIONS)
+        return jnp.sum(u * _operator(kernel)(v))
 
-
-def _nothing() -> Any:
-    return None
-
-
-def _last(_: Any, new: Any) -> Any:
-    return new
+    def _input_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of what W is applied to: one pixel, if it has no neighbours to look at."""
+        return event_shape if math.prod(self.kernel_size) > 1 else event_shape[-1:]
 
 
 def _unit(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

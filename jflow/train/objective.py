@@ -36,17 +36,17 @@ def example_losses(
     new values of collections that move with the data.
     """
     noise, trace, dropout = jax.random.split(key, 3)
-    rngs = {"trace": trace, "dropout": dropout} if training else {"trace": trace}
     moving = [name for name in MOVING if name in variables] if training else []
 
-    def log_prob(y: Array) -> tuple[Array, Moving]:
+    def log_prob(y: Array, trace: Array) -> tuple[Array, Moving]:
+        rngs = {"trace": trace, "dropout": dropout} if training else {"trace": trace}
         given: Any = {"method": "log_prob", "rngs": rngs}
         if not moving:
             return flow.apply(variables, y, context, **given), {}  # type: ignore[return-value]
         return flow.apply(variables, y, context, mutable=moving, **given)
 
     if flow.values is None:
-        value, moved = log_prob(y)
+        value, moved = log_prob(y, trace)
         return -value, moved
     return discrete_bits_per_dim(
         log_prob, y, noise, flow.values, flow.event_shape, dimensions, samples
