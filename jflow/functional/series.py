@@ -151,7 +151,7 @@ class RussianRoulette(_Series):
     """
 
     stopping: Stopping = Logarithmic()  # noqa: RUF009  # frozen
-    exact_terms: int = 2
+    exact_terms: int = 1
     probes: int = 1
     distribution: Distribution = "rademacher"
 

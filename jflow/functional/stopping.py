@@ -62,7 +62,7 @@ class Logarithmic(Stopping):
     q = 0.98 it takes 3 terms on average where that takes 49.
 
     Attributes:
-      q: in (0, 1); the square of the Lipschitz constant, or more.
+      q: in (0, 1); more than the square of the Lipschitz constant: that constant itself will do.
     """
 
     q: float = 0.98
