@@ -58,7 +58,7 @@ def trained(size: int) -> jax.Array:
     """g's Jacobian at a data point, for one of four blocks fitted to `data`."""
     block = jb.Residual(nets.LipschitzMLP((128, 128)))
     flow = jflow.Flow(
-        jb.Chain([part for _ in range(4) for part in (jb.ActNorm(), block.clone())]), (size,)
+        jb.Chain(tuple(part for _ in range(4) for part in (jb.ActNorm(), block.clone()))), (size,)
     )
     y = data(size, 4096)
     density, _ = jflow.fit(flow, y, key=jax.random.key(1), steps=1000, progress=False)
@@ -168,7 +168,7 @@ def variance() -> None:
             print(f"| {name} | " + " | ".join(cell[name] for cell in columns.values()) + " |")
 
 
-def train_step(size: int, estimator: jf.LogDetEstimator, memory: str = "remat") -> Any:
+def train_step(size: int, estimator: jf.LogDetEstimator, memory: Any = "remat") -> Any:
     """`fit`'s compiled loop, and what one step of it is called with."""
     block = jb.Residual(nets.LipschitzMLP(HIDDEN, coefficient=COEFFICIENT), estimator)
     flow = jflow.Flow(jb.Repeat(jb.Chain((jb.ActNorm(), block)), BLOCKS, memory), (size,))
@@ -279,7 +279,7 @@ if __name__ == "__main__":
         "variance": variance, "time": time, "memory": memory, "inverse": inverse,
     }  # fmt: skip
     if sys.argv[1:2] == ["time"]:
-        time(*sys.argv[2:3])
+        time(sys.argv[2] if sys.argv[2:] else None)
     else:
         for part in sys.argv[1:] or parts:
             parts[part]()

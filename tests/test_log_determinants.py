@@ -271,14 +271,25 @@ def test_what_they_say_of_their_variance():
         lambda: jf.Poisson(-1.0),
         lambda: jf.PowerSeries(0),
         lambda: jf.RussianRoulette(exact_terms=-1),
+        lambda: jf.RussianRoulette(distribution="cauchy"),
+        lambda: jf.PowerSeries(distribution="cauchy"),
         lambda: jf.ExactLogDet(0),
         lambda: jf.PowerSeries().value_and_log_det(jnp.tanh, jnp.zeros((1, 2))),
         lambda: jf.hutchinson(jnp.sin, jnp.zeros(2), jax.random.key(0), distribution="cauchy"),
         lambda: jf.hutch_pp(jnp.sin, jnp.zeros(9), jax.random.key(0), products=2),
         lambda: jf.xtrace(jnp.sin, jnp.zeros(9), jax.random.key(0), products=1),
         lambda: jf.invert_residual(lambda p, x: x, None, jnp.zeros(2), lipschitz=1.0),
+        lambda: jf.invert_residual(lambda p, x: x, None, jnp.zeros(2), lipschitz=0.5, norm=0.5),
+        lambda: jf.invert_residual(
+            lambda p, x: x, None, jnp.zeros(2), lipschitz=0.5, tolerance=0.0
+        ),
     ],
 )
 def test_bad_arguments(call):
     with pytest.raises(ValueError, match=r"must be|key|Bijector|in \(0, 1\)"):
         call()
+
+
+def test_the_law_must_be_one():
+    with pytest.raises(TypeError, match="stopping must be a law"):
+        jf.RussianRoulette("geometric")

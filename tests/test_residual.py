@@ -212,6 +212,23 @@ def test_what_does_not_converge_is_nan_inside_jit_and_an_error_outside():
     assert np.isnan(jax.jit(density.from_latents)(y)).all()
     nan = jnp.full((2, 3), jnp.nan)
     assert np.isnan(density.from_latents(nan)).all()
+    with pytest.raises(FloatingPointError, match="for 1 of 2 points"):
+        density.from_latents(nan.at[1].set(1.0))
+    # With the other direction, what iterates is the likelihood.
+    forward = jb.Residual(
+        nets.LipschitzMLP((8,)), jf.ExactLogDet(), direction="forward", max_iterations=2
+    )
+    other = jflow.Density(jflow.Flow(forward, (3,)), density.variables)
+    for call in (
+        other.log_prob,
+        other.latents,
+        lambda y: other.log_prob_estimate(y, KEY),
+    ):
+        with pytest.raises(FloatingPointError, match="for 16 of 16 points"):
+            call(y)
+        assert np.isnan(jax.tree.leaves(jax.jit(call)(y))[0]).all()
+    assert np.isfinite(other.sample(KEY, (4,))).all()
+    assert np.isnan(other.log_prob(y * jnp.nan)).all()
     far = jf.invert_residual(lambda _, x: 0.5 * x, None, jnp.asarray([jnp.inf, 1.0]), lipschitz=0.6)
     assert np.isnan(far.x).all()
 
@@ -385,9 +402,21 @@ def test_weights_that_do_not_contract_are_refused_on_loading(tmp_path):
         (lambda: nets.LipschitzDenseNet(kernel_size=2), "kernel_size must be odd"),
         (lambda: jb.Residual(nets.LipschitzMLP((8,)), direction="up"), "direction must be"),
         (lambda: jb.Residual(nets.LipschitzMLP((8,)), error=-1.0), "error must be positive"),
+        (lambda: jb.Residual(nets.LipschitzMLP((8,)), memory=-1), "memory must be"),
+        (lambda: jb.Residual(nets.LipschitzMLP((8,)), max_iterations=0), "max_iterations must be"),
+        (lambda: nets.LipschitzMLP((8,), norms=(2, math.nan, 2)), "norms must be 3 numbers"),
+        (lambda: nets.LipschitzConvNet((8,), kernels=(3, 0)), "kernels must be odd.*3, 0"),
+        (lambda: nets.LipschitzDenseNet(kernel_size=3.0), "kernel_size must be odd"),
+        (lambda: flows.residual_flow(4, exact_terms=-1), "exact_terms .* 0 or more; got -1"),
+        (lambda: flows.i_resnet(2.5), "features must be a whole number"),
+        (lambda: flows.i_resnet(2, context_features=0), "context_features must be"),
+        (lambda: flows.i_resnet(image_shape=(4, 4, 1), levels=0), "levels must be"),
+        (lambda: flows.i_resnet(image_shape=(8, 8, 1), hidden=-1), "hidden must be .*got -1"),
+        (lambda: flows.i_resnet(image_shape=(6, 6, 1)), "multiples of 8 for levels=3"),
+        (lambda: flows.residual_flow(image_shape=(4, 4, 1), values=0), "values must be 2 or more"),
         (lambda: flows.residual_flow(), "features or image_shape"),
         (lambda: flows.i_densenet(2, image_shape=(4, 4, 1)), "features or image_shape"),
-        (lambda: flows.i_resnet(image_shape=(4, 4, 1), hidden=(8,)), "hidden must be one number"),
+        (lambda: flows.i_resnet(image_shape=(8, 8, 1), hidden=(8,)), "hidden must be one number"),
     ],
 )
 def test_bad_arguments(call, error):
@@ -395,9 +424,16 @@ def test_bad_arguments(call, error):
         call()
 
 
-def test_networks_that_need_not_contract_are_refused():
+def test_what_is_of_the_wrong_kind_is_refused():
+    net = nets.LipschitzMLP((8,))
     with pytest.raises(TypeError, match="Contraction"):
         jb.Residual(nets.MLP((8,)))
+    with pytest.raises(TypeError, match="is for Residual"):
+        jb.RevNet(net)
+    with pytest.raises(TypeError, match=r"estimator must be .* ExactLogDet\(\)"):
+        jb.Residual(net, jf.ExactLogDet)
+    with pytest.raises(TypeError, match=r"estimator must be .* ExactLogDet\(\)"):
+        jflow.Density(jflow.Flow(jb.Residual(net), (3,)), {}).with_estimator("exact")
     net = nets.LipschitzMLP((8,))
     object.__setattr__(net, "coefficient", 1.2)
     with pytest.raises(ValueError, match=r"got 1\.44"):

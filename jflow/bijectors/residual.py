@@ -10,6 +10,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, batch_shape, is_traced
 from jflow.functional.contractions import Solution, default_tolerance, invert_residual
 from jflow.functional.log_determinants import LogDetEstimator
@@ -46,8 +47,9 @@ class Residual(Bijector):
         is costly.
 
     Raises:
-      TypeError: `net` is not a `Contraction`.
-      ValueError: its Lipschitz constant is not below 1; (on call) there is no key.
+      TypeError: `net` is not a `Contraction`, or `estimator` not an estimator.
+      ValueError: the Lipschitz constant of `net` is not below 1, or another argument is out of
+        range; (on call) there is no key.
       FloatingPointError: (on call, outside jit) the iteration did not converge. Inside jit, its
         result is NaN.
 
@@ -73,12 +75,20 @@ class Residual(Bijector):
                 "Residual: the Lipschitz constant of net must be below 1; got "
                 f"{self.net.lipschitz:.6g}. Lower its coefficient"
             )
+        if not isinstance(self.estimator, LogDetEstimator):
+            raise TypeError(
+                "Residual: estimator must be an estimator of log-determinants, such as "
+                f"ExactLogDet() or RussianRoulette(); got {self.estimator!r}"
+            )
         if self.direction not in _DIRECTIONS:
             raise ValueError(
                 f"Residual: direction must be one of {_DIRECTIONS}; got {self.direction!r}"
             )
         if self.error is not None and not self.error > 0:
             raise ValueError(f"Residual: error must be positive; got {self.error}")
+        check_counts("Residual", 0, memory=self.memory)
+        if self.max_iterations is not None:
+            check_counts("Residual", max_iterations=self.max_iterations)
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
@@ -128,7 +138,7 @@ class Residual(Bijector):
             iterations=lambda: solution.iterations,
             bound=lambda: jnp.max(solution.bound, initial=0.0),
         )
-        _check_converged(solution, y)
+        _check_converged(solution, y, ndim)
         return solution.x
 
     @property
@@ -157,11 +167,11 @@ def _call(g: Any, x: Array) -> Array:
     return g(x)
 
 
-def _check_converged(solution: Solution, y: Array) -> None:
+def _check_converged(solution: Solution, y: Array, event_ndim: int) -> None:
     if is_traced(solution.x) or is_traced(y):
         return
-    failed = np.isnan(solution.x).any() and not np.isnan(y).any()
-    if failed:
+    event = tuple(range(-event_ndim, 0))
+    if np.any(np.isnan(solution.x).any(event) & np.isfinite(y).all(event)):
         raise FloatingPointError(
             f"Residual: the inverse did not converge in {int(solution.iterations)} iterations: the "
             f"bound on its error is {float(np.max(solution.bound)):.3g}. The network's weights may "
@@ -188,4 +198,9 @@ def RevNet(net: Any, mask: Any = "half") -> Chain:
     """
     if not isinstance(mask, str):
         raise TypeError(f"RevNet: mask must be a name, such as 'half'; got {mask!r}")
+    if isinstance(net, Contraction):
+        raise TypeError(
+            f"RevNet: {type(net).__name__} is for Residual; here any network will do, such as "
+            "nets.MLP((64, 64))"
+        )
     return Chain((Coupling(Shift(), net, mask + "_swapped"), Coupling(Shift(), net, mask)))

@@ -10,10 +10,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array, lax
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, DirectionKind
 from jflow.bijectors.residual import Residual
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import wide_dtype
+from jflow.functional.arrays import is_traced, wide_dtype
 from jflow.functional.log_determinants import LogDetEstimator
 
 Node = TypeVar("Node", bound="Flow | Bijector")
@@ -47,6 +47,41 @@ def _replaced(value: Any, change: Callable[[LogDetEstimator], LogDetEstimator]) 
 def has_residual(bijector: Bijector) -> bool:
     """Whether a fixed-point iteration is in it."""
     return isinstance(bijector, Residual) or any(has_residual(part) for part in bijector.parts)
+
+
+def check_converged(
+    bijector: Bijector,
+    kind: DirectionKind,
+    found: tuple[Array, int],
+    *given: tuple[Any, int],
+) -> None:
+    """Raises where fixed-point iterations did not converge: inside jit, they give NaN.
+
+    Args:
+      bijector: what ran.
+      kind: that of the direction that ran.
+      found: the result, and how many trailing axes belong to one point.
+      given: what it was made of, likewise. Points that are not finite there do not count.
+
+    Raises:
+      FloatingPointError: outside jit, a result is NaN.
+    """
+    if kind != "iterative" or is_traced(found[0]) or not has_residual(bijector):
+        return
+    failed = np.isnan(found[0]).any(axis=_trailing(found[1]))
+    for array, event_ndim in given:
+        if array is not None:
+            failed = failed & np.isfinite(array).all(axis=_trailing(event_ndim))
+    if failed.any():
+        raise FloatingPointError(
+            f"the fixed-point iteration of a residual layer did not converge for {failed.sum()} of "
+            f"{failed.size} points; flow.apply(..., mutable=['solver']) reports norms, iterations "
+            "and bounds"
+        )
+
+
+def _trailing(event_ndim: int) -> tuple[int, ...]:
+    return tuple(range(-event_ndim, 0))
 
 
 def _reports(flow: Flow, variables: Any, collection: str) -> Any:

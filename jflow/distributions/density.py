@@ -13,10 +13,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jflow.distributions import saving
-from jflow.distributions.contractions import check_norms, has_residual, replace_estimators
+from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import is_traced
 from jflow.functional.dequantization import check_levels, discrete_bits_per_dim
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.traces import Estimated, mean_and_error
@@ -53,7 +52,10 @@ class Density:
           TypeError: y is not floating (for grey levels, use `bits_per_dim`).
           ValueError: y or context has the wrong shape, or the flow needs a key.
         """
-        return _apply(self.flow, "log_prob", self.variables, *_arrays(y, context), rng=key)
+        arrays = _arrays(y, context)
+        log_prob = _apply(self.flow, "log_prob", self.variables, *arrays, rng=key)
+        self._check_inverse(log_prob, 0, *arrays)
+        return log_prob
 
     def log_prob_estimate(
         self,
@@ -82,13 +84,24 @@ class Density:
         if terms is not None:
             check_counts("log_prob_estimate", terms=terms)
             flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
-        return _estimate(flow, self.variables, *_arrays(y, context), key, probes)
+        arrays = _arrays(y, context)
+        estimate = _estimate(flow, self.variables, *arrays, key, probes)
+        self._check_inverse(estimate.mean, 0, *arrays)
+        return estimate
 
     def with_estimator(self, estimator: LogDetEstimator) -> "Density":
         """The same density with all log-determinants of residual layers found in another way.
 
         `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer.
+
+        Raises:
+          TypeError: that is not an estimator.
         """
+        if not isinstance(estimator, LogDetEstimator):
+            raise TypeError(
+                "with_estimator: estimator must be an estimator of log-determinants, such as "
+                f"ExactLogDet(); got {estimator!r}"
+            )
         return Density(replace_estimators(self.flow, lambda _: estimator), self.variables)
 
     def sample(
@@ -108,7 +121,9 @@ class Density:
         """
         context, temperature = _arrays(context, temperature)
         arguments = (self.variables, key, _shape(shape), context, temperature)
-        return self._converged(_draw(self.flow, "sample", *arguments))
+        y = _draw(self.flow, "sample", *arguments)
+        self._check_forward(y, (context, 1), (temperature, jnp.ndim(temperature)))
+        return y
 
     def sample_and_log_prob(
         self, key: Array, shape: int | tuple[int, ...] = (), context: ArrayLike | None = None
@@ -118,34 +133,35 @@ class Density:
         Prefer this to `log_prob` of a sample: it is faster, and has no rounding error from
         inverting.
         """
-        arguments = (self.variables, key, _shape(shape), *_arrays(context))
+        (context,) = _arrays(context)
+        arguments = (self.variables, key, _shape(shape), context)
         y, log_prob = _draw(self.flow, "sample_and_log_prob", *arguments)
-        return self._converged(y), log_prob
+        self._check_forward(y, (context, 1))
+        return y, log_prob
 
     def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
-        return _apply(self.flow, "latents", self.variables, *_arrays(y, context), rng=_unused())
+        arrays = _arrays(y, context)
+        z = _apply(self.flow, "latents", self.variables, *arrays, rng=_unused())
+        self._check_inverse(z, len(self.flow.latent_shape), *arrays)
+        return z
 
     def from_latents(self, z: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The y of latents z, (*batch, *event): the inverse of `latents`."""
         arrays = _arrays(z, context)
         y = _apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
-        return self._converged(y, *arrays)
-
-    def _converged(self, y: Array, *given: Array | None) -> Array:
-        """y, if the fixed-point iterations behind it converged: they give NaN where not.
-
-        Raises:
-          FloatingPointError: outside jit, y has a NaN that was not given.
-        """
-        if is_traced(y) or not has_residual(self.flow.bijector):
-            return y
-        if jnp.isnan(y).any() and not any(jnp.isnan(a).any() for a in given if a is not None):
-            raise FloatingPointError(
-                "the fixed-point iteration of a residual layer did not converge; "
-                "flow.apply(..., mutable=['solver']) reports norms, iterations and bounds"
-            )
+        self._check_forward(y, (arrays[0], len(self.flow.latent_shape)), (arrays[1], 1))
         return y
+
+    def _check_inverse(self, found: Array, ndim: int, y: Array, context: Any) -> None:
+        bijector = self.flow.bijector
+        given = (y, len(self.flow.event_shape)), (context, 1)
+        check_converged(bijector, bijector.inverse_kind, (found, ndim), *given)
+
+    def _check_forward(self, y: Array, *given: tuple[Any, int]) -> None:
+        bijector = self.flow.bijector
+        found = y, len(self.flow.event_shape)
+        check_converged(bijector, bijector.forward_kind, found, *given)
 
     def latent_levels(self, z: ArrayLike) -> tuple[Array, ...]:
         """Latents cut into the levels of a multi-scale flow, the finest first."""
@@ -184,7 +200,10 @@ class Density:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
         levels, context = _arrays(y, context)
         check_levels("y", levels, self.flow.values)
-        return _bits_per_dim(self.flow, self.variables, levels, context, key, samples, dimensions)
+        arguments = (levels, context, key, samples, dimensions)
+        bits = _bits_per_dim(self.flow, self.variables, *arguments)
+        self._check_inverse(bits, 0, levels, context)
+        return bits
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the directory `path`: config.json and variables-*.safetensors.

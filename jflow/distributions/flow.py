@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jflow.bijectors.base import Bijector
 from jflow.distributions.base import Base, StandardNormal, build, draw
 from jflow.distributions.recipe import Recipe
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 
 
@@ -52,6 +53,8 @@ class Flow(nn.Module):
             raise ValueError(
                 f"Flow: every axis of event_shape must be 1 or more; got {self.event_shape}"
             )
+        if self.context_features is not None:
+            check_counts("Flow", context_features=self.context_features)
         if self.values is not None and self.values < 2:
             raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
         self.bijector.latent_shape(self.event_shape)

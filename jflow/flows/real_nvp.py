@@ -87,7 +87,7 @@ def real_nvp(
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
     net = ResidualConvNet(channels, blocks, dropout=dropout, dtype=dtype)
     bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
-    values = values or 256
+    values = 256 if values is None else values
     return Flow(bijector, image_shape, context_features=context_features, values=values)
 
 

@@ -20,6 +20,7 @@ from jflow.functional import (
     PowerSeries,
     RussianRoulette,
 )
+from jflow.functional.arguments import check_counts
 from jflow.nets import Contraction, LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from jflow.transformers import FixedAffine, Sigmoid
 
@@ -79,6 +80,7 @@ def i_resnet(
 
     Reference: Behrmann et al., 2019, https://arxiv.org/abs/1811.00995
     """
+    _check_sizes("i_resnet", features, image_shape, levels, factor_out)
     estimator = _estimator(PowerSeries(terms), features, exact_up_to)
     net = _net("i_resnet", features, image_shape, hidden, coefficient, activation)
     bijector = _bijector(
@@ -137,6 +139,7 @@ def residual_flow(  # noqa: D417
 
     Reference: Chen et al., 2019, https://arxiv.org/abs/1906.02735
     """
+    _check_sizes("residual_flow", features, image_shape, levels, factor_out)
     hidden = (128, 128, 128) if hidden is None and features is not None else hidden
     net = _net("residual_flow", features, image_shape, hidden, coefficient, activation)
     estimator = _estimator(_roulette(net, exact_terms), features, exact_up_to)
@@ -181,7 +184,7 @@ def i_densenet(  # noqa: D417
 
     Reference: Perugachi-Diaz, Tomczak, Bhulai, 2021, https://arxiv.org/abs/2102.02694
     """
-    _check_one("i_densenet", features, image_shape)
+    _check_sizes("i_densenet", features, image_shape, levels, factor_out)
     size = None if image_shape is None else 3
     net = LipschitzDenseNet(growth, depth, size, coefficient=coefficient, activation=activation)
     estimator = _estimator(_roulette(net, exact_terms), features, exact_up_to)
@@ -191,14 +194,27 @@ def i_densenet(  # noqa: D417
     return _flow(bijector, features, image_shape, context_features, values)
 
 
-def _check_one(name: str, features: int | None, image_shape: Any) -> None:
+def _check_sizes(
+    name: str, features: int | None, image_shape: Any, levels: int, factor_out: bool
+) -> None:
     if (features is None) == (image_shape is None):
         raise ValueError(f"{name}: give features or image_shape; got {features=}, {image_shape=}")
+    if features is not None:
+        check_counts(name, features=features)
+        return
+    check_counts(name, levels=levels)
+    factor = 2 ** (levels if factor_out else levels - 1)
+    if len(image_shape) != 3 or any(size % factor for size in image_shape[:2]):
+        raise ValueError(
+            f"{name}: image_shape must be (height, width, channels), height and width multiples of "
+            f"{factor} for {levels=}, {factor_out=}; got {image_shape}. Use fewer levels, or pad"
+        )
 
 
 def _estimator(
     estimator: LogDetEstimator, features: int | None, exact_up_to: int
 ) -> LogDetEstimator:
+    check_counts("exact log-determinants", 0, exact_up_to=exact_up_to)
     few = features is not None and features <= exact_up_to
     return ExactLogDet() if few else estimator
 
@@ -217,13 +233,13 @@ def _net(
     coefficient: float,
     activation: str,
 ) -> Contraction:
-    _check_one(name, features, image_shape)
     options: Any = {"coefficient": coefficient, "activation": activation}
     if image_shape is None:
         return LipschitzMLP((128, 128) if hidden is None else hidden, **options)
     channels = 64 if hidden is None else hidden
     if not isinstance(channels, int):
         raise ValueError(f"{name}: for images, hidden must be one number; got {hidden}")
+    check_counts(name, hidden=channels)
     return LipschitzConvNet((channels, channels), **options)
 
 
@@ -263,5 +279,5 @@ def _flow(
     values: int | None,
 ) -> Flow:
     shape = image_shape if features is None else (features,)
-    values = values or (256 if features is None else None)
+    values = 256 if values is None and features is None else values
     return Flow(bijector, shape, context_features=context_features, values=values)

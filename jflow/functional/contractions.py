@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align, batch_shape
 
 # Iterations without a smaller residual before rounding is taken to be the reason.
@@ -67,11 +68,10 @@ def invert_residual(
       event_ndim: how many trailing axes are the event.
 
     Raises:
-      ValueError: `lipschitz` is not in (0, 1).
+      ValueError: `lipschitz` is not in (0, 1), or a tolerance, norm or count out of range.
     """
-    if not 0 < lipschitz < 1:
-        raise ValueError(f"invert_residual: lipschitz must be in (0, 1); got {lipschitz}")
     tolerance = default_tolerance(y.dtype) if tolerance is None else tolerance
+    _check_arguments(lipschitz, norm, tolerance, max_iterations, memory)
     small = min(tolerance, float(jnp.finfo(y.dtype).eps))
     limit = max_iterations or _PATIENCE + math.ceil(math.log(1e-4 * small) / math.log(lipschitz))
     rule = _Rule(lipschitz, tolerance, limit, memory, event_ndim)
@@ -92,6 +92,20 @@ def invert_residual(
         return found, Solution(dx, jnp.zeros_like(found.bound), steps)
 
     return solution(params, y)
+
+
+def _check_arguments(
+    lipschitz: float, norm: float, tolerance: float, max_iterations: int | None, memory: int
+) -> None:
+    if not 0 < lipschitz < 1:
+        raise ValueError(f"invert_residual: lipschitz must be in (0, 1); got {lipschitz}")
+    if not norm >= 1:
+        raise ValueError(f"invert_residual: norm must be 1 or more; got {norm}")
+    if not tolerance > 0:
+        raise ValueError(f"invert_residual: tolerance must be positive; got {tolerance}")
+    check_counts("invert_residual", 0, memory=memory)
+    if max_iterations is not None:
+        check_counts("invert_residual", max_iterations=max_iterations)
 
 
 def default_tolerance(dtype: Any) -> float:

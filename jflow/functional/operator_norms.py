@@ -27,7 +27,9 @@ def closed_form_norm(kernel: Array, p: float, q: float) -> Array:
         return jnp.max(size)
     if power == 1:
         return jnp.max(jnp.sum(size, axis=others))
-    return jnp.max(jnp.sum(size**power, axis=others)) ** (1 / power)
+    largest = jnp.max(jnp.sum(size**power, axis=others))
+    # The root of zero has no derivative.
+    return jnp.where(largest > 0, jnp.where(largest > 0, largest, 1) ** (1 / power), 0)
 
 
 def power_iteration(

@@ -13,7 +13,7 @@ from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, batch_shape, sum_event
 from jflow.functional.log_determinants import Function, LogDetEstimator
 from jflow.functional.stopping import Logarithmic, Stopping
-from jflow.functional.traces import Distribution, draw_probes
+from jflow.functional.traces import Distribution, check_distribution, draw_probes
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class PowerSeries(_Series):
 
     def __post_init__(self) -> None:
         check_counts("PowerSeries", terms=self.terms, probes=self.probes)
+        check_distribution("PowerSeries", self.distribution)
 
     @property
     def kind(self) -> Literal["biased"]:
@@ -156,7 +157,14 @@ class RussianRoulette(_Series):
     distribution: Distribution = "rademacher"
 
     def __post_init__(self) -> None:
-        check_counts("RussianRoulette", exact_terms=self.exact_terms + 1, probes=self.probes)
+        if not isinstance(self.stopping, Stopping):
+            raise TypeError(
+                "RussianRoulette: stopping must be a law, such as Logarithmic(0.98); got "
+                f"{self.stopping!r}"
+            )
+        check_counts("RussianRoulette", 0, exact_terms=self.exact_terms)
+        check_counts("RussianRoulette", probes=self.probes)
+        check_distribution("RussianRoulette", self.distribution)
 
     @property
     def kind(self) -> Literal["unbiased"]:

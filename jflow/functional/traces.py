@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,14 @@ def mean_and_error(replicates: Array) -> Estimated:
     return Estimated(mean, jnp.std(replicates, axis=0, ddof=1) / math.sqrt(count))
 
 
+def check_distribution(owner: str, distribution: Any) -> None:
+    """Refuses names that are none of a distribution of probes."""
+    if distribution not in _DISTRIBUTIONS:
+        raise ValueError(
+            f"{owner}: distribution must be one of {_DISTRIBUTIONS}; got {distribution!r}"
+        )
+
+
 def draw_probes(key: Array, like: Array, distribution: Distribution, event_ndim: int) -> Array:
     """A random v like `like`, with E[v v^T] = I over the event.
 
@@ -49,8 +57,7 @@ def draw_probes(key: Array, like: Array, distribution: Distribution, event_ndim:
     Raises:
       ValueError: an unknown distribution.
     """
-    if distribution not in _DISTRIBUTIONS:
-        raise ValueError(f"distribution must be one of {_DISTRIBUTIONS}; got {distribution!r}")
+    check_distribution("draw_probes", distribution)
     if distribution == "rademacher":
         return jax.random.rademacher(key, like.shape, like.dtype)
     v = jax.random.normal(key, like.shape, like.dtype)

@@ -1,8 +1,10 @@
 """Multilayer perceptrons and convolutional networks with a Lipschitz constant below 1."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -92,12 +94,14 @@ class LipschitzConvNet(Contraction):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "hidden", checked_widths("LipschitzConvNet", self.hidden))
-        object.__setattr__(self, "kernels", checked_widths("LipschitzConvNet", self.kernels))
-        if len(self.kernels) != len(self.hidden) + 1 or any(k % 2 == 0 for k in self.kernels):
+        kernels = tuple(self.kernels) if isinstance(self.kernels, Iterable) else ()
+        odd = all(isinstance(k, Integral) and k > 0 and k % 2 == 1 for k in kernels)
+        if not odd or len(kernels) != len(self.hidden) + 1:
             raise ValueError(
                 "LipschitzConvNet: kernels must be odd sizes, one more than hidden; got "
                 f"{self.kernels} with hidden {self.hidden}"
             )
+        object.__setattr__(self, "kernels", tuple(int(k) for k in kernels))
 
     @property
     def lipschitz(self) -> float:
@@ -144,7 +148,7 @@ class _Stack(Network):
 
 
 def _check_norms(owner: str, norms: tuple[float, ...], layers: int) -> None:
-    if len(norms) != layers + 1 or norms[0] != norms[-1] or min(norms) < 1:
+    if len(norms) != layers + 1 or norms[0] != norms[-1] or not all(p >= 1 for p in norms):
         raise ValueError(
             f"{owner}: norms must be {layers + 1} numbers of 1 or more, one on each side of each "
             f"layer, the last equal to the first; got {norms}"

@@ -1,6 +1,7 @@
 """DenseNets with a Lipschitz constant below 1."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -40,10 +41,9 @@ class LipschitzDenseNet(Contraction):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts("LipschitzDenseNet", growth=self.growth, depth=self.depth)
-        if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
-            raise ValueError(
-                f"LipschitzDenseNet: kernel_size must be odd, or None; got {self.kernel_size}"
-            )
+        size = self.kernel_size
+        if size is not None and not (isinstance(size, Integral) and size > 0 and size % 2 == 1):
+            raise ValueError(f"LipschitzDenseNet: kernel_size must be odd, or None; got {size!r}")
 
     @property
     def lipschitz(self) -> float:
