@@ -47,3 +47,4 @@ bench: venv
 	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.invertible_convolutions
 	$(BIN)/python -m benchmarks.linear
+	$(BIN)/python -m benchmarks.residual inverse memory time

@@ -1,14 +1,16 @@
-"""Residual flows: python -m benchmarks.residual [variance | time [PYTHON] | memory | inverse].
+"""Residual flows.
 
-variance: standard errors of all estimators of traces and log-determinants, at equal numbers of
-products. time: a train step, in turn with normflows' (benchmarks/peers/normflows_residual.py), run
-by PYTHON, an interpreter of an environment that has it; without one, ours alone. memory: XLA's
-temporary bytes of a train step. inverse: the bounds reached, and in how many iterations.
+python -m benchmarks.residual [inverse] [memory] [time] [variance] [--normflows PYTHON]
+
+inverse: the bounds reached, and in how many iterations. memory: XLA's temporary bytes of a train
+step. time: a train step; with PYTHON, the interpreter of an environment that has normflows, in
+turn with one of theirs (benchmarks/peers/normflows_residual.py). variance: errors of all
+estimators of traces and log-determinants at equal numbers of products (ten minutes).
 """
 
+import argparse
 import math
 import subprocess
-import sys
 import time as clock
 from collections.abc import Callable
 from functools import partial
@@ -275,11 +277,13 @@ def inverse(size: int = 64, points: int = 256) -> None:
 
 
 if __name__ == "__main__":
-    parts: dict[str, Callable[..., None]] = {
-        "variance": variance, "time": time, "memory": memory, "inverse": inverse,
+    parts: dict[str, Callable[[], None]] = {
+        "inverse": inverse, "memory": memory, "time": lambda: time(options.normflows),
+        "variance": variance,
     }  # fmt: skip
-    if sys.argv[1:2] == ["time"]:
-        time(sys.argv[2] if sys.argv[2:] else None)
-    else:
-        for part in sys.argv[1:] or parts:
-            parts[part]()
+    parser = argparse.ArgumentParser(description="Residual flows.")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
+    parser.add_argument("--normflows", metavar="PYTHON", help="of an environment with normflows")
+    options = parser.parse_args()
+    for part in options.parts or parts:
+        parts[part]()
