@@ -3,7 +3,8 @@
 Reads MNIST by TensorFlow Datasets, or a file: --dataset mnist.npz (x_train, y_train, x_test,
 y_test). Published: 0.970 bits/dim by this protocol (Chen et al., 2019, table 1), with 512 channels
 and 16 blocks a level. (i-ResNet's 1.06 is of images padded to 32x32, without a logit.) This config
-is sized for one GPU; on a CPU, shrink it: --steps 1000 --batch-size 64.
+is sized for one GPU. A small one (`arguments={"levels": 3, "layers": 4, "hidden": 32}`) reaches
+1.43 on a CPU core in 12 minutes: 900 steps of 64 images, at a learning rate of 2e-3.
 """
 
 from experiments.config import ImageExperiment
