@@ -112,7 +112,7 @@ def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
 
 def memory(hidden: int = 64) -> None:
     """XLA's temporary bytes of one train step, in depth."""
-    for kind in ("store", "remat"):
+    for kind in ("store", "remat", "reversible"):
         for steps in (8, 64):
             step, params, state = train_step(flows.glow(SHAPE, 3, steps, hidden, memory=kind))
             compiled = jax.jit(step).lower(params, state, batch()).compile()

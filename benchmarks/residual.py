@@ -74,14 +74,15 @@ def trained(size: int) -> jax.Array:
     return jax.jacobian(move)(x) - jnp.eye(size)
 
 
+def hutchinson(distribution: Any) -> Callable[..., jf.Estimated]:
+    """With so many products."""
+    return lambda p, x, k, n: jf.hutchinson(p, x, k, probes=n, distribution=distribution)
+
+
 TRACES: dict[str, Callable[..., jf.Estimated]] = {
-    "Hutchinson, Rademacher": lambda p, x, k, n: jf.hutchinson(p, x, k, probes=n),
-    "Hutchinson, Gaussian": partial(
-        lambda p, x, k, n, d: jf.hutchinson(p, x, k, probes=n, distribution=d), d="gaussian"
-    ),
-    "Hutchinson, spherical": partial(
-        lambda p, x, k, n, d: jf.hutchinson(p, x, k, probes=n, distribution=d), d="spherical"
-    ),
+    "Hutchinson, Rademacher": hutchinson("rademacher"),
+    "Hutchinson, Gaussian": hutchinson("gaussian"),
+    "Hutchinson, spherical": hutchinson("spherical"),
     "Hutch++": lambda p, x, k, n: jf.hutch_pp(p, x, k, products=n),
     "XTrace": lambda p, x, k, n: jf.xtrace(p, x, k, products=n),
 }
@@ -189,6 +190,7 @@ class Peer:
     """A process that takes steps when told to, and says how long they took."""
 
     def __init__(self, python: str, size: int) -> None:
+        self.python = python
         self.process = subprocess.Popen(
             [python, str(PEER), str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -199,7 +201,10 @@ class Peer:
         assert self.process.stdout
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{PEER.name} ended early; is normflows installed for {self.python}?")
+        return float(answer)
 
 
 def ours(size: int, estimator: jf.LogDetEstimator, tolerance: float) -> Callable[[int], float]:
@@ -282,8 +287,10 @@ if __name__ == "__main__":
         "variance": variance,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description="Residual flows.")
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)}; or all")
     parser.add_argument("--normflows", metavar="PYTHON", help="of an environment with normflows")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"unknown: {', '.join(unknown)}")
     for part in options.parts or parts:
         parts[part]()

@@ -175,6 +175,21 @@ def test_nan_stays_nan(name):
     assert np.isnan(x).all()
 
 
+@every_case
+def test_batch_size_may_be_a_symbol(name):
+    b = built(name, "float32")
+    (n,) = jax.export.symbolic_shape("n")
+    struct = lambda *shape: jax.ShapeDtypeStruct((n, *shape), jnp.float32)  # noqa: E731
+    context = None if b.context is None else struct(b.context.shape[-1])
+    for method, shape in (
+        ("inverse_and_log_det", b.case.event_shape),
+        ("forward_and_log_det", b.latent_shape),
+    ):
+        run = lambda v, x, c, m=method: b.apply(m, v, x, c)  # noqa: E731
+        _, log_det = jax.eval_shape(run, b.variables, struct(*shape), context)
+        assert log_det.shape == (n,)
+
+
 @every_case_quick
 def test_declares_what_it_is(name):
     case = CASES[name]

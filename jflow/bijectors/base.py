@@ -95,6 +95,11 @@ class Bijector(nn.Module):
         return event_shape
 
     @nn.nowrap
+    def steps(self) -> tuple[tuple[tuple[str, ...], "Bijector"], ...]:
+        """What runs one after the other, from the data, each with the path to its variables."""
+        return (((), self),)
+
+    @nn.nowrap
     def latent_levels(self, x: Array) -> tuple[Array, ...]:
         """The base side x cut into levels of resolution, the finest first; here just (x,)."""
         return (x,)

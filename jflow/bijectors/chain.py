@@ -4,6 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from jflow.bijectors.base import Bijector
+from jflow.bijectors.reversible import Memory, check_memory, run_reversible
 
 
 class Chain(Bijector):
@@ -14,13 +15,17 @@ class Chain(Bijector):
 
     Attributes:
       bijectors: the parts, the one nearest to the data first.
+      memory: what the backward pass needs of each part is kept ("store"), or computed a second
+        time from the part's input ("remat") or output ("reversible"); see `Repeat`.
 
     Raises:
-      ValueError: no parts, one instance given twice, or parts that disagree on which axes are
-        batch (their log_dets would broadcast silently).
+      ValueError: no parts, one instance given twice, an unknown `memory` or parts that it does not
+        fit, or parts that disagree on which axes are batch (their log_dets would broadcast
+        silently).
     """
 
     bijectors: tuple[Bijector, ...]
+    memory: Memory = "store"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bijectors", tuple(self.bijectors))
@@ -31,6 +36,7 @@ class Chain(Bijector):
                 "Chain: one instance is given twice and would share its parameters; "
                 "build it anew, or use Repeat for equal steps"
             )
+        check_memory("Chain", self.memory, self)
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
@@ -42,9 +48,12 @@ class Chain(Bijector):
     def _run(
         self, method: str, parts: tuple[Bijector, ...], x: Array, context: Array | None
     ) -> tuple[Array, Array]:
-        x, total = getattr(parts[0], method)(x, context)
+        if self.memory == "reversible" and not self.is_initializing():
+            return run_reversible(self, self, method, x, context)
+        call = nn.remat(_call, static_argnums=1) if self.memory == "remat" else _call
+        x, total = call(parts[0], method, x, context)
         for part in parts[1:]:
-            x, log_det = getattr(part, method)(x, context)
+            x, log_det = call(part, method, x, context)
             if log_det.shape != total.shape:
                 raise ValueError(
                     f"Chain: {type(parts[0]).__name__} has log_det shape {total.shape} and "
@@ -65,5 +74,17 @@ class Chain(Bijector):
         return event_shape
 
     @nn.nowrap
+    def steps(self) -> tuple[tuple[tuple[str, ...], Bijector], ...]:
+        return tuple(
+            ((f"bijectors_{i}", *path), step)
+            for i, part in enumerate(self.bijectors)
+            for path, step in part.steps()
+        )
+
+    @nn.nowrap
     def latent_levels(self, x: Array) -> tuple[Array, ...]:
         return self.bijectors[-1].latent_levels(x)
+
+
+def _call(part: Bijector, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+    return getattr(part, method)(x, context)

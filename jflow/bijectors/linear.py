@@ -227,7 +227,9 @@ def _product(matrix: Matrix, x: Array, inverse: bool) -> Array:
     size = x.shape[-1]
     rows = x.reshape(math.prod(x.shape[:-1]), size)
     run = matrix.times if inverse else matrix.solve
-    if matrix.formed and len(rows) > size:
+    # A batch size that is a symbol, as in exports, stands for many.
+    many = not isinstance(rows.shape[0], int) or rows.shape[0] > size
+    if matrix.formed and many:
         whole = run(jnp.eye(size, dtype=x.dtype))
         return matmul_last(x, whole, precision=lax.Precision.HIGHEST)
     return run(rows).reshape(x.shape)

@@ -1,16 +1,16 @@
 """Equal bijectors in depth, as one loop."""
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector
+from jflow.bijectors.reversible import Memory, check_memory, run_reversible
 from jflow.functional.arrays import as_wide
 
 _STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
-_MEMORY = ("store", "remat")
 
 
 class Repeat(Bijector):
@@ -23,8 +23,10 @@ class Repeat(Bijector):
     Attributes:
       bijector: one layer; its event shape must be equal on both sides.
       length: how many layers.
-      memory: what the backward pass needs of each layer is kept ("store") or computed a second
-        time from the layer's input ("remat": far less memory, about 5 % more time).
+      memory: what the backward pass needs of each layer is kept ("store"), or computed a second
+        time from the layer's input ("remat": far less memory, about 5 % more time), or from its
+        output, which only the last layer keeps ("reversible": memory does not grow with `length`).
+        The latter is for layers whose both directions are closed forms; it has no forward mode.
 
     Raises:
       ValueError: `length` below 1, an unknown `memory`, or a layer that changes the event shape.
@@ -32,13 +34,12 @@ class Repeat(Bijector):
 
     bijector: Bijector
     length: int
-    memory: Literal["store", "remat"] = "store"
+    memory: Memory = "store"
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"Repeat: length must be 1 or more; got {self.length}")
-        if self.memory not in _MEMORY:
-            raise ValueError(f"Repeat: memory must be one of {_MEMORY}; got {self.memory!r}")
+        check_memory("Repeat", self.memory, self.bijector)
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
@@ -50,6 +51,10 @@ class Repeat(Bijector):
     def _scan(
         self, method: str, x: Array, context: Array | None, *, reverse: bool
     ) -> tuple[Array, Array]:
+        if self.memory == "reversible" and not self.is_initializing():
+            layers = self.length, reverse
+            return run_reversible(self, self.bijector, method, as_wide(x), context, layers)
+
         def layer(bijector: Bijector, x: Array, context: Array | None) -> Any:
             return getattr(bijector, method)(x, context)
 

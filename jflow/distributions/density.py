@@ -2,23 +2,24 @@
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
-from jflow.distributions import saving
+from jflow.distributions import compiled, saving
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
+from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import check_counts
-from jflow.functional.dequantization import check_levels, discrete_bits_per_dim
+from jflow.functional.dequantization import check_levels
 from jflow.functional.log_determinants import LogDetEstimator
-from jflow.functional.traces import Estimated, mean_and_error
+from jflow.functional.traces import Estimated
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
@@ -53,7 +54,7 @@ class Density:
           ValueError: y or context has the wrong shape, or the flow needs a key.
         """
         arrays = _arrays(y, context)
-        log_prob = _apply(self.flow, "log_prob", self.variables, *arrays, rng=key)
+        log_prob = compiled.apply(self.flow, "log_prob", self.variables, *arrays, rng=key)
         self._check_inverse(log_prob, 0, *arrays)
         return log_prob
 
@@ -85,7 +86,7 @@ class Density:
             check_counts("log_prob_estimate", terms=terms)
             flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
         arrays = _arrays(y, context)
-        estimate = _estimate(flow, self.variables, *arrays, key, probes)
+        estimate = compiled.estimate(flow, self.variables, *arrays, key, probes)
         self._check_inverse(estimate.mean, 0, *arrays)
         return estimate
 
@@ -121,7 +122,7 @@ class Density:
         """
         context, temperature = _arrays(context, temperature)
         arguments = (self.variables, key, _shape(shape), context, temperature)
-        y = _draw(self.flow, "sample", *arguments)
+        y = compiled.draw(self.flow, "sample", *arguments)
         self._check_forward(y, (context, 1), (temperature, jnp.ndim(temperature)))
         return y
 
@@ -135,21 +136,21 @@ class Density:
         """
         (context,) = _arrays(context)
         arguments = (self.variables, key, _shape(shape), context)
-        y, log_prob = _draw(self.flow, "sample_and_log_prob", *arguments)
+        y, log_prob = compiled.draw(self.flow, "sample_and_log_prob", *arguments)
         self._check_forward(y, (context, 1))
         return y, log_prob
 
     def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
         arrays = _arrays(y, context)
-        z = _apply(self.flow, "latents", self.variables, *arrays, rng=_unused())
+        z = compiled.apply(self.flow, "latents", self.variables, *arrays, rng=_unused())
         self._check_inverse(z, len(self.flow.latent_shape), *arrays)
         return z
 
     def from_latents(self, z: ArrayLike, context: ArrayLike | None = None) -> Array:
         """The y of latents z, (*batch, *event): the inverse of `latents`."""
         arrays = _arrays(z, context)
-        y = _apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
+        y = compiled.apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
         self._check_forward(y, (arrays[0], len(self.flow.latent_shape)), (arrays[1], 1))
         return y
 
@@ -201,7 +202,7 @@ class Density:
         levels, context = _arrays(y, context)
         check_levels("y", levels, self.flow.values)
         arguments = (levels, context, key, samples, dimensions)
-        bits = _bits_per_dim(self.flow, self.variables, *arguments)
+        bits = compiled.bits_per_dim(self.flow, self.variables, *arguments)
         self._check_inverse(bits, 0, levels, context)
         return bits
 
@@ -214,6 +215,33 @@ class Density:
           FileExistsError: `path` holds something that is not a saved density.
         """
         saving.save(path, self.flow, self.variables)
+
+    def export(
+        self, path: str | os.PathLike[str], *, platforms: Sequence[str] | None = None
+    ) -> None:
+        """Writes `log_prob` and `sample` as programs that run where only JAX is installed.
+
+        The directory `path` gets one file for each, StableHLO that `jax.export` reads, with the
+        parameters inside and any batch size, and export.json: their arguments, and versions.
+
+            from jax import export, random
+            read = lambda name: export.deserialize(bytearray(open(f"{path}/{name}", "rb").read()))
+            read("log_prob.jaxexport").call(y)                     # y (batch, *event)
+            seeds = random.key_data(random.split(random.key(0), 100))
+            read("sample.jaxexport").call(seeds)                   # one sample for each seed
+
+        A conditional flow takes the context, (batch, C), after these; a flow whose log_det is a
+        random estimate a seed, (2,), after y and context.
+
+        Args:
+          path: the directory. An export that is there already is replaced.
+          platforms: where they shall run: "cpu", "cuda", "rocm", "tpu"; None for the one in use.
+            JAX promises to read them for six months, and forward for three weeks.
+
+        Raises:
+          FileExistsError: `path` holds something that is not an export.
+        """
+        export_density(path, self.flow, self.variables, platforms)
 
 
 def load(path: str | os.PathLike[str], *, flow: Flow | None = None) -> Density:
@@ -232,54 +260,6 @@ def load(path: str | os.PathLike[str], *, flow: Flow | None = None) -> Density:
     if "lipschitz" in variables:
         check_norms(flow, variables, str(path))
     return Density(flow, variables)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _apply(
-    flow: Flow, method: str, variables: Any, *arrays: Array | None, rng: Array | None = None
-) -> Array:
-    rngs = None if rng is None else {"trace": rng}
-    return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
-
-
-@partial(jax.jit, static_argnums=(0, 5))
-def _estimate(
-    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array, probes: int
-) -> Estimated:
-    def one(key: Array) -> Any:
-        return flow.apply(variables, y, context, method="log_prob", rngs={"trace": key})
-
-    exact = flow.bijector.log_det_kind == "exact"
-    mean, error = mean_and_error(lax.map(one, jax.random.split(key, 1 if exact else probes)))
-    # Outside the support, all estimates are -inf.
-    return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 4))
-def _draw(
-    flow: Flow, method: str, variables: Any, key: Array, shape: tuple[int, ...], *args: Any
-) -> Any:
-    # A layer with several images of a point draws one of them; log_dets may be estimates.
-    rngs = {"branch": jax.random.fold_in(key, 1), "trace": jax.random.fold_in(key, 2)}
-    return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
-
-
-@partial(jax.jit, static_argnums=(0, 5, 6))
-def _bits_per_dim(
-    flow: Flow,
-    variables: Any,
-    y: Array,
-    context: Array | None,
-    key: Array,
-    samples: int,
-    dimensions: int | None,
-) -> Array:
-    def log_prob(y: Array, key: Array) -> Any:
-        rngs = {"trace": key}
-        return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
-
-    values, shape = flow.values or 0, flow.event_shape
-    return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]
 
 
 def _unused() -> Array:

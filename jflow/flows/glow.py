@@ -1,7 +1,5 @@
 """Glow."""
 
-from typing import Literal
-
 from jflow.bijectors import (
     ActNorm,
     Bijector,
@@ -12,6 +10,7 @@ from jflow.bijectors import (
     Repeat,
     Squeeze,
 )
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import ConvNet, ZeroConvNet
@@ -31,7 +30,7 @@ def glow(
     checkerboards: int = 0,
     positions: bool = False,
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Glow: `levels` of `steps` of actnorm, 1x1 convolution and affine coupling.

@@ -1,8 +1,7 @@
 """Recursive couplings."""
 
-from typing import Literal
-
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MLP
@@ -20,7 +19,7 @@ def hint(
     values: int | None = None,
     mixing: str = "lu",
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """HINT: affine couplings, applied again to each half, and to their halves, and so forth.

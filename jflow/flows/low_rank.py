@@ -3,6 +3,7 @@
 from typing import Literal
 
 from jflow.bijectors import ActNorm, Bijector, Chain, Planar, Radial, Repeat, Sylvester
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 
 
@@ -13,7 +14,7 @@ def planar(
     *,
     direction: Literal["forward", "inverse"] = "forward",
     context_features: int | None = None,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
 ) -> Flow:
     """Planar flow: `layers` bends, each along one direction.
 
@@ -43,7 +44,7 @@ def radial(
     *,
     direction: Literal["forward", "inverse"] = "forward",
     context_features: int | None = None,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
 ) -> Flow:
     """Radial flow: `layers` contractions or expansions around centres.
 
@@ -72,7 +73,7 @@ def sylvester(
     basis: Literal["qr", "householder"] = "qr",
     direction: Literal["forward", "inverse"] = "forward",
     context_features: int | None = None,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
 ) -> Flow:
     """Sylvester flow: `layers` bends, each along `rank` orthogonal directions.
 
@@ -100,7 +101,7 @@ def _stack(
     layer: Bijector,
     features: int,
     layers: int,
-    memory: Literal["store", "remat"],
+    memory: Memory,
     context_features: int | None,
 ) -> Flow:
     bijector = Chain((ActNorm(), Repeat(layer, layers, memory)))

@@ -1,8 +1,7 @@
 """Masked and inverse autoregressive flows."""
 
-from typing import Literal
-
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MADE
@@ -21,7 +20,7 @@ def maf(
     residual: bool = False,
     bound: float = 2.0,
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Masked autoregressive flow (MAF): affine, with likelihoods in one pass.
@@ -62,7 +61,7 @@ def iaf(
     mixing: str = "permute",
     residual: bool = False,
     bound: float = 2.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Inverse autoregressive flow (IAF): affine, with samples and their log p in one pass.

@@ -1,6 +1,6 @@
 """Autoregressive flows of monotone networks: NAF, BNAF, SOS and UMNN."""
 
-from typing import Any, Literal
+from typing import Any
 
 from jflow.bijectors import (
     ActNorm,
@@ -10,6 +10,7 @@ from jflow.bijectors import (
     MaskedAutoregressive,
     Repeat,
 )
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MADE
@@ -34,7 +35,7 @@ def naf(
     values: int | None = None,
     mixing: str = "reverse",
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Neural autoregressive flow (NAF): deep sigmoidal transforms of each feature.
@@ -75,7 +76,7 @@ def sos(
     values: int | None = None,
     mixing: str = "reverse",
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Sum-of-squares polynomial flow (SOS): integrals of squared polynomials, autoregressive.
@@ -119,7 +120,7 @@ def umnn(
     values: int | None = None,
     mixing: str = "reverse",
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Unconstrained monotonic neural network flow (UMNN): integrals of positive networks.
@@ -161,7 +162,7 @@ def bnaf(
     context_features: int | None = None,
     values: int | None = None,
     mixing: str = "reverse",
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
 ) -> Flow:
     """Block neural autoregressive flow (BNAF): networks increasing in each feature.
 
@@ -196,7 +197,7 @@ def _stack(
     features: int,
     layers: int,
     mixing: str,
-    memory: Literal["store", "remat"],
+    memory: Memory,
     context_features: int | None,
     values: int | None,
 ) -> Flow:

@@ -1,8 +1,7 @@
 """NICE."""
 
-from typing import Literal
-
 from jflow.bijectors import ActNorm, Chain, Coupling, Elementwise, Repeat
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, StandardLogistic, recipe
 from jflow.flows.checks import pairs
 from jflow.nets import MLP
@@ -18,7 +17,7 @@ def nice(
     context_features: int | None = None,
     values: int | None = None,
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """NICE: additive couplings of even and odd features in turn, then a diagonal scaling.

@@ -1,8 +1,7 @@
 """Neural spline flows."""
 
-from typing import Literal
-
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MADE, MLP
@@ -23,7 +22,7 @@ def nsf(
     mixing: str = "permute",
     residual: bool = False,
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Neural spline flow: rational-quadratic splines in couplings, or autoregressive.

@@ -12,6 +12,7 @@ from jflow.bijectors import (
     Repeat,
     Squeeze,
 )
+from jflow.bijectors.reversible import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer, pairs
 from jflow.nets import MLP, ResidualConvNet
@@ -33,7 +34,7 @@ def real_nvp(
     mixing: str | None = None,
     split: Literal["half", "likelihood"] = "half",
     dropout: float = 0.0,
-    memory: Literal["store", "remat"] = "store",
+    memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Real NVP: affine couplings, of vectors (`features`) or of images (`image_shape`).
@@ -95,9 +96,7 @@ def _mixers(mixing: str | None, event_ndim: int) -> tuple[Bijector, ...]:
     return () if mixing is None else (mixer("real_nvp", mixing, event_ndim),)
 
 
-def _of_vectors(
-    net: MLP, pairs: int, mixing: str | None, memory: Literal["store", "remat"]
-) -> Bijector:
+def _of_vectors(net: MLP, pairs: int, mixing: str | None, memory: Memory) -> Bijector:
     step: list[Bijector] = []
     for mask in ("alternating", "alternating_swapped"):
         step += [ActNorm(), *_mixers(mixing, 1), Coupling(Affine(), net, mask)]

@@ -81,7 +81,7 @@ def i_resnet(
     Reference: Behrmann et al., 2019, https://arxiv.org/abs/1811.00995
     """
     _check_sizes("i_resnet", features, image_shape, levels, factor_out)
-    estimator = _estimator(PowerSeries(terms), features, exact_up_to)
+    estimator = _estimator("i_resnet", PowerSeries(terms), features, exact_up_to)
     net = _net("i_resnet", features, image_shape, hidden, coefficient, activation)
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
@@ -142,7 +142,7 @@ def residual_flow(  # noqa: D417
     _check_sizes("residual_flow", features, image_shape, levels, factor_out)
     hidden = (128, 128, 128) if hidden is None and features is not None else hidden
     net = _net("residual_flow", features, image_shape, hidden, coefficient, activation)
-    estimator = _estimator(_roulette(net, exact_terms), features, exact_up_to)
+    estimator = _estimator("residual_flow", _roulette(net, exact_terms), features, exact_up_to)
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
     )
@@ -187,7 +187,7 @@ def i_densenet(  # noqa: D417
     _check_sizes("i_densenet", features, image_shape, levels, factor_out)
     size = None if image_shape is None else 3
     net = LipschitzDenseNet(growth, depth, size, coefficient=coefficient, activation=activation)
-    estimator = _estimator(_roulette(net, exact_terms), features, exact_up_to)
+    estimator = _estimator("i_densenet", _roulette(net, exact_terms), features, exact_up_to)
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
     )
@@ -212,9 +212,9 @@ def _check_sizes(
 
 
 def _estimator(
-    estimator: LogDetEstimator, features: int | None, exact_up_to: int
+    name: str, estimator: LogDetEstimator, features: int | None, exact_up_to: int
 ) -> LogDetEstimator:
-    check_counts("exact log-determinants", 0, exact_up_to=exact_up_to)
+    check_counts(name, 0, exact_up_to=exact_up_to)
     few = features is not None and features <= exact_up_to
     return ExactLogDet() if few else estimator
 

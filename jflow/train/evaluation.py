@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
+from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
 
@@ -82,6 +86,20 @@ def all_losses(
         arguments = (variables, batch.y, batch.context, jax.random.fold_in(key, i))
         parts.append(_losses(*arguments, flow=flow, samples=samples, dimensions=dimensions))
     return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def largest_drift(density: Density, batch: Examples) -> float:
+    """How far off the inputs of reversible layers are that backward passes compute, at most."""
+    return float(_drift(density.variables, batch.y, batch.context, flow=density.flow))
+
+
+@partial(jax.jit, static_argnames="flow")
+def _drift(variables: Any, y: Array, context: Array | None, *, flow: Flow) -> Array:
+    y = y if flow.values is None else dequantize(jax.random.key(0), y, flow.values)
+    _, reports = flow.apply(variables, y, context, method="log_prob", mutable=["solver"])  # type: ignore[misc]
+    found: Any = flatten_dict(reports["solver"])  # type: ignore[index]
+    drifts = [value for path, value in found.items() if path[-1] == "drift"]
+    return jnp.max(jnp.stack([jnp.max(value).astype(jnp.float32) for value in drifts]))
 
 
 _losses = jax.jit(

@@ -16,10 +16,11 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.train.arrays import Examples, batches, check_examples, split
-from jflow.train.evaluation import all_losses
+from jflow.train.evaluation import all_losses, largest_drift
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import MOVING, State, run
 from jflow.train.objective import MaximumLikelihood, unit
@@ -62,6 +63,7 @@ def fit(
     patience: int | None = None,
     validation_samples: int = 1,
     dimensions: int | None = None,
+    check_drift: bool = False,
     variables: Any = None,
     directory: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -92,6 +94,9 @@ def fit(
       patience: stop after so many validations in a row without a better one; None for never.
       validation_samples: draws of the dequantization noise in validation.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
+      check_drift: whether to report, with each validation, how far off the inputs of reversible
+        layers are that backward passes compute: the column `drift` of the history, the largest
+        error on one batch. Without it, rounding in ill-conditioned layers would go unseen.
       variables: to start from; None to initialise them on the first batch.
       directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
       progress: whether to show a progress bar, if the screen is a terminal.
@@ -104,17 +109,16 @@ def fit(
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
     _check_counts(steps, batch_size, evaluate_every, validation_samples)
-    _check_options(patience, validation, ema_decay)
-    rate = learning_rate if callable(learning_rate) else float(learning_rate)
-    tx = build_optimizer(optimizer, rate, warmup_steps, clip_norm)
+    _check_options(flow, patience, validation, ema_decay, check_drift)
+    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     split_rng, order_rng = _host_generators(key)
     examples, held_out = _prepare(flow, data, context, validation, split_rng)
     order = batches(len(examples), batch_size, order_rng)
-    if variables is None:
-        variables = _initial(flow, examples.take(next(order)), key)
+    variables = variables or _initial(flow, examples.take(next(order)), key)
     trainer = _Trainer(
-        flow, tx, ema_decay, dimensions, examples, held_out, batch_size, validation_samples, key
-    )
+        flow, tx, ema_decay, dimensions, examples, held_out, batch_size, validation_samples, key,
+        check_drift,
+    )  # fmt: skip
     with (
         writer(None if directory is None else Path(directory), trainer.columns) as write,
         progress_bar(steps, unit(flow), enabled=progress) as show,
@@ -133,11 +137,13 @@ class _Trainer:
     batch_size: int
     validation_samples: int
     key: Array
+    check_drift: bool
 
     @property
     def columns(self) -> list[str]:
         losses = [f"train_{unit(self.flow)}", f"validation_{unit(self.flow)}"]
-        return ["step", "seconds", "grad_norm", *losses]
+        more = ["drift"] if self.check_drift else []
+        return ["step", "seconds", "grad_norm", *more, *losses]
 
     def train(
         self,
@@ -159,6 +165,7 @@ class _Trainer:
             index = np.zeros((min(evaluate_every, steps), self.batch_size), np.int32)
             index[:count] = list(islice(order, count))
             state, row = self._stretch(state, constants, index, count, history)
+            row |= self._drift(state, constants)
             loss = self._validate(state, constants)
             if loss is not None:
                 row[self.columns[-1]] = loss
@@ -174,10 +181,8 @@ class _Trainer:
             if patience is not None and misses >= patience:
                 break
         if not history.best_step:
-            what = "the validation loss was never finite"
-            raise NonFiniteLossError(
-                what, int(state.step), self._density(state, constants), history
-            )
+            what, density = "the validation loss was never finite", self._density(state, constants)
+            raise NonFiniteLossError(what, int(state.step), density, history)
         variables = self._density(best, constants).variables
         return Density(self.flow, settled(self.flow, variables)), history
 
@@ -224,6 +229,13 @@ class _Trainer:
         )
         return float(np.mean(losses))
 
+    def _drift(self, state: State, constants: Any) -> Row:
+        if not self.check_drift:
+            return {}
+        seen = self.held_out or self.examples
+        batch = seen.take(np.arange(min(self.batch_size, len(seen))))
+        return {"drift": largest_drift(self._density(state, constants), batch)}
+
     def _density(self, state: State, constants: Any) -> Density:
         params = state.params if self.ema_decay is None else state.average
         return Density(self.flow, {"params": params, **constants, **state.moving})
@@ -267,7 +279,11 @@ def _check_counts(
             raise ValueError(f"{name} must be 1 or more; got {count}")
 
 
-def _check_options(patience: int | None, validation: Any, ema_decay: float | None) -> None:
+def _check_options(
+    flow: Flow, patience: int | None, validation: Any, ema_decay: float | None, check_drift: bool
+) -> None:
+    if check_drift and not is_reversible(flow.bijector):
+        raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
     if patience is not None and patience < 1:
         raise ValueError(f"patience must be 1 or more, or None; got {patience}")
     if patience is not None and validation is None:

@@ -17,8 +17,8 @@ class History:
     """One row for each stretch of steps.
 
     A row has `step`, `seconds` since the start, `train_<unit>`, the mean loss over the stretch,
-    `grad_norm`, its mean, and, where the model was validated, `validation_<unit>`. The unit is
-    "nll" (nats) or "bits_per_dim".
+    `grad_norm`, its mean, and, where the model was validated, `validation_<unit>`; `drift` where
+    `fit` was asked for it. The unit is "nll" (nats) or "bits_per_dim".
 
     Attributes:
       unit: of the losses.

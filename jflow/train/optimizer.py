@@ -5,7 +5,6 @@ from functools import cache
 import optax
 
 
-@cache  # so that equal arguments give one object, and `fit` compiles its loop once for them
 def build_optimizer(
     optimizer: optax.GradientTransformation | None,
     learning_rate: float | optax.Schedule,
@@ -27,6 +26,17 @@ def build_optimizer(
         raise ValueError(f"warmup_steps must be 0 or more; got {warmup_steps}")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, or None; got {clip_norm}")
+    rate = learning_rate if callable(learning_rate) else float(learning_rate)
+    return _built(optimizer, rate, warmup_steps, clip_norm)
+
+
+@cache  # so that equal arguments give one object, and `fit` compiles its loop once for them
+def _built(
+    optimizer: optax.GradientTransformation | None,
+    learning_rate: float | optax.Schedule,
+    warmup_steps: int,
+    clip_norm: float | None,
+) -> optax.GradientTransformation:
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     parts.append(optimizer or optax.adam(learning_rate))
     if warmup_steps:

@@ -106,8 +106,7 @@ def fit_to_target(
     )
     contexts = _contexts(flow, context)
     objective = ReverseKL(flow, target)
-    rate = learning_rate if callable(learning_rate) else float(learning_rate)
-    tx = build_optimizer(optimizer, rate, warmup_steps, clip_norm)
+    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     _check_target(objective, contexts)
     if variables is None:
         variables = _initial(flow, contexts, key)

@@ -1,0 +1,66 @@
+"""What the methods of a density run: compiled once for each flow and each shape."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jflow.distributions.flow import Flow
+from jflow.functional.dequantization import discrete_bits_per_dim
+from jflow.functional.traces import Estimated, mean_and_error
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def apply(
+    flow: Flow, method: str, variables: Any, *arrays: Array | None, rng: Array | None = None
+) -> Array:
+    """A method of the flow; `rng` is for random estimates."""
+    rngs = None if rng is None else {"trace": rng}
+    return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def estimate(
+    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array, probes: int
+) -> Estimated:
+    """Mean and standard error of so many estimates of log p."""
+
+    def one(key: Array) -> Any:
+        return flow.apply(variables, y, context, method="log_prob", rngs={"trace": key})
+
+    exact = flow.bijector.log_det_kind == "exact"
+    mean, error = mean_and_error(lax.map(one, jax.random.split(key, 1 if exact else probes)))
+    # Outside the support, all estimates are -inf.
+    return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4))
+def draw(
+    flow: Flow, method: str, variables: Any, key: Array, shape: tuple[int, ...], *args: Any
+) -> Any:
+    """A method that draws."""
+    # A layer with several images of a point draws one of them; log_dets may be estimates.
+    rngs = {"branch": jax.random.fold_in(key, 1), "trace": jax.random.fold_in(key, 2)}
+    return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6))
+def bits_per_dim(
+    flow: Flow,
+    variables: Any,
+    y: Array,
+    context: Array | None,
+    key: Array,
+    samples: int,
+    dimensions: int | None,
+) -> Array:
+    """Bits per dimension of grey levels."""
+
+    def log_prob(y: Array, key: Array) -> Any:
+        rngs = {"trace": key}
+        return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
+
+    values, shape = flow.values or 0, flow.event_shape
+    return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]

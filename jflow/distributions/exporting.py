@@ -1,0 +1,106 @@
+"""Densities as compiled programs that need neither jflow nor Flax."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import Array, export
+
+from jflow.distributions import compiled
+from jflow.distributions.flow import Flow
+from jflow.functional.arrays import wide_dtype
+
+_KIND = "jflow export"
+_FORMAT = 1
+_CONFIG = "export.json"
+# The seed of a random key: fixed, because the default of the machine that reads may be another.
+_IMPL = "threefry2x32"
+Program = tuple[Callable[..., Any], dict[str, tuple[tuple[Any, ...], Any]]]
+
+
+def export_density(
+    path: str | os.PathLike[str], flow: Flow, variables: Any, platforms: Sequence[str] | None
+) -> None:
+    """Writes the programs, then export.json, which describes them.
+
+    Raises:
+      FileExistsError: `path` holds something that is not an export.
+    """
+    folder = Path(path)
+    _check_folder(folder)
+    (batch,) = export.symbolic_shape("batch")
+    described, files = {}, {}
+    for name, (run, arguments) in _programs(flow, variables, batch).items():
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arguments.values()]
+        exported = export.export(jax.jit(run), platforms=platforms)(*shapes)
+        files[f"{name}.jaxexport"] = bytes(exported.serialize())
+        described[name] = {
+            "file": f"{name}.jaxexport",
+            "arguments": {
+                argument: f"{shape.dtype}[{', '.join(map(str, shape.shape))}]"
+                for argument, shape in zip(arguments, shapes, strict=True)
+            },
+            "result": str(exported.out_avals[0]),
+            "platforms": list(exported.platforms),
+            "calling_convention": exported.calling_convention_version,
+        }
+    config = {
+        "kind": _KIND,
+        "format": _FORMAT,
+        "versions": {package: version(package) for package in ("jflow", "jax", "jaxlib")},
+        "event_shape": list(flow.event_shape),
+        "context_features": flow.context_features,
+        "values": flow.values,
+        "programs": described,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2))
+
+
+def _programs(flow: Flow, variables: Any, batch: Any) -> dict[str, Program]:
+    dtype = wide_dtype(jax.tree.leaves(variables["params"])[0].dtype)
+    y: dict[str, Any] = {"y": ((batch, *flow.event_shape), dtype)}
+    context: dict[str, Any] = {}
+    if flow.context_features is not None:
+        context = {"context": ((batch, flow.context_features), dtype)}
+    random = flow.bijector.log_det_kind != "exact"
+    seed = {"seed": ((2,), "uint32")} if random else {}
+    seeds = {"seeds": ((batch, 2), "uint32")}
+
+    def log_prob(*arrays: Array) -> Array:
+        rng = _key(arrays[-1]) if random else None
+        arrays = arrays[:-1] if random else arrays
+        return compiled.apply(flow, "log_prob", variables, *arrays, rng=rng)
+
+    def sample(seeds: Array, *context: Array) -> Array:
+        # Each sample has a seed of its own: their number is that of the seeds.
+        def one(seed: Array, *context: Array) -> Array:
+            return compiled.draw(flow, "sample", variables, _key(seed), (), *context)
+
+        return jax.vmap(one)(seeds, *context)
+
+    return {
+        "log_prob": (log_prob, {**y, **context, **seed}),
+        "sample": (sample, {**seeds, **context}),
+    }
+
+
+def _key(seed: Array) -> Array:
+    return jax.random.wrap_key_data(seed, impl=_IMPL)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        return
+    try:
+        ours = json.loads((folder / _CONFIG).read_text())["kind"] == _KIND
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = folder.is_dir() and not any(folder.iterdir())
+    if not ours:
+        raise FileExistsError(f"{folder} holds something other than an export; choose another")
