@@ -78,7 +78,9 @@ def test_odd_sizes_and_too_many_levels():
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"mask must be one of half, half_swapped.*got 'chess'"):
         jb.Coupling(jt.Affine(), nets.MLP(), "chess")
-    with pytest.raises(ValueError, match=r"memory must be one of \('store', 'remat'\); got 'disk'"):
+    with pytest.raises(
+        ValueError, match=r"memory must be one of \('store', 'remat', 'reversible'\); got 'disk'"
+    ):
         jb.Repeat(jb.ActNorm(), 3, memory="disk")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"kind must be one of .*'plu', 'dense'.* got 'lu'"):
         jb.Conv1x1("lu")  # type: ignore[arg-type]
