@@ -1,0 +1,149 @@
+"""jflow beside the libraries that people use today: the same work, in turns, one table a case.
+
+python -m benchmarks.compare [CASE ...] [--output FILE] [--jax PYTHON] [--torch PYTHON]
+
+Each library runs in a process of its own (benchmarks/peers); all processes of a case live at the
+same time and take turns. `make bench` sets up the two environments that the others need.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.peers.cases import CASES, ROWS, VALIDATION, Case
+
+ROUNDS, TURN = 7, 0.4  # turns for each program, and seconds each, or one call if that is longer
+DEFAULT = [name for name in CASES if not name.startswith("tiny")]
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = {
+    "jflow": "jflow", "flowjax": "jax", "bijx": "jax", "distrax": "jax",
+    "zuko": "torch", "nflows": "torch", "normflows": "torch", "freia": "torch",
+}  # fmt: skip
+
+
+class Library:
+    """One process, and what it told."""
+
+    def __init__(self, name: str, case: str, python: str) -> None:
+        module, *variant = name.split()
+        command = [python, "-m", f"benchmarks.peers.{module}", case, *variant]
+        self.name, self.seconds = name, {program: [] for program in CASES[case].programs}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            errors = self.process.communicate()[1].strip().splitlines()
+            raise SystemExit(f"{name} on {case!r}: {errors[-1] if errors else 'no answer'}")
+        self.about: dict[str, Any] = json.loads(line)
+
+    def run(self, program: str, count: int) -> list[float]:
+        """Seconds of each call."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{program} {count}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+
+def measure(name: str, pythons: dict[str, str]) -> list[Library]:
+    """All libraries on one case: set up one after the other, then timed in turns."""
+    case, libraries = CASES[name], []
+    for library in case.libraries:
+        libraries.append(Library(library, name, pythons[ENVIRONMENTS[library.split()[0]]]))
+        print(f"{name}: {library} ready", file=sys.stderr, flush=True)
+    for program in case.programs:
+        rounds = 3 if program == "fit" else ROUNDS
+        counts = {v: max(1, int(TURN / min(v.run(program, 2)))) for v in libraries}
+        for _ in range(rounds):
+            for library in libraries:
+                library.seconds[program] += library.run(program, counts[library])
+    for library in libraries:
+        library.close()
+    return libraries
+
+
+def overhead(case: Case, library: Library) -> float:
+    """Milliseconds a step of a fit beyond the bare steps and the bare validation."""
+    steps = 2 * int((1 - VALIDATION) * ROWS // case.batch)
+    validations = 2 * VALIDATION * ROWS / case.batch
+    low = {name: min(values) for name, values in library.seconds.items()}
+    return 1e3 * (low["fit"] - steps * low["train"] - validations * low["log_prob"]) / steps
+
+
+def table(case: Case, libraries: list[Library]) -> str:
+    """In Markdown: minima, and their ratios to the best of the others."""
+    low = {v.name: {p: min(seconds) for p, seconds in v.seconds.items()} for v in libraries}
+    others = [v.name for v in libraries if not v.name.startswith("jflow")]
+    best = {p: min(low[name][p] for name in others) for p in case.programs}
+    has_fit = "fit" in case.programs
+    heads = [*(f"{p}, ms" for p in case.programs), "of medians"]
+    heads += ["first call, s", *(["overhead a step, ms"] if has_fit else ["XLA MB", "peak MB"])]
+    lines = [f"### {case.title}, batch {case.batch}", "", f"| library | {' | '.join(heads)} |"]
+    lines.append("|" + "---|" * (len(heads) + 1))
+    middle = {v.name: statistics.median(v.seconds[case.programs[0]]) for v in libraries}
+    for v in libraries:
+        cells = [f"{1e3 * low[v.name][p]:.3g} ({low[v.name][p] / best[p]:.2f})" for p in best]
+        cells.append(f"{middle[v.name] / min(middle[name] for name in others):.2f}")
+        cells.append(f"{v.about['first_call'][case.programs[0]]:.2f}")
+        if has_fit:
+            cells.append(f"{overhead(case, v):.2f}")
+        else:
+            temporary = v.about.get("temporary_mb")
+            cells += ["" if temporary is None else f"{temporary:.0f}", f"{v.about['peak_mb']:.0f}"]
+        lines.append(f"| {v.name} | {' | '.join(cells)} |")
+    notes = "; ".join(f"{v.name}: {v.about['note']}" for v in libraries)
+    return "\n".join([*lines, "", f"{notes}.", ""])
+
+
+def heading(versions: set[str]) -> str:
+    """What was run on, and how to read the tables."""
+    with open("/proc/cpuinfo") as lines:
+        cpu = next((v.split(":")[1].strip() for v in lines if "model name" in v), "")
+    where = f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return (
+        f"{date.today():%d %B %Y}; {where}; {', '.join(sorted(versions))}; float32.\n\n"
+        "Milliseconds are the least of all calls; in parentheses, their ratio to the best of the "
+        "other libraries\n(below 1 is faster than all of them); \"of medians\" is that ratio of the "
+        "medians, for the first column. \"First call\"\nis that of the first column, compilation "
+        "included. \"XLA MB\" are the temporary bytes of the compiled program; \"peak\nMB\" is what "
+        "the process holds at most during a warm call, beyond what its imports take.\n"
+    )  # fmt: skip
+
+
+def run(names: list[str], pythons: dict[str, str], output: TextIO) -> None:
+    """Writes tables as they come."""
+    tables, versions = [], set()
+    for name in names:
+        libraries = measure(name, pythons)
+        versions |= {v.about["version"] for v in libraries}
+        tables.append(table(CASES[name], libraries))
+        print(tables[-1], file=sys.stderr, flush=True)
+    print("\n".join([heading(versions), *tables]), file=output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="jflow beside other libraries.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--output", metavar="FILE", help="where the tables go; else, the screen")
+    for kind, folder in (("jax", ".venv-jax"), ("torch", ".venv-torch")):
+        parser.add_argument(f"--{kind}", metavar="PYTHON", default=f"{folder}/bin/python")
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    pythons = {"jflow": sys.executable, "jax": options.jax, "torch": options.torch}
+    with open(options.output, "w") if options.output else sys.stdout as output:
+        run(options.cases or DEFAULT, pythons, output)

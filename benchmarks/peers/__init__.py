@@ -1,0 +1,1 @@
+"""One process a library, each doing the same work; run by benchmarks/compare.py."""
