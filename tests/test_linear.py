@@ -10,6 +10,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow.bijectors.matrices import FAMILIES
 from jflow.functional.orthogonal import reflect
+from jflow.functional.triangular import solve_rows, triangular_inverse
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -26,6 +27,25 @@ def started(kind, size=4, **options):
 
 def matrix_of(layer, variables, size=4):
     return np.asarray(layer.apply(variables, jnp.eye(size), method="inverse"))
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 5, 12, 64, 65])
+def test_triangular_systems(size, lower):
+    kernel = 0.3 * jax.random.normal(KEY, (size, size))
+    triangle = jnp.tril(kernel, -1) if lower else jnp.triu(kernel, 1)
+    triangle += jnp.diag(1 + jnp.abs(jnp.diagonal(kernel)))
+    x = jax.random.normal(jax.random.key(1), (3, size))
+    want = x @ np.linalg.inv(triangle)
+    np.testing.assert_allclose(solve_rows(triangle, x, lower=lower), want, rtol=1e-10, atol=1e-12)
+    single = triangle.astype(jnp.float32)
+    error = triangular_inverse(single) - np.linalg.inv(np.asarray(single, np.float64))
+    assert jnp.max(jnp.abs(error)) < 1e-5
+    grads = [
+        jax.grad(lambda t, f=f: jnp.sum(jnp.sin(f(t))))(triangle)
+        for f in (triangular_inverse, jnp.linalg.inv)
+    ]
+    np.testing.assert_allclose(*grads, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(("matrix", "determinant"), [(DIAGONAL, -20.0), (LOWER, 8.0)])

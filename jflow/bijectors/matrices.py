@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.fft import dct, idct
-from jax.scipy.linalg import expm, solve_triangular
+from jax.scipy.linalg import expm
 
 from jflow.functional import transforms
 from jflow.functional.orthogonal import reflect
+from jflow.functional.triangular import solve_rows
 
 
 class Matrix(NamedTuple):
@@ -53,11 +54,6 @@ def _dot(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
-def _solve_rows(triangle: Array, x: Array, *, lower: bool) -> Array:
-    """x W^-1 of a triangular W. With W itself and trans=1, XLA:CPU takes ten times as long."""
-    return solve_triangular(triangle.T, x.T, lower=not lower).T
-
-
 _ZEROS = nn.initializers.zeros
 
 
@@ -83,7 +79,7 @@ def _triangular(store: Store, lower: bool) -> Matrix:
     matrix = matrix + jnp.diag(jnp.exp(log_scale))
     return Matrix(
         lambda x: _dot(x, matrix),
-        lambda x: _solve_rows(matrix, x, lower=lower),
+        lambda x: solve_rows(matrix, x, lower=lower),
         jnp.sum(log_scale),
     )
 
@@ -109,7 +105,7 @@ def plu(store: Store) -> Matrix:
     rows = jnp.argsort(order)
 
     def solve(x: Array) -> Array:
-        return _solve_rows(low, _solve_rows(up, x, lower=False), lower=True)[:, rows]
+        return solve_rows(low, solve_rows(up, x, lower=False), lower=True)[:, rows]
 
     return Matrix(lambda x: _dot(_dot(x[:, order], low), up), solve, jnp.sum(f["log_scale"]))
 
