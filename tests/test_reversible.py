@@ -101,6 +101,30 @@ def test_gradients_are_those_of_stored_activations(name, method):
         assert_same(each["reversible"], each["store"])
 
 
+def test_policies_of_remat():
+    """The same gradients; the products are computed once."""
+    y, context, _ = given()
+    build = lambda memory: jb.Repeat(step(), 3, memory)  # noqa: E731
+    variables = moved(jflow.init(build("store"), KEY, y, context))
+
+    def grad(memory):
+        def loss(params):
+            given = {**variables, "params": params}
+            x, log_det = build(memory).apply(given, y, context, method="inverse_and_log_det")
+            return jnp.sum(jnp.sin(x)) + jnp.sum(log_det)
+
+        return jax.grad(loss)
+
+    def products(memory):
+        program = str(jax.make_jaxpr(grad(memory))(variables["params"]))
+        return program.count("dot_general")
+
+    want = grad("store")(variables["params"])
+    for policy in ("dots_saveable", "dots_with_no_batch_dims_saveable"):
+        assert_same(grad(f"remat:{policy}")(variables["params"]), want, 1e-12)
+        assert products(f"remat:{policy}") < products("remat")
+
+
 def test_inside_an_outer_gradient():
     y, context, _ = given()
 

@@ -4,7 +4,8 @@ import flax.linen as nn
 from jax import Array
 
 from jflow.bijectors.base import Bijector
-from jflow.bijectors.reversible import Memory, check_memory, run_reversible
+from jflow.bijectors.memory import Memory, check_memory, kept
+from jflow.bijectors.reversible import run_reversible
 
 
 class Chain(Bijector):
@@ -50,7 +51,7 @@ class Chain(Bijector):
     ) -> tuple[Array, Array]:
         if self.memory == "reversible" and not self.is_initializing():
             return run_reversible(self, self, method, x, context)
-        call = nn.remat(_call, static_argnums=1) if self.memory == "remat" else _call
+        call = kept(self.memory, _call, static_argnums=1)
         x, total = call(parts[0], method, x, context)
         for part in parts[1:]:
             x, log_det = call(part, method, x, context)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector
-from jflow.bijectors.reversible import Memory, check_memory, run_reversible
+from jflow.bijectors.memory import Memory, check_memory, kept
+from jflow.bijectors.reversible import run_reversible
 from jflow.functional.arrays import as_wide
 
 _STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
@@ -24,9 +25,11 @@ class Repeat(Bijector):
       bijector: one layer; its event shape must be equal on both sides.
       length: how many layers.
       memory: what the backward pass needs of each layer is kept ("store"), or computed a second
-        time from the layer's input ("remat": far less memory, about 5 % more time), or from its
+        time from the layer's input ("remat": far less memory, the forward pass twice), or from its
         output, which only the last layer keeps ("reversible": memory does not grow with `length`).
         The latter is for layers whose both directions are closed forms; it has no forward mode.
+        "remat:dots_saveable" keeps matrix products, too, and computes what is cheap a second time;
+        "remat:dots_with_no_batch_dims_saveable" keeps those without batch dimensions.
 
     Raises:
       ValueError: `length` below 1, an unknown `memory`, or a layer that changes the event shape.
@@ -58,10 +61,8 @@ class Repeat(Bijector):
         def layer(bijector: Bijector, x: Array, context: Array | None) -> Any:
             return getattr(bijector, method)(x, context)
 
-        if self.memory == "remat":
-            layer = nn.remat(layer, prevent_cse=False)
         loop = nn.scan(
-            layer,
+            kept(self.memory, layer, prevent_cse=False),
             variable_axes=dict.fromkeys(_STACKED, 0),
             split_rngs={"params": True, "trace": True, "dropout": True, "branch": True},
             in_axes=nn.broadcast,  # type: ignore[arg-type]  # flax declares ints only

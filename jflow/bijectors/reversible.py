@@ -1,6 +1,6 @@
 """Layers whose backward pass computes what they were given from what they gave."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,9 +9,6 @@ from jax import Array, lax
 
 from jflow.bijectors.base import Bijector
 from jflow.nets.reports import report
-
-Memory = Literal["store", "remat", "reversible"]
-_MEMORY = ("store", "remat", "reversible")
 
 _OPPOSITE = {
     "forward_and_log_det": "inverse_and_log_det",
@@ -46,31 +43,6 @@ class Layers(NamedTuple):
             for path, step in bijector.steps()
         )
         return cls(steps if method.startswith("inverse") else steps[::-1], method, length, reverse)
-
-
-def check_memory(owner: str, memory: str, bijector: Bijector) -> None:
-    """Refuses an unknown `memory`, and layers that cannot be run backwards as it asks.
-
-    Raises:
-      ValueError: naming the part.
-    """
-    if memory not in _MEMORY:
-        raise ValueError(f"{owner}: memory must be one of {_MEMORY}; got {memory!r}")
-    if memory == "reversible":
-        _check_reversible(owner, bijector)
-
-
-def _check_reversible(owner: str, bijector: Bijector) -> None:
-    for part in bijector.parts:
-        _check_reversible(owner, part)
-    kinds = bijector.log_det_kind, bijector.forward_kind, bijector.inverse_kind
-    if not bijector.parts and kinds != ("exact", "closed form", "closed form"):
-        raise ValueError(
-            f"{owner}: memory='reversible' computes the inputs of layers from their outputs, and "
-            "needs both directions in closed form and exact log-determinants; "
-            f"{type(bijector).__name__} has log_det_kind {kinds[0]!r}, forward_kind {kinds[1]!r}, "
-            f"inverse_kind {kinds[2]!r}. Use memory='remat'"
-        )
 
 
 def is_reversible(bijector: Bijector) -> bool:

@@ -10,7 +10,7 @@ from jflow.bijectors import (
     Repeat,
     Squeeze,
 )
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import ConvNet, ZeroConvNet

@@ -1,7 +1,7 @@
 """Recursive couplings."""
 
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MLP

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jflow.bijectors import ActNorm, Bijector, Chain, Planar, Radial, Repeat, Sylvester
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 
 

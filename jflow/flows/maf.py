@@ -1,7 +1,7 @@
 """Masked and inverse autoregressive flows."""
 
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MADE

@@ -1,7 +1,7 @@
 """NICE."""
 
 from jflow.bijectors import ActNorm, Chain, Coupling, Elementwise, Repeat
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, StandardLogistic, recipe
 from jflow.flows.checks import pairs
 from jflow.nets import MLP

@@ -1,7 +1,7 @@
 """Neural spline flows."""
 
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer
 from jflow.nets import MADE, MLP

@@ -12,7 +12,7 @@ from jflow.bijectors import (
     Repeat,
     Squeeze,
 )
-from jflow.bijectors.reversible import Memory
+from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer, pairs
 from jflow.nets import MLP, ResidualConvNet

@@ -1,0 +1,52 @@
+"""What of a layer is kept for the backward pass."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+
+from jflow.bijectors.base import Bijector
+
+# After the colon, one of `jax.checkpoint_policies`.
+Memory = Literal[
+    "store",
+    "remat",
+    "remat:dots_saveable",
+    "remat:dots_with_no_batch_dims_saveable",
+    "reversible",
+]
+
+
+def kept(memory: str, layer: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A function of modules that keeps of its layer what `memory` says, if not "reversible"."""
+    kind, _, policy = memory.partition(":")
+    if kind != "remat":
+        return layer
+    chosen = getattr(jax.checkpoint_policies, policy) if policy else None
+    return nn.remat(layer, policy=chosen, **options)
+
+
+def check_memory(owner: str, memory: str, bijector: Bijector) -> None:
+    """Refuses an unknown `memory`, and layers that cannot be run backwards as it asks.
+
+    Raises:
+      ValueError: naming the part.
+    """
+    if memory not in get_args(Memory):
+        raise ValueError(f"{owner}: memory must be one of {get_args(Memory)}; got {memory!r}")
+    if memory == "reversible":
+        _check_reversible(owner, bijector)
+
+
+def _check_reversible(owner: str, bijector: Bijector) -> None:
+    for part in bijector.parts:
+        _check_reversible(owner, part)
+    kinds = bijector.log_det_kind, bijector.forward_kind, bijector.inverse_kind
+    if not bijector.parts and kinds != ("exact", "closed form", "closed form"):
+        raise ValueError(
+            f"{owner}: memory='reversible' computes the inputs of layers from their outputs, and "
+            "needs both directions in closed form and exact log-determinants; "
+            f"{type(bijector).__name__} has log_det_kind {kinds[0]!r}, forward_kind {kinds[1]!r}, "
+            f"inverse_kind {kinds[2]!r}. Use memory='remat'"
+        )
