@@ -114,14 +114,14 @@ def heading(versions: set[str]) -> str:
     with open("/proc/cpuinfo") as lines:
         cpu = next((v.split(":")[1].strip() for v in lines if "model name" in v), "")
     where = f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return (
-        f"{date.today():%d %B %Y}; {where}; {', '.join(sorted(versions))}; float32.\n\n"
-        "Milliseconds are the least of all calls; in parentheses, their ratio to the best of the "
-        "other libraries\n(below 1 is faster than all of them); \"of medians\" is that ratio of the "
-        "medians, for the first column. \"First call\"\nis that of the first column, compilation "
-        "included. \"XLA MB\" are the temporary bytes of the compiled program; \"peak\nMB\" is what "
-        "the process holds at most during a warm call, beyond what its imports take.\n"
-    )  # fmt: skip
+    return f"""{date.today():%d %B %Y}; {where}; {", ".join(sorted(versions))}; float32.
+
+Milliseconds are the least of all calls; in parentheses, their ratio to the best of the other
+libraries (below 1 is faster than all of them); "of medians" is that ratio of the medians, for the
+first column. "First call" is that of the first column, compilation included. "XLA MB" are the
+temporary bytes of the compiled program; "peak MB" is what the process holds at most during a warm
+call, beyond what its imports take.
+"""
 
 
 def run(names: list[str], pythons: dict[str, str], output: TextIO) -> None:

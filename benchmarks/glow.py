@@ -1,6 +1,6 @@
-"""Train step of Glow, 32x32x3, 3 levels: compile time in depth, and loop against no loop.
+"""Train step of Glow, 32x32x3, 3 levels: compile time, time, memory and gradients in depth.
 
-python -m benchmarks.glow [compile | loop | memory]
+python -m benchmarks.glow [compile | loop | fit | memory | gradients | deep]
 """
 
 import sys
@@ -12,6 +12,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jflow
@@ -21,13 +22,16 @@ from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.functional.convolution import conv2d, matmul_last
 from jflow.nets import layers
+from jflow.train.loop import State, run
+from jflow.train.objective import MaximumLikelihood as Objective
 
 SHAPE, BATCH = (32, 32, 3), 16
+KINDS = ("store", "remat", "reversible")
 
 
-def batch() -> jax.Array:
+def batch(size: int = BATCH) -> jax.Array:
     """The same synthetic images for all."""
-    return jax.random.uniform(jax.random.key(0), (BATCH, *SHAPE))
+    return jax.random.uniform(jax.random.key(0), (size, *SHAPE))
 
 
 def train_step(flow: jflow.Flow) -> tuple[Callable[..., Any], Any, Any]:
@@ -93,11 +97,12 @@ def compile_times(rounds: int = 3) -> None:
 
 
 def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
-    """Time of one train step: scanned (store, remat) and unrolled."""
+    """Time of one train step: scanned (store, remat, reversible) and unrolled."""
     programs = {}
     for name, flow, convolution in (
         ("scanned", flows.glow(SHAPE, 3, steps, hidden), conv2d),
         ("scanned, remat", flows.glow(SHAPE, 3, steps, hidden, memory="remat"), conv2d),
+        ("scanned, reversible", flows.glow(SHAPE, 3, steps, hidden, memory="reversible"), conv2d),
         ("unrolled", unrolled(steps, hidden), conv2d),
         ("unrolled, native convolution", unrolled(steps, hidden), native_conv2d),
     ):
@@ -110,18 +115,111 @@ def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
     print_table(interleaved(programs), against="unrolled")
 
 
+def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
+    """Time of `count` train steps in one call, as `fit` makes them."""
+    programs = {}
+    optimizer, index = optax.adam(1e-3), jnp.tile(jnp.arange(BATCH)[None], (count, 1))
+    for kind in KINDS:
+        flow = flows.glow(SHAPE, 3, steps, hidden, memory=kind)
+        variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), batch()))
+        params = variables.pop("params")
+        state = State(jnp.zeros((), jnp.int32), params, None, optimizer.init(params), {})
+        given = state, variables, (batch(), None), index, jnp.asarray(count), jax.random.key(2)
+        objective = Objective(flow)
+        compiled = run.lower(*given, objective=objective, optimizer=optimizer, ema_decay=None)
+        programs[f"{kind}, {count} steps"] = partial(compiled.compile(), *given)
+    print_table(interleaved(programs), against=f"store, {count} steps")
+
+
 def memory(hidden: int = 64) -> None:
     """XLA's temporary bytes of one train step, in depth."""
-    for kind in ("store", "remat", "reversible"):
+    for kind in KINDS:
         for steps in (8, 64):
             step, params, state = train_step(flows.glow(SHAPE, 3, steps, hidden, memory=kind))
             compiled = jax.jit(step).lower(params, state, batch()).compile()
             analysis: Any = compiled.memory_analysis()
             size = analysis.temp_size_in_bytes
-            print(f"{kind:6s} K={steps:2d}: {size / 1e6:7.1f} MB", flush=True)
+            print(f"{kind:10s} K={steps:2d}: {size / 1e6:7.1f} MB", flush=True)
+
+
+def images(count: int) -> jax.Array:
+    """Smooth images with a little noise."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    coarse = jax.random.uniform(keys[0], (count, 4, 4, 3))
+    smooth = jax.image.resize(coarse, (count, *SHAPE), "linear")
+    return jnp.clip(smooth + 0.02 * jax.random.normal(keys[1], smooth.shape), 0, 1)
+
+
+def gradients(steps: int = 32, hidden: int = 64, training: int = 200) -> None:
+    """Reversible gradients against stored ones, on trained parameters: relative L2 distance."""
+    y = images(training * BATCH)
+    flows_of = {
+        kind: flows.glow(SHAPE, 3, steps, hidden, values=None, memory=kind) for kind in KINDS
+    }
+    density, history = jflow.fit(
+        flows_of["reversible"], y, key=jax.random.key(0), steps=training, batch_size=BATCH,
+        check_drift=True, validation=None,
+    )  # fmt: skip
+    first, last = history.rows[0], history.rows[-1]
+    print(f"K={steps}, hidden {hidden}, {training} steps: nll {first['train_nll']:.0f} -> "
+          f"{last['train_nll']:.0f}, drift {last['drift']:.1e}", flush=True)  # fmt: skip
+    found = {}
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            wide = lambda v, dtype=dtype: v.astype(dtype) if v.dtype == jnp.float32 else v  # noqa: E731
+            variables = jax.tree.map(wide, density.variables)
+            for kind, flow in flows_of.items():
+
+                def loss(params: Any, y: jax.Array, flow=flow, rest=variables) -> Any:
+                    return -jnp.mean(jflow.Density(flow, {**rest, "params": params}).log_prob(y))
+
+                grad = jax.jit(jax.grad(loss))
+                found[dtype, kind] = grad(variables["params"], wide(y[:BATCH]))
+        for kind in KINDS[1:]:
+            distance = apart(found[dtype, kind], found[dtype, "store"])
+            print(f"{dtype}: {kind} against store {distance:.1e}")
+    for kind in KINDS:
+        distance = apart(found["float32", kind], found["float64", "store"])
+        print(f"float32 {kind} against float64 store: {distance:.1e}")
+
+
+def apart(a: Any, b: Any) -> float:
+    """Distance of two trees in L2, relative to the second."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    squares = [
+        (np.square(np.subtract(x, y, dtype=np.float64)).sum(), np.square(y).sum()) for x, y in pairs
+    ]
+    return float(np.sqrt(sum(s for s, _ in squares) / sum(s for _, s in squares)))
+
+
+def deep(steps: int = 128, hidden: int = 128, size: int = 32) -> None:
+    """Seconds and XLA's temporary bytes of a train step of a very deep flow."""
+    print(f"K={steps} at each of 3 levels, hidden {hidden}, batch {size}")
+    for kind in KINDS:
+        step, params, state = train_step(flows.glow(SHAPE, 3, steps, hidden, memory=kind))
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, batch(size)).compile()
+        analysis: Any = compiled.memory_analysis()
+        seconds, values = [], []
+        for _ in range(6):
+            start = time.perf_counter()
+            params, state, value = jax.block_until_ready(compiled(params, state, batch(size)))
+            seconds.append(time.perf_counter() - start)
+            values.append(float(value))
+        print(
+            f"{kind:10s} {min(seconds):.2f} s a step, {analysis.temp_size_in_bytes / 1e6:.0f} MB, "
+            f"nll {values[0]:.0f} -> {values[-1]:.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    parts = {"compile": compile_times, "loop": loop_against_unrolled, "memory": memory}
+    parts = {
+        "compile": compile_times,
+        "loop": loop_against_unrolled,
+        "fit": in_loop,
+        "memory": memory,
+        "gradients": gradients,
+        "deep": deep,
+    }
     for part in sys.argv[1:] or parts:
         parts[part]()
