@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: train test slow venv lint types contracts wheel oldest bench
+.PHONY: train test slow venv lint types contracts wheel oldest bench bench-jflow
 
 train: venv  ## Glow on handwritten digits, into runs/digits/
 	$(BIN)/python -m experiments.train digits_glow
@@ -38,7 +38,15 @@ wheel: venv  ## builds the wheel and tests it outside the repository
 oldest:  ## the core tests with the oldest versions that pyproject.toml allows
 	.ci/test-oldest $(PYTHON)
 
-bench: venv
+bench: venv .venv-jax/installed .venv-torch/installed  ## jflow beside seven other libraries, into docs/benchmarks.md
+	$(BIN)/python -m benchmarks.compare --output docs/benchmarks.md
+
+.venv-%/installed: benchmarks/peers/requirements-%.txt constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $< --constraint constraints.txt
+	touch $@
+
+bench-jflow: venv  ## jflow alone: what its design rests on
 	$(BIN)/python -m benchmarks.glow
 	$(BIN)/python -m benchmarks.vectors
 	$(BIN)/python -m benchmarks.precision

@@ -3,6 +3,7 @@
 python -m benchmarks.glow [compile | loop | fit | memory | gradients | deep]
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -22,10 +23,11 @@ from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.functional.convolution import conv2d, matmul_last
 from jflow.nets import layers
-from jflow.train.loop import State, run
+from jflow.train import loop
 from jflow.train.objective import MaximumLikelihood as Objective
 
 SHAPE, BATCH = (32, 32, 3), 16
+KEY = jax.random.key(2)
 KINDS = ("store", "remat", "reversible")
 
 
@@ -121,13 +123,17 @@ def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
     optimizer, index = optax.adam(1e-3), jnp.tile(jnp.arange(BATCH)[None], (count, 1))
     for kind in KINDS:
         flow = flows.glow(SHAPE, 3, steps, hidden, memory=kind)
-        variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), batch()))
-        params = variables.pop("params")
-        state = State(jnp.zeros((), jnp.int32), params, None, optimizer.init(params), {})
-        given = state, variables, (batch(), None), index, jnp.asarray(count), jax.random.key(2)
-        objective = Objective(flow)
-        compiled = run.lower(*given, objective=objective, optimizer=optimizer, ema_decay=None)
-        programs[f"{kind}, {count} steps"] = partial(compiled.compile(), *given)
+        variables = jflow.init(flow, jax.random.key(1), batch())
+        state = [loop.start(variables, optimizer, averaged=False)]
+        rest = loop.constant(variables), (batch(), None), index, jnp.asarray(count), KEY
+        options = {"objective": Objective(flow), "optimizer": optimizer, "ema_decay": None}
+        compiled = loop.run.lower(*state, *rest, **options).compile()
+
+        def take(compiled: Any = compiled, state: list = state, rest: tuple = rest) -> Any:
+            state[:] = compiled(*state, *rest)[:1]
+            return state
+
+        programs[f"{kind}, {count} steps"] = take
     print_table(interleaved(programs), against=f"store, {count} steps")
 
 
@@ -193,23 +199,21 @@ def apart(a: Any, b: Any) -> float:
 
 
 def deep(steps: int = 128, hidden: int = 128, size: int = 32) -> None:
-    """Seconds and XLA's temporary bytes of a train step of a very deep flow."""
+    """A very deep flow: seconds of a step of `fit`, losses, and XLA's temporary bytes of a step."""
     print(f"K={steps} at each of 3 levels, hidden {hidden}, batch {size}")
     for kind in KINDS:
-        step, params, state = train_step(flows.glow(SHAPE, 3, steps, hidden, memory=kind))
-        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, batch(size)).compile()
-        analysis: Any = compiled.memory_analysis()
-        seconds, values = [], []
-        for _ in range(6):
-            start = time.perf_counter()
-            params, state, value = jax.block_until_ready(compiled(params, state, batch(size)))
-            seconds.append(time.perf_counter() - start)
-            values.append(float(value))
-        print(
-            f"{kind:10s} {min(seconds):.2f} s a step, {analysis.temp_size_in_bytes / 1e6:.0f} MB, "
-            f"nll {values[0]:.0f} -> {values[-1]:.0f}",
-            flush=True,
-        )
+        flow = flows.glow(SHAPE, 3, steps, hidden, values=None, memory=kind)
+        step, params, state = train_step(flow)
+        analysis: Any = jax.jit(step).lower(params, state, batch(size)).compile().memory_analysis()
+        _, history = jflow.fit(
+            flow, images(1000), key=jax.random.key(0), steps=30, batch_size=size,
+            evaluate_every=5, validation=None, progress=False,
+        )  # fmt: skip
+        rows = history.rows
+        seconds = [b["seconds"] - a["seconds"] for a, b in itertools.pairwise(rows)]
+        losses = " ".join(f"{row['train_nll']:.0f}" for row in rows)
+        print(f"{kind:10s} {min(seconds) / 5:.2f} s a step, "
+              f"{analysis.temp_size_in_bytes / 1e6:.0f} MB, nll {losses}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from jflow import bijectors as jb
 from jflow import functional as jf
 from jflow import nets
 from jflow.nets import lipschitz_layers
-from jflow.train.loop import State, run
+from jflow.train.loop import constant, run, start
 from jflow.train.objective import MaximumLikelihood
 
 BUDGET = 96  # products
@@ -177,13 +177,11 @@ def train_step(size: int, estimator: jf.LogDetEstimator, memory: Any = "remat") 
     flow = jflow.Flow(jb.Repeat(jb.Chain((jb.ActNorm(), block)), BLOCKS, memory), (size,))
     y = data(size, BATCH)
     variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), y))
-    optimizer, moving = optax.adam(1e-3), {"lipschitz": variables["lipschitz"]}
-    params = variables["params"]
-    state = State(jnp.zeros((), jnp.int32), params, None, optimizer.init(params), moving)
+    optimizer = optax.adam(1e-3)
+    state = start(variables, optimizer, averaged=False)
     step = partial(run, objective=MaximumLikelihood(flow), optimizer=optimizer, ema_decay=None)
-    constants = {k: v for k, v in variables.items() if k not in ("params", "lipschitz")}
-    index = jnp.arange(BATCH)[None]
-    return step, state, (constants, (y, None), index, jnp.asarray(1), jax.random.key(2))
+    rest = (y, None), jnp.arange(BATCH)[None], jnp.asarray(1), jax.random.key(2)
+    return step, state, (constant(variables), *rest)
 
 
 class Peer:

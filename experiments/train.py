@@ -1,4 +1,4 @@
-"""Runs an experiment: python -m experiments.train NAME [--steps 100] [--directory runs/NAME]."""
+"""Runs an experiment: python -m experiments.train NAME [--steps 100] [--cache DIRECTORY]."""
 
 import dataclasses
 import json
@@ -89,8 +89,20 @@ def main() -> None:
         )
     default = import_module(f"experiments.{name}").CONFIG
 
-    def command(config: Config = default, directory: Path = Path("runs") / default.name) -> None:
-        print_result(run(config, directory), directory)
+    def command(
+        config: Config = default,
+        directory: Path = Path("runs") / default.name,
+        cache: Path | None = None,
+    ) -> None:
+        """Fits, tests and draws.
+
+        Args:
+          config: of the experiment.
+          directory: where everything is written.
+          cache: a directory for compiled programs, which later runs then need not compile.
+        """
+        with jflow.train.cache_compilations(cache):
+            print_result(run(config, directory), directory)
 
     tyro.cli(command, args=sys.argv[2:], prog=f"python -m experiments.train {name}")
 

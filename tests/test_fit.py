@@ -14,8 +14,9 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, train
 from jflow import transformers as jt
-from jflow.train import arrays, history
+from jflow.train import arrays, history, loop
 from jflow.train.fit import NonFiniteLossError
+from jflow.train.objective import MaximumLikelihood
 
 KEY = jax.random.key(0)
 SMALL = {"steps": 60, "batch_size": 32, "evaluate_every": 20, "warmup_steps": 5}
@@ -52,6 +53,42 @@ def test_metrics_are_written_as_jsonl_and_csv(fitted):
     with (directory / "metrics.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["train_nll"]) for row in table] == log.column("train_nll")[1]
+
+
+def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
+    """The loop's state lives in one place; the caller's variables and results stay good."""
+    given = dict(fitted[0].variables)
+    before = jax.tree.map(np.asarray, given)
+    again, _ = jflow.fit(flow(), data, key=KEY, variables=given, ema_decay=0.9, **SMALL)
+    chex.assert_trees_all_equal(given, before)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.variables))
+
+    optimizer = optax.adam(1e-3)
+    state = loop.start(given, optimizer, averaged=True)
+    index, rest = jnp.zeros((1, 8), jnp.int32), (jnp.asarray(1, jnp.int32), KEY)
+    compiled = loop.run.lower(
+        state, loop.constant(given), (jnp.asarray(data), None), index, *rest,
+        objective=MaximumLikelihood(flow()), optimizer=optimizer, ema_decay=0.9,
+    ).compile()  # fmt: skip
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes >= size
+
+
+def test_compiled_programs_are_kept(data, tmp_path):
+    settings = jax.config.jax_compilation_cache_dir
+    jax.clear_caches()
+    _, log = jflow.fit(flow(), data, key=KEY, cache=tmp_path / "programs", **SMALL)
+    programs = {path.name for path in (tmp_path / "programs").iterdir()}
+    assert any(name.startswith("jit_run-") for name in programs)
+    assert jax.config.jax_compilation_cache_dir == settings
+    jax.clear_caches()
+    _, again = jflow.fit(flow(), data, key=KEY, cache=tmp_path / "programs", **SMALL)
+    assert {path.name for path in (tmp_path / "programs").iterdir()} == programs
+    assert log.column("train_nll") == again.column("train_nll")
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"compiled programs needs a directory; .*file"):
+        jflow.fit(flow(), data, key=KEY, cache=tmp_path / "file", **SMALL)
 
 
 def test_two_runs_are_equal_bit_for_bit_and_another_key_is_not(data, fitted):

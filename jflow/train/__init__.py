@@ -1,5 +1,6 @@
 """Training and evaluation."""
 
+from jflow.train.compilation import cache_compilations
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import NonFiniteLossError, fit
 from jflow.train.history import History
@@ -10,6 +11,7 @@ __all__ = [
     "History",
     "Importance",
     "NonFiniteLossError",
+    "cache_compilations",
     "evaluate",
     "fit",
     "fit_to_target",

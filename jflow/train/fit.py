@@ -20,9 +20,10 @@ from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.train.arrays import Examples, batches, check_examples, split
+from jflow.train.compilation import cache_compilations
 from jflow.train.evaluation import all_losses, largest_drift
 from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.loop import MOVING, State, run
+from jflow.train.loop import State, constant, run, start
 from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
 
@@ -66,6 +67,7 @@ def fit(
     check_drift: bool = False,
     variables: Any = None,
     directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Density, History]:
     """Fits a flow to data by maximum likelihood.
@@ -99,6 +101,8 @@ def fit(
         error on one batch. Without it, rounding in ill-conditioned layers would go unseen.
       variables: to start from; None to initialise them on the first batch.
       directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
+      cache: a directory for compiled programs, which later processes then need not compile; None
+        for none. See `cache_compilations`.
       progress: whether to show a progress bar, if the screen is a terminal.
 
     Returns:
@@ -110,19 +114,18 @@ def fit(
     """
     _check_counts(steps, batch_size, evaluate_every, validation_samples)
     _check_options(flow, patience, validation, ema_decay, check_drift)
-    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
-    split_rng, order_rng = _host_generators(key)
-    examples, held_out = _prepare(flow, data, context, validation, split_rng)
-    order = batches(len(examples), batch_size, order_rng)
-    variables = variables or _initial(flow, examples.take(next(order)), key)
+    examples, held_out = _prepare(flow, data, context, validation, _host_generator(key, 0))
+    order = batches(len(examples), batch_size, _host_generator(key, 1))
     trainer = _Trainer(
-        flow, tx, ema_decay, dimensions, examples, held_out, batch_size, validation_samples, key,
-        check_drift,
+        flow, build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm), ema_decay,
+        dimensions, examples, held_out, batch_size, validation_samples, key, check_drift,
     )  # fmt: skip
     with (
+        cache_compilations(cache),
         writer(None if directory is None else Path(directory), trainer.columns) as write,
         progress_bar(steps, unit(flow), enabled=progress) as show,
     ):
+        variables = variables or _initial(flow, examples.take(next(order)), key)
         return trainer.train(variables, order, steps, evaluate_every, patience, [write, show])
 
 
@@ -155,11 +158,10 @@ class _Trainer:
         listeners: list[Callable[[Row], None]],
     ) -> tuple[Density, History]:
         """Trains in stretches of `evaluate_every` steps; returns the best parameters seen."""
-        history, start = History(unit(self.flow)), time.perf_counter()
-        fixed = {"params", *MOVING}
-        constants = {name: value for name, value in variables.items() if name not in fixed}
-        state = self._start(variables)
-        best, best_loss, misses = state, math.inf, 0
+        history, start_time = History(unit(self.flow)), time.perf_counter()
+        constants = constant(variables)
+        state = start(variables, self.optimizer, averaged=self.ema_decay is not None)
+        best, best_loss, misses = self._density(state, constants), math.inf, 0
         for first in range(0, steps, evaluate_every):
             count = min(evaluate_every, steps - first)
             index = np.zeros((min(evaluate_every, steps), self.batch_size), np.int32)
@@ -170,11 +172,13 @@ class _Trainer:
             if loss is not None:
                 row[self.columns[-1]] = loss
             if loss is None or loss < best_loss:
-                best, best_loss, misses = state, loss or 0.0, 0
+                # A copy, since the next stretch uses the state up.
+                best = jax.tree.map(jnp.copy, self._density(state, constants))
+                best_loss, misses = loss or 0.0, 0
                 history.best_step = int(state.step)
             else:
                 misses += 1
-            row["seconds"] = time.perf_counter() - start
+            row["seconds"] = time.perf_counter() - start_time
             history.rows.append(row)
             for listener in listeners:
                 listener(row)
@@ -183,15 +187,7 @@ class _Trainer:
         if not history.best_step:
             what, density = "the validation loss was never finite", self._density(state, constants)
             raise NonFiniteLossError(what, int(state.step), density, history)
-        variables = self._density(best, constants).variables
-        return Density(self.flow, settled(self.flow, variables)), history
-
-    def _start(self, variables: Any) -> State:
-        params = variables["params"]
-        average = None if self.ema_decay is None else params
-        moving = {name: variables[name] for name in MOVING if name in variables}
-        step = jnp.zeros((), jnp.int32)
-        return State(step, params, average, self.optimizer.init(params), moving)
+        return Density(self.flow, settled(self.flow, best.variables)), history
 
     def _stretch(
         self, state: State, constants: Any, index: np.ndarray, count: int, history: History
@@ -241,10 +237,10 @@ class _Trainer:
         return Density(self.flow, {"params": params, **constants, **state.moving})
 
 
-def _host_generators(key: Array) -> list[np.random.Generator]:
-    """Two generators for what is drawn on the host: the split and the order of examples."""
+def _host_generator(key: Array, which: int) -> np.random.Generator:
+    """Of what is drawn on the host: the split (0), or the order of examples (1)."""
     seed = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
-    return [np.random.default_rng(child) for child in seed.spawn(2)]
+    return np.random.default_rng(seed.spawn(2)[which])
 
 
 def _prepare(

@@ -51,7 +51,23 @@ class Report(NamedTuple):
 Objective = Callable[[Any, Any, Array, Array], tuple[Array, Moving]]
 
 
-@partial(jax.jit, static_argnames=("objective", "optimizer", "ema_decay"))
+def start(variables: Any, optimizer: optax.GradientTransformation, *, averaged: bool) -> State:
+    """The state before the first step, in arrays of its own, for `run` to use up."""
+    params = jax.tree.map(jnp.copy, variables["params"])
+    average = jax.tree.map(jnp.copy, params) if averaged else None
+    moving = {name: variables[name] for name in MOVING if name in variables}
+    moving = jax.tree.map(jnp.copy, moving)
+    return State(jnp.zeros((), jnp.int32), params, average, optimizer.init(params), moving)
+
+
+def constant(variables: Any) -> dict[str, Any]:
+    """The collections that training leaves alone."""
+    return {name: v for name, v in variables.items() if name not in ("params", *MOVING)}
+
+
+@partial(
+    jax.jit, static_argnames=("objective", "optimizer", "ema_decay"), donate_argnames=("state",)
+)
 def run(
     state: State,
     constants: Any,
@@ -67,7 +83,8 @@ def run(
     """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
 
     Stops before the first step whose loss or gradient is not finite. `steps` is traced, so any
-    number up to the rows of `index` runs the same program.
+    number up to the rows of `index` runs the same program. The given state is used up: its memory
+    becomes that of the new one.
     """
 
     def loss(params: Any, moving: Moving, batch: Array, key: Array) -> tuple[Array, Moving]:

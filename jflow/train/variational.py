@@ -18,10 +18,11 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
+from jflow.train.compilation import cache_compilations
 from jflow.train.fit import NonFiniteLossError
 from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.loop import MOVING, State, run
 from jflow.train.loop import Report as LoopReport
+from jflow.train.loop import State, constant, run, start
 from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
 
@@ -65,6 +66,7 @@ def fit_to_target(
     evaluation_samples: int = 4096,
     variables: Any = None,
     directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Density, History]:
     """Fits q, a flow, to an unnormalised density p by reverse KL, E_q[log q(y) - log p(y)].
@@ -89,6 +91,7 @@ def fit_to_target(
       evaluation_samples: for the latter two.
       variables: to start from; None to initialise them on samples of a standard normal.
       directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
+      cache: a directory for compiled programs; see `fit`.
       progress: whether to show a progress bar, if the screen is a terminal.
 
     Returns:
@@ -112,6 +115,7 @@ def fit_to_target(
         variables = _initial(flow, contexts, key)
     trainer = _Trainer(objective, tx, contexts, samples, evaluation_samples, key)
     with (
+        cache_compilations(cache),
         writer(None if directory is None else Path(directory), _COLUMNS) as write,
         progress_bar(steps, _UNIT, enabled=progress) as show,
     ):
@@ -134,12 +138,8 @@ class _Trainer:
         evaluate_every: int,
         listeners: list[Callable[[Row], None]],
     ) -> tuple[Density, History]:
-        moving = {name: variables[name] for name in MOVING if name in variables}
-        fixed = {"params", *MOVING}
-        constants = {name: value for name, value in variables.items() if name not in fixed}
-        params = variables["params"]
-        state = State(jnp.zeros((), jnp.int32), params, None, self.optimizer.init(params), moving)
-        history, start = History(_UNIT), time.perf_counter()
+        constants, state = constant(variables), start(variables, self.optimizer, averaged=False)
+        history, start_time = History(_UNIT), time.perf_counter()
         density = Density(self.objective.flow, variables)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)).ravel())
         shape = (min(evaluate_every, steps), self.samples)
@@ -160,7 +160,7 @@ class _Trainer:
             moved = {"params": state.params, **constants, **state.moving}
             density = Density(self.objective.flow, moved)
             row = self._row(state, report, count, density, history)
-            row["seconds"] = time.perf_counter() - start
+            row["seconds"] = time.perf_counter() - start_time
             history.rows.append(row)
             history.best_step = int(state.step)
             for listener in listeners:
