@@ -13,11 +13,12 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.peers.cases import CASES, ROWS, VALIDATION, Case
+from benchmarks.peers.cases import CASES, ROWS, VALIDATION, Case, chosen
 
 ROUNDS, TURN = 7, 0.4  # turns for each program, and seconds each, or one call if that is longer
 DEFAULT = [name for name in CASES if not name.startswith("tiny")]
@@ -28,31 +29,40 @@ ENVIRONMENTS = {
 }  # fmt: skip
 
 
+class LibraryError(RuntimeError):
+    """A library's process ended before it should."""
+
+
 class Library:
     """One process, and what it told."""
 
-    def __init__(self, name: str, case: str, python: str) -> None:
+    def __init__(self, name: str, case: str, python: str, **environment: str) -> None:
         module, *variant = name.split()
         command = [python, "-m", f"benchmarks.peers.{module}", case, *variant]
-        self.name, self.seconds = name, {program: [] for program in CASES[case].programs}
+        self.name, self.seconds = name, {program: [] for program in chosen(case).programs}
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, cwd=ROOT,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+            text=True, cwd=ROOT, env={**os.environ, **environment},
         )  # fmt: skip
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            errors = self.process.communicate()[1].strip().splitlines()
-            raise SystemExit(f"{name} on {case!r}: {errors[-1] if errors else 'no answer'}")
-        self.about: dict[str, Any] = json.loads(line)
+        self.about: dict[str, Any] = self._answer()
 
     def run(self, program: str, count: int) -> list[float]:
         """Seconds of each call."""
         assert self.process.stdin
-        assert self.process.stdout
         self.process.stdin.write(f"{program} {count}\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.close()
+            self.errors.seek(0)
+            last = self.errors.read().strip().splitlines()[-1:]
+            raise LibraryError(f"{self.name}: {last[0] if last else 'no answer'}")
+        return json.loads(line)
 
     def close(self) -> None:
         """Ends the process."""

@@ -1,5 +1,7 @@
 """The work, the same for every library. Needs numpy alone: every process reads it."""
 
+import dataclasses
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +81,22 @@ CASES = {
         ("jflow", "flowjax", *TORCH)),
     "tiny glow": _glow(1, 8, EVERY),
 }  # fmt: skip
+
+
+# Sizes for an accelerator; see benchmarks/gpu.py.
+GPU_CASES = {
+    "gpu glow": Case("Glow: 32x32x3, 3 levels of 32 steps, 512 channels", "glow", (32, 32, 3), 32,
+        (512, 512), 64, EVERY, IMAGES),
+    "gpu maf": Case("MAF: 64 features, 10 layers, networks 2x1024", "maf", (64,), 10, (1024, 1024),
+        8192, EVERY, ("jflow", "flowjax", *TORCH)),
+    "gpu spline": _spline("Spline coupling", 64, 10, 512, 8192, EVERY, (*JAX, *TORCH)),
+}  # fmt: skip
+
+
+def chosen(name: str) -> Case:
+    """A case by its name; BENCH_BATCH in the environment changes its batch."""
+    case = {**CASES, **GPU_CASES}[name]
+    return dataclasses.replace(case, batch=int(os.environ.get("BENCH_BATCH", case.batch)))
 
 
 def batch(case: Case) -> np.ndarray:

@@ -8,7 +8,7 @@ import FrEIA.modules as modules  # type: ignore[import-not-found]
 import torch  # type: ignore[import-not-found]
 
 from benchmarks.peers.cases import Case
-from benchmarks.peers.with_torch import Parts, conv_net, examples, programs
+from benchmarks.peers.with_torch import DEVICE, Parts, conv_net, examples, programs
 from benchmarks.peers.worker import serve
 
 
@@ -39,7 +39,7 @@ def setup(case: Case, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
     torch.manual_seed(0)
     model = _glow(case)
     with torch.no_grad():
-        shapes = [z.shape[1:] for z in model(examples(case))[0]]
+        shapes = [z.shape[1:] for z in model(examples(case).cpu())[0]]
 
     def log_prob(y: Any) -> Any:
         latents, log_det = model(y)
@@ -48,7 +48,7 @@ def setup(case: Case, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return -0.5 * squares - 0.5 * sizes * math.log(2 * math.pi) + log_det
 
     def sample(count: int) -> Any:
-        return model([torch.randn(count, *shape) for shape in shapes], rev=True)[0]
+        return model([torch.randn(count, *shape, device=DEVICE) for shape in shapes], rev=True)[0]
 
     # Two simplifications of its own: nothing to learn in the mixing, no data-dependent start.
     note = "AllInOneBlock: a FIXED rotation in place of the 1x1 convolution, affine by constants"

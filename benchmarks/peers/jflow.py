@@ -14,11 +14,11 @@ from jflow import flows
 
 
 def build(case: Case, variant: str) -> jflow.Flow:
-    """The recipe; the variant is its `memory`, if any."""
-    memory: Any = {"memory": variant} if variant else {}
+    """The recipe; the variant names its `memory`, its `dtype`, or both."""
+    options: Any = {"dtype" if w == "bfloat16" else "memory": w for w in variant.split()}
     if case.kind == "glow":
-        return flows.glow(case.shape, 3, case.layers, case.hidden[0], values=None, **memory)  # type: ignore[arg-type]
-    features, rest = case.shape[0], {"hidden": case.hidden, **memory}
+        return flows.glow(case.shape, 3, case.layers, case.hidden[0], values=None, **options)  # type: ignore[arg-type]
+    features, rest = case.shape[0], {"hidden": case.hidden, **options}
     if case.kind == "maf":
         return flows.maf(features, case.layers, **rest)
     return flows.nsf(features, case.layers, bins=cases.BINS, bound=cases.BOUND, **rest)
@@ -37,7 +37,7 @@ def setup(case: Case, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
     def sample(params: Any, rest: Any, key: jax.Array, count: int) -> Any:
         return flow.apply({"params": params, **rest}, key, (count,), method="sample")
 
-    note = f"the recipe, memory={variant!r}" if variant else "the recipe"
+    note = f"the recipe, {variant}" if variant else "the recipe"
     makers, about = programs(case, Parts(params, variables, log_prob, sample, note))
     makers["fit"] = lambda: _fit(flow, case)
     return makers, about

@@ -1,5 +1,10 @@
-"""The programs of a library in PyTorch, given a module and its log_prob and sample."""
+"""The programs of a library in PyTorch, given a module and its log_prob and sample.
 
+In the environment, BENCH_DEVICE=cuda runs them on a GPU, and BENCH_PRECISION=tf32 or bfloat16
+(autocast) takes the place of float32 there.
+"""
+
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +12,10 @@ import torch  # type: ignore[import-not-found]
 
 from benchmarks.peers.cases import LEARNING_RATE, Case, batch
 from benchmarks.peers.worker import Program
+
+DEVICE = torch.device(os.environ.get("BENCH_DEVICE", "cpu"))
+PRECISION = os.environ.get("BENCH_PRECISION", "float32")
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = PRECISION == "tf32"
 
 
 class Parts(NamedTuple):
@@ -28,12 +37,23 @@ class Parts(NamedTuple):
 def examples(case: Case) -> Any:
     """The batch; images are channels, height, width."""
     y = torch.from_numpy(batch(case))
-    return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
+    return (y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y).to(DEVICE)
+
+
+def _finished() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _precisely() -> Any:
+    on = PRECISION == "bfloat16"
+    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=on)
 
 
 def programs(case: Case, parts: Parts) -> tuple[dict[str, Callable[[], Program]], dict[str, Any]]:
     """Makers of the programs, and what there is to tell."""
     y = examples(case)
+    parts.module.to(DEVICE)
     count = sum(p.numel() for p in parts.module.parameters() if p.requires_grad)
     about = {"parameters": count, "note": parts.note, "version": f"torch {torch.__version__}"}
 
@@ -60,9 +80,11 @@ def train(parts: Parts, y: Any) -> Program:
     def once() -> None:
         parts.module.train()
         optimizer.zero_grad(set_to_none=True)
-        loss = -parts.log_prob(y).mean()
+        with _precisely():
+            loss = -parts.log_prob(y).mean()
         loss.backward()
         optimizer.step()
+        _finished()
         if not torch.isfinite(loss):
             raise FloatingPointError("the loss is not finite")
 
@@ -72,8 +94,9 @@ def train(parts: Parts, y: Any) -> Program:
 def _without_grad(parts: Parts, run: Callable[[], Any]) -> Program:
     def once() -> None:
         parts.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), _precisely():
             run()
+        _finished()
 
     return once
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers.cases import CASES, Case
+from benchmarks.peers.cases import Case, chosen
 
 Program = Callable[[], Any]  # returns when its result is ready
 Setup = Callable[[Case, str], tuple[dict[str, Callable[[], Program]], dict[str, Any]]]
@@ -46,7 +46,7 @@ def serve(setup: Setup) -> None:
     # Libraries print; the answers have a channel of their own.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    case, variant = CASES[sys.argv[1]], " ".join(sys.argv[2:])
+    case, variant = chosen(sys.argv[1]), " ".join(sys.argv[2:])
     before = resident_mb()
     makers, about = setup(case, variant)
     programs, first = {}, {}
