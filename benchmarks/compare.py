@@ -124,7 +124,10 @@ def heading(versions: set[str]) -> str:
     with open("/proc/cpuinfo") as lines:
         cpu = next((v.split(":")[1].strip() for v in lines if "model name" in v), "")
     where = f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return f"""{date.today():%d %B %Y}; {where}; {", ".join(sorted(versions))}; float32.
+    return f"""# jflow beside other libraries
+
+Written by `make bench`: the same flows, data, optimiser and precision for all, each library in a
+process of its own, in turns. {date.today():%d %B %Y}; {where}; {", ".join(sorted(versions))}; float32.
 
 Milliseconds are the least of all calls; in parentheses, their ratio to the best of the other
 libraries (below 1 is faster than all of them); "of medians" is that ratio of the medians, for the
