@@ -127,7 +127,8 @@ def heading(versions: set[str]) -> str:
     return f"""# jflow beside other libraries
 
 Written by `make bench`: the same flows, data, optimiser and precision for all, each library in a
-process of its own, in turns. {date.today():%d %B %Y}; {where}; {", ".join(sorted(versions))}; float32.
+process of its own, in turns. {date.today():%d %B %Y}; {where};
+{", ".join(sorted(versions))}; float32.
 
 Milliseconds are the least of all calls; in parentheses, their ratio to the best of the other
 libraries (below 1 is faster than all of them); "of medians" is that ratio of the medians, for the

@@ -58,7 +58,7 @@ def test_metrics_are_written_as_jsonl_and_csv(fitted):
 def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
     """The loop's state lives in one place; the caller's variables and results stay good."""
     given = dict(fitted[0].variables)
-    before = jax.tree.map(np.asarray, given)
+    before = jax.tree.map(np.array, given)  # copies: a view would keep the arrays alive
     again, _ = jflow.fit(flow(), data, key=KEY, variables=given, ema_decay=0.9, **SMALL)
     chex.assert_trees_all_equal(given, before)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.variables))
@@ -74,6 +74,17 @@ def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
     assert compiled.memory_analysis().alias_size_in_bytes >= size
 
 
+def test_the_best_parameters_outlive_later_steps(data):
+    """Here each step after the twentieth makes it worse."""
+    optimizer = optax.sgd(lambda step: jnp.where(step < 20, 1e-2, -1e-2).astype(jnp.float32))
+    density, log = jflow.fit(flow(), data, key=KEY, optimizer=optimizer, **SMALL)
+    assert log.best_step == 20
+    short, _ = jflow.fit(
+        flow(), data, key=KEY, optimizer=optimizer, **{**SMALL, "steps": 20, "evaluate_every": 20}
+    )
+    chex.assert_trees_all_equal(dict(density.variables), dict(short.variables))
+
+
 def test_compiled_programs_are_kept(data, tmp_path):
     settings = jax.config.jax_compilation_cache_dir
     jax.clear_caches()
@@ -85,6 +96,9 @@ def test_compiled_programs_are_kept(data, tmp_path):
     _, again = jflow.fit(flow(), data, key=KEY, cache=tmp_path / "programs", **SMALL)
     assert {path.name for path in (tmp_path / "programs").iterdir()} == programs
     assert log.column("train_nll") == again.column("train_nll")
+    with train.cache_compilations(tmp_path / "elsewhere"):
+        jax.block_until_ready(jax.jit(lambda x: jnp.sort(jnp.sin(x)))(jnp.ones(1000)))
+    assert list((tmp_path / "elsewhere").iterdir())
 
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"compiled programs needs a directory; .*file"):

@@ -14,9 +14,8 @@ def cache_compilations(directory: str | os.PathLike[str] | None) -> Iterator[Non
     """Within it, JAX keeps compiled programs in a directory, and takes from there what it finds.
 
     A later process that compiles the same program, on the same kind of device and with the same
-    version of JAX, then starts in the time that tracing takes. JAX's own settings are as before
-    afterwards. They also work (`jax_compilation_cache_dir`), but not once anything has been
-    compiled; this does.
+    version of JAX, then starts in the time that tracing takes. Afterwards JAX's own settings
+    (`jax_compilation_cache_dir`) are as before.
 
     Args:
       directory: made if it does not exist; None changes nothing.
@@ -32,7 +31,7 @@ def cache_compilations(directory: str | os.PathLike[str] | None) -> Iterator[Non
         raise NotADirectoryError(f"a cache of compiled programs needs a directory; {path} is none")
     new = {
         "jax_compilation_cache_dir": str(path),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     old = {name: getattr(jax.config, name) for name in new}
@@ -46,5 +45,5 @@ def cache_compilations(directory: str | os.PathLike[str] | None) -> Iterator[Non
 def _configure(settings: dict[str, object]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    # JAX looks at the settings when it first compiles, and never again.
+    # JAX opens its cache once, and keeps to that directory whatever the settings say.
     jax_cache.reset_cache()
