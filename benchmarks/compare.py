@@ -58,15 +58,15 @@ class Library:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            self.close()
-            self.errors.seek(0)
-            last = self.errors.read().strip().splitlines()[-1:]
-            raise LibraryError(f"{self.name}: {last[0] if last else 'no answer'}")
+            raise LibraryError(f"{self.name}: {self.close() or 'no answer'}")
         return json.loads(line)
 
-    def close(self) -> None:
-        """Ends the process."""
+    def close(self) -> str:
+        """Ends the process; returns the last line of its errors and warnings."""
         self.process.communicate()
+        with self.errors:
+            self.errors.seek(0)
+            return "".join(self.errors.read().strip().splitlines()[-1:])
 
 
 def measure(name: str, pythons: dict[str, str]) -> list[Library]:

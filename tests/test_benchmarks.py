@@ -1,0 +1,68 @@
+"""What `make bench` is made of, with jflow alone: the other libraries are not installed here."""
+
+import os
+import sys
+
+import pytest
+
+from benchmarks import compare, gpu
+from benchmarks.peers import cases
+
+# As users run it, not as the tests do.
+CLEAN = {"XLA_FLAGS": "", "JAX_ENABLE_X64": "0"}
+
+
+def test_a_process_answers_with_seconds_of_each_program():
+    library = compare.Library("jflow", "tiny", sys.executable, BENCH_BATCH="8", **CLEAN)
+    assert set(library.about["first_call"]) == {"train", "log_prob", "sample"}
+    assert library.about["temporary_mb"] > 0
+    assert library.about["peak_mb"] > 0
+    assert all(0 < s < 60 for name in ("train", "log_prob", "sample") for s in library.run(name, 2))
+    with pytest.raises(compare.LibraryError, match="jflow: KeyError: 'nonsense'"):
+        library.run("nonsense", 1)
+
+
+def made(name, seconds):
+    """A library that has answered."""
+    library = object.__new__(compare.Library)
+    library.name, library.seconds = name, {k: [v, 2 * v] for k, v in seconds.items()}
+    first = dict.fromkeys(seconds, 1.0)
+    library.about = {"note": "a note", "first_call": first, "temporary_mb": 5.0, "peak_mb": 7.0}
+    return library
+
+
+def test_ratios_are_to_the_best_of_the_others():
+    case = cases.CASES["glow depth 4"]
+    times = {"jflow": 0.02, "jflow remat": 0.01, "freia": 0.04, "nflows": 0.05}
+    libraries = [made(name, {"train": value}) for name, value in times.items()]
+    lines = compare.table(case, libraries).splitlines()
+    assert "| jflow | 20 (0.50) | 0.50 | 1.00 | 5 | 7 |" in lines
+    assert "| jflow remat | 10 (0.25) | 0.25 | 1.00 | 5 | 7 |" in lines
+    assert "| nflows | 50 (1.25) | 1.25 | 1.00 | 5 | 7 |" in lines
+
+
+def test_overhead_is_what_bare_programs_do_not_explain():
+    case = cases.CASES["fit"]
+    steps, validations = 2 * (90_000 // 512), 2 * 10_000 / 512
+    seconds = steps * (0.010 + 0.003) + validations * 0.002
+    library = made("jflow", {"fit": seconds, "train": 0.010, "log_prob": 0.002})
+    assert compare.overhead(case, library) == pytest.approx(3.0)
+
+
+def test_operations_of_glow_counted_by_hand():
+    """One step a level, 8 channels: three convolutions and the 1x1, three passes, 2 each."""
+    operations, moved = gpu.work(cases.CASES["tiny glow"], 4)
+    by_hand = 0
+    for pixels, c in ((256, 12), (64, 24), (16, 48)):
+        by_hand += 6 * pixels * (9 * c // 2 * 8 + 8 * 8 + 9 * 8 * c + c * c)
+    assert operations == by_hand
+    assert moved == sum(24 * p * (c / 2 + 16 + c) for p, c in ((256, 12), (64, 24), (16, 48)))
+
+
+def test_every_case_names_libraries_that_there_are():
+    folder = os.path.dirname(cases.__file__)
+    for case in (*cases.CASES.values(), *cases.GPU_CASES.values()):
+        for name in case.libraries:
+            module = name.split()[0]
+            assert module in compare.ENVIRONMENTS
+            assert os.path.exists(os.path.join(folder, f"{module}.py"))
