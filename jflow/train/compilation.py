@@ -18,7 +18,7 @@ def cache_compilations(directory: str | os.PathLike[str] | None) -> Iterator[Non
     (`jax_compilation_cache_dir`) are as before.
 
     Args:
-      directory: made if it does not exist; None changes nothing.
+      directory: made if it does not exist; ~ is the home directory; None changes nothing.
 
     Raises:
       NotADirectoryError: `directory` is a file.
@@ -26,7 +26,7 @@ def cache_compilations(directory: str | os.PathLike[str] | None) -> Iterator[Non
     if directory is None:
         yield
         return
-    path = Path(directory)
+    path = Path(directory).expanduser()
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"a cache of compiled programs needs a directory; {path} is none")
     new = {
