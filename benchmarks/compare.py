@@ -62,19 +62,23 @@ class Library:
         return json.loads(line)
 
     def close(self) -> str:
-        """Ends the process; returns the last line of its errors and warnings."""
+        """Ends the process; returns the last line that it wrote about an error, if any."""
         self.process.communicate()
         with self.errors:
             self.errors.seek(0)
-            return "".join(self.errors.read().strip().splitlines()[-1:])
+            lines = [line for line in self.errors.read().splitlines() if "Error" in line]
+            return lines[-1] if lines else ""
 
 
 def measure(name: str, pythons: dict[str, str]) -> list[Library]:
     """All libraries on one case: set up one after the other, then timed in turns."""
     case, libraries = CASES[name], []
     for library in case.libraries:
-        libraries.append(Library(library, name, pythons[ENVIRONMENTS[library.split()[0]]]))
-        print(f"{name}: {library} ready", file=sys.stderr, flush=True)
+        try:
+            libraries.append(Library(library, name, pythons[ENVIRONMENTS[library.split()[0]]]))
+            print(f"{name}: {library} ready", file=sys.stderr, flush=True)
+        except LibraryError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr, flush=True)
     for program in case.programs:
         rounds = 3 if program == "fit" else ROUNDS
         counts = {v: max(1, int(TURN / min(v.run(program, 2)))) for v in libraries}
@@ -159,5 +163,8 @@ if __name__ == "__main__":
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     pythons = {"jflow": sys.executable, "jax": options.jax, "torch": options.torch}
+    for python in pythons.values():
+        if not Path(python).exists():
+            parser.error(f"there is no {python}; `make bench` sets up what the others need")
     with open(options.output, "w") if options.output else sys.stdout as output:
         run(options.cases or DEFAULT, pythons, output)

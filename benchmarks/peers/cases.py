@@ -76,7 +76,7 @@ CASES = {
         "fit, 100,000 rows", 16, 8, 64, 512, ("fit", "train", "log_prob"),
         ("jflow", "flowjax", "zuko"),
     ),
-    "tiny": _spline("To try things out", 4, 2, 16, 32, EVERY, (*JAX, *TORCH)),
+    "tiny": _spline("To try things out", 4, 4, 16, 32, EVERY, (*JAX, *TORCH)),
     "tiny maf": Case("MAF, to try things out", "maf", (4,), 2, (16, 16), 32, EVERY,
         ("jflow", "flowjax", *TORCH)),
     "tiny glow": _glow(1, 8, EVERY),
