@@ -8,6 +8,7 @@ same time and take turns. `make bench` sets up the two environments that the oth
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from datetime import date
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from benchmarks.peers.cases import CASES, ROWS, VALIDATION, Case, chosen
 
@@ -102,16 +103,18 @@ def table(case: Case, libraries: list[Library]) -> str:
     """In Markdown: minima, and their ratios to the best of the others."""
     low = {v.name: {p: min(seconds) for p, seconds in v.seconds.items()} for v in libraries}
     others = [v.name for v in libraries if not v.name.startswith("jflow")]
-    best = {p: min(low[name][p] for name in others) for p in case.programs}
+    # Without any of the others, ratios are nan.
+    best = {p: min((low[name][p] for name in others), default=math.nan) for p in case.programs}
     has_fit = "fit" in case.programs
     heads = [*(f"{p}, ms" for p in case.programs), "of medians"]
     heads += ["first call, s", *(["overhead a step, ms"] if has_fit else ["XLA MB", "peak MB"])]
     lines = [f"### {case.title}, batch {case.batch}", "", f"| library | {' | '.join(heads)} |"]
     lines.append("|" + "---|" * (len(heads) + 1))
     middle = {v.name: statistics.median(v.seconds[case.programs[0]]) for v in libraries}
+    best_middle = min((middle[name] for name in others), default=math.nan)
     for v in libraries:
         cells = [f"{1e3 * low[v.name][p]:.3g} ({low[v.name][p] / best[p]:.2f})" for p in best]
-        cells.append(f"{middle[v.name] / min(middle[name] for name in others):.2f}")
+        cells.append(f"{middle[v.name] / best_middle:.2f}")
         cells.append(f"{v.about['first_call'][case.programs[0]]:.2f}")
         if has_fit:
             cells.append(f"{overhead(case, v):.2f}")
@@ -142,15 +145,15 @@ call, beyond what its imports take.
 """
 
 
-def run(names: list[str], pythons: dict[str, str], output: TextIO) -> None:
-    """Writes tables as they come."""
+def run(names: list[str], pythons: dict[str, str]) -> str:
+    """All tables; each is shown on the way, too."""
     tables, versions = [], set()
     for name in names:
         libraries = measure(name, pythons)
         versions |= {v.about["version"] for v in libraries}
         tables.append(table(CASES[name], libraries))
         print(tables[-1], file=sys.stderr, flush=True)
-    print("\n".join([heading(versions), *tables]), file=output)
+    return "\n".join([heading(versions), *tables])
 
 
 if __name__ == "__main__":
@@ -166,5 +169,6 @@ if __name__ == "__main__":
     for python in pythons.values():
         if not Path(python).exists():
             parser.error(f"there is no {python}; `make bench` sets up what the others need")
-    with open(options.output, "w") if options.output else sys.stdout as output:
-        run(options.cases or DEFAULT, pythons, output)
+    found = run(options.cases or DEFAULT, pythons)
+    # Only now: the tables that are there stay until there are new ones.
+    Path(options.output).write_text(found) if options.output else print(found)

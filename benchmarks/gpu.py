@@ -8,7 +8,6 @@ GPU to itself, one after the other. `--tiny` tries it out anywhere.
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +56,7 @@ def ceilings(size: int) -> dict[str, Any]:
     return found
 
 
-def apart(function: Callable[..., Any], *args: Any) -> Any:
+def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
     """Its result, from a process of its own, which leaves the device's memory to the next one."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
@@ -73,8 +72,9 @@ def _levels(case: Case) -> Iterator[tuple[int, int]]:
 def work(case: Case, bytes_each: int) -> tuple[float, float]:
     """Operations and bytes that a train step of Glow cannot do without, for one image.
 
-    Both networks' passes: the forward one and, at twice its cost, the backward one. Bytes are those
-    of the networks' inputs, hidden layers and outputs, each written once and read once.
+    Those of the coupling networks and the 1x1 convolutions: the forward pass and, at twice its
+    cost, the backward one. Bytes are those of the networks' inputs, hidden layers and outputs, each
+    written once and read once.
     """
     hidden, operations, moved = case.hidden[0], 0.0, 0.0
     for pixels, c in _levels(case):
@@ -90,13 +90,12 @@ def largest(name: str, library: str, python: str, limit: int, **environment: str
     while batch <= limit:
         try:
             process = Library(library, name, python, BENCH_BATCH=str(batch), **environment)
-            ours = {p: min(process.run(p, 5)) for p in chosen(name).programs}
-            middle = statistics.median(process.run("train", 10))
+            least = {p: min(process.run(p, 10)) for p in chosen(name).programs}
             process.close()
         except LibraryError as error:
             print(f"  {library}, batch {batch}: {error}", file=sys.stderr, flush=True)
             break
-        found.append({"batch": batch, **ours, "median": middle, **process.about})
+        found.append({"batch": batch, **least, **process.about})
         batch *= 2
     return found
 
@@ -109,12 +108,12 @@ def glow(options: Any, most: dict[str, Any]) -> None:
         "largest batch | best batch | images/s | of bf16 rate | of roofline | log_prob, sample, ms"
     )
     print(f"\n### {case.title}\n\n| | {heads} | first step, s |\n{'|---' * 8}|")
-    runs = [("jflow " + variant, sys.executable, variant, MEMORY) for variant in OURS]
+    runs = [(f"jflow {v}".strip(), sys.executable, v, MEMORY) for v in OURS]
     for precision in THEIRS:
         given = {"BENCH_DEVICE": options.device, "BENCH_PRECISION": precision}
         runs += [(library, options.torch, precision, given) for library in ("normflows", "nflows")]
     for library, python, variant, environment in runs:
-        found = largest(name, library.strip(), python, options.limit, **environment)
+        found = largest(name, library, python, options.limit, **environment)
         if not found:
             continue
         best = min(found, key=lambda v: v["train"] / v["batch"])
@@ -162,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(parts):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    most = apart(ceilings, 256 if options.tiny else 8192)
+    most = in_own_process(ceilings, 256 if options.tiny else 8192)
     if most["platform"] == "cpu" and not options.tiny:
         parser.error("JAX finds no GPU here; --tiny tries this out on a processor")
     options.device = "cpu" if most["platform"] == "cpu" else "cuda"

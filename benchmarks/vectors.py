@@ -1,4 +1,4 @@
-"""Flows of vectors: train step, log_prob and samples, beside flowjax where it is installed.
+"""Flows of vectors: train step, log_prob and samples, beside their bare matrix products.
 
 python -m benchmarks.vectors [nsf | maf | depth | width]
 """
@@ -38,23 +38,6 @@ def of_jflow(flow: jflow.Flow) -> Parts:
         return flow.apply({"params": params, **constants}, key, (BATCH,), method="sample")
 
     return jax.tree.unflatten(tree, moved), log_prob, sample
-
-
-def of_flowjax(make: Callable[..., Any], features: int, **options: Any) -> Parts:
-    """A flowjax flow of the same size."""
-    import equinox as eqx  # type: ignore[import-not-found]
-    import paramax  # type: ignore[import-not-found]
-    from flowjax.distributions import Normal  # type: ignore[import-not-found]
-
-    base = paramax.non_trainable(Normal(jnp.zeros(features)))
-    flow = make(jax.random.key(0), base_dist=base, **options)
-    fixed = lambda leaf: isinstance(leaf, paramax.NonTrainable)  # noqa: E731
-    params, rest = eqx.partition(flow, eqx.is_inexact_array, is_leaf=fixed)
-    return (
-        params,
-        lambda params, y: eqx.combine(params, rest).log_prob(y),
-        lambda params, key: eqx.combine(params, rest).sample(key, (BATCH,)),
-    )
 
 
 def data(features: int) -> jax.Array:
@@ -121,28 +104,11 @@ def compare(name: str, every: dict[str, dict[str, Callable[[], Any]]], rounds: i
         print_table(seconds, against="jflow")
 
 
-def has_flowjax() -> bool:
-    """Whether there is something to compare with."""
-    try:
-        import flowjax  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        print("flowjax is not installed: jflow alone")
-        return False
-    return True
-
-
 def nsf(rounds: int = 15) -> None:
     """Coupling spline flow: 64 features, 10 layers, 8 bins, networks 2x128."""
     flow = flows.nsf(64, layers=10, bins=8, hidden=(128, 128), bound=4.0)
     every = {"jflow": programs(of_jflow(flow), 64)}
     every["bare products"] = bare_products(64, 10, (32, 128, 128, 32 * 23))
-    if has_flowjax():
-        from flowjax.bijections import RationalQuadraticSpline  # type: ignore[import-not-found]
-        from flowjax.flows import coupling_flow  # type: ignore[import-not-found]
-
-        spline = RationalQuadraticSpline(knots=7, interval=4.0)
-        options = {"flow_layers": 10, "nn_width": 128, "nn_depth": 2, "transformer": spline}
-        every["flowjax"] = programs(of_flowjax(coupling_flow, 64, **options), 64)
     compare("NSF, D=64, 10 layers, 8 bins, 2x128, batch 512", every, rounds)
 
 
@@ -151,13 +117,6 @@ def maf(rounds: int = 15) -> None:
     flow = flows.maf(64, layers=10, hidden=(256, 256))
     every = {"jflow": programs(of_jflow(flow), 64)}
     every["bare products"] = bare_products(64, 10, (64, 256, 256, 128))
-    if has_flowjax():
-        from flowjax import flows as theirs  # type: ignore[import-not-found]
-
-        options = {"flow_layers": 10, "nn_width": 256, "nn_depth": 2}
-        every["flowjax"] = programs(
-            of_flowjax(theirs.masked_autoregressive_flow, 64, **options), 64
-        )
     compare("MAF, D=64, 10 layers, 2x256, batch 512", every, rounds)
 
 

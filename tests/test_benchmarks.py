@@ -41,6 +41,11 @@ def test_ratios_are_to_the_best_of_the_others():
     assert "| nflows | 50 (1.25) | 1.25 | 1.00 | 5 | 7 |" in lines
 
 
+def test_without_any_of_the_others_there_are_times_but_no_ratios():
+    lines = compare.table(cases.CASES["glow depth 4"], [made("jflow", {"train": 0.02})])
+    assert "| jflow | 20 (nan) | nan | 1.00 | 5 | 7 |" in lines.splitlines()
+
+
 def test_overhead_is_what_bare_programs_do_not_explain():
     case = cases.CASES["fit"]
     steps, validations = 2 * (90_000 // 512), 2 * 10_000 / 512
