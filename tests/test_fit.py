@@ -14,8 +14,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, train
 from jflow import transformers as jt
-from jflow.train import arrays, history, loop
-from jflow.train.fit import NonFiniteLossError
+from jflow.train import NonFiniteLossError, arrays, history, loop
 from jflow.train.objective import MaximumLikelihood
 
 KEY = jax.random.key(0)
@@ -282,12 +281,12 @@ def test_batches_visit_every_example_equally_often():
 
 
 def test_a_terminal_sees_a_progress_bar(monkeypatch, capsys):
-    with history.progress_bar(10, "nll", enabled=True) as show:
-        show({"step": 5, "train_nll": 1.0})
+    with history.progress_bar(10, 32, "nll", enabled=True) as bar:
+        bar.show({"step": 5, "train_nll": 1.0})
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(history.sys.stderr, "isatty", lambda: True, raising=False)
-    with history.progress_bar(10, "nll", enabled=True) as show:
-        show({"step": 5, "train_nll": 1.0})
+    with history.progress_bar(10, 32, "nll", enabled=True) as bar:
+        bar.show({"step": 5, "train_nll": 1.0})
     assert "train_nll 1.0000" in capsys.readouterr().err
 
 

@@ -40,7 +40,7 @@ def init(
     if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
         check_levels("y", y, module.values)
         y = dequantize(key, y, module.values)
-    if not is_traced(y) and np.isnan(np.asarray(y)).any():
+    if not is_traced(y) and y.is_fully_addressable and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = None if context is None else as_wide(context)
     return _init(module, key, y, context)

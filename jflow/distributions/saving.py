@@ -43,7 +43,7 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     config = {
         "kind": _KIND,
         "format": _FORMAT,
-        "recipe": _recipe_entry(flow),
+        "recipe": recipe_entry(flow),
         "flow": _interface(flow),
         "variables": {"file": file, "sha256": digest, "bfloat16": half},
     }
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
 
 
-def _recipe_entry(flow: Flow) -> dict[str, Any] | None:
+def recipe_entry(flow: Flow) -> dict[str, Any] | None:
     """The recipe, if it still builds this flow: a flow may have been changed by `clone`."""
     if flow.recipe is None or flow.recipe.build() != flow:
         return None

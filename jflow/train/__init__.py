@@ -1,19 +1,26 @@
 """Training and evaluation."""
 
+from jflow.train.checkpoints import CheckpointError
 from jflow.train.compilation import cache_compilations
 from jflow.train.evaluation import Estimate, evaluate
-from jflow.train.fit import NonFiniteLossError, fit
+from jflow.train.fit import fit
 from jflow.train.history import History
+from jflow.train.interruption import Preempted
+from jflow.train.sharding import make_mesh
+from jflow.train.trainer import NonFiniteLossError
 from jflow.train.variational import Importance, fit_to_target, importance
 
 __all__ = [
+    "CheckpointError",
     "Estimate",
     "History",
     "Importance",
     "NonFiniteLossError",
+    "Preempted",
     "cache_compilations",
     "evaluate",
     "fit",
     "fit_to_target",
     "importance",
+    "make_mesh",
 ]

@@ -16,6 +16,7 @@ from jflow.distributions import Density, Flow
 from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
+from jflow.train.sharding import Placement
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,27 @@ def all_losses(
     samples: int,
     dimensions: int | None,
     batch_size: int,
+    placement: Placement = Placement(),  # noqa: B008, it is constant
 ) -> np.ndarray:
-    """`example_losses` of all examples, in their order, as float64."""
-    parts = []
-    for i, start in enumerate(range(0, len(examples), batch_size)):
-        batch = examples.take(np.arange(start, min(start + batch_size, len(examples))))
-        arguments = (variables, batch.y, batch.context, jax.random.fold_in(key, i))
-        parts.append(_losses(*arguments, flow=flow, samples=samples, dimensions=dimensions))
-    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+    """`example_losses` of all examples, in their order, as float64.
+
+    The last batch is filled up with the last example, so that all are of one shape.
+    """
+    parts, count = [], len(examples)
+    size = min(batch_size, placement.rounded(count))
+    for i, start in enumerate(range(0, count, size)):
+        batch = examples.take(np.minimum(np.arange(start, start + size), count - 1))
+        part = _losses(
+            variables,
+            *placement.batch((batch.y, batch.context)),
+            jax.random.fold_in(key, i),
+            flow=flow,
+            samples=samples,
+            dimensions=dimensions,
+            placement=placement,
+        )
+        parts.append(np.asarray(part, np.float64))
+    return np.concatenate(parts)[:count]
 
 
 def largest_drift(density: Density, batch: Examples) -> float:
@@ -102,9 +116,19 @@ def _drift(variables: Any, y: Array, context: Array | None, *, flow: Flow) -> Ar
     return jnp.max(jnp.stack([jnp.max(value).astype(jnp.float32) for value in drifts]))
 
 
-_losses = jax.jit(
-    lambda variables, y, context, key, *, flow, samples, dimensions: example_losses(
+@partial(jax.jit, static_argnames=("flow", "samples", "dimensions", "placement"))
+def _losses(
+    variables: Any,
+    y: Array,
+    context: Array | None,
+    key: Array,
+    *,
+    flow: Flow,
+    samples: int,
+    dimensions: int | None,
+    placement: Placement,
+) -> Array:
+    losses, _ = example_losses(
         flow, variables, y, context, key, training=False, samples=samples, dimensions=dimensions
-    )[0],
-    static_argnames=("flow", "samples", "dimensions"),
-)
+    )
+    return placement.whole(losses)

@@ -1,49 +1,31 @@
-"""Fitting a flow to data that fits in memory."""
+"""Fitting a flow to data."""
 
-import math
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
+import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow, init
-from jflow.distributions.contractions import settled
-from jflow.train.arrays import Examples, batches, check_examples, split
+from jflow.distributions.saving import recipe_entry
+from jflow.train.arrays import Examples, check_examples, split
+from jflow.train.checkpoints import open_checkpoints
 from jflow.train.compilation import cache_compilations
-from jflow.train.evaluation import all_losses, largest_drift
-from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.loop import State, constant, run, start
-from jflow.train.objective import MaximumLikelihood, unit
+from jflow.train.feeds import ArrayFeed
+from jflow.train.history import History, progress_bar, writer
+from jflow.train.interruption import watch_for_termination
+from jflow.train.objective import unit
 from jflow.train.optimizer import build_optimizer
-
-
-class NonFiniteLossError(FloatingPointError):
-    """Training met a loss or gradient that is not finite, or no finite validation loss at all.
-
-    Attributes:
-      step: the step that was not taken, counted from 0.
-      density: the density with the last good parameters.
-      history: of the run up to there.
-    """
-
-    def __init__(self, what: str, step: int, density: Density, history: History):
-        super().__init__(
-            f"{what}. The last good parameters are in this error's `density`. Try a smaller "
-            "learning_rate, a longer warmup_steps or a smaller clip_norm, and look in the data for "
-            "outliers and for points outside the flow's support"
-        )
-        self.step, self.density, self.history = step, density, history
+from jflow.train.sharding import Placement, check_mesh
+from jflow.train.trainer import Plan, Trainer
 
 
 def fit(
@@ -65,16 +47,21 @@ def fit(
     validation_samples: int = 1,
     dimensions: int | None = None,
     check_drift: bool = False,
+    max_skipped: int = 0,
     variables: Any = None,
+    mesh: Mesh | None = None,
     directory: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    resume: bool = False,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Density, History]:
     """Fits a flow to data by maximum likelihood.
 
     Grey levels (a flow with `values`) are dequantized with fresh noise at each step. Steps run
-    on the device, `evaluate_every` at a time. Two runs with equal arguments on equal machines
-    are equal bit for bit.
+    on the device, many at a time. Two runs with equal arguments on equal machines are equal bit for
+    bit, and so is a run that ended early, by whatever cause, and was resumed.
 
     Args:
       flow: the architecture.
@@ -99,8 +86,18 @@ def fit(
       check_drift: whether to report, with each validation, how far off the inputs of reversible
         layers are that backward passes compute: the column `drift` of the history, the largest
         error on one batch. Without it, rounding in ill-conditioned layers would go unseen.
+      max_skipped: how many steps in a row may be skipped because their loss or gradient is not
+        finite, before training stops; the column `skipped` counts them.
       variables: to start from; None to initialise them on the first batch.
-      directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
+      mesh: of devices, to train on all of them; see `train.make_mesh`. Each process of a run on
+        several hosts calls `fit` with the same arguments.
+      directory: where to write metrics.jsonl, metrics.csv and checkpoints; None for nowhere. With
+        it, SIGTERM writes a checkpoint and raises `Preempted`.
+      checkpoint_every: steps between checkpoints; None for `evaluate_every`.
+      keep: how many checkpoints, the last ones; each holds the best parameters, too.
+      resume: whether to go on from the last good checkpoint in `directory`, if there is one. All
+        else must be as it was, but for `steps`, `patience`, the optimizer's numbers, and what is
+        written and shown.
       cache: a directory for compiled programs, which later processes then need not compile; None
         for none. See `cache_compilations`.
       progress: whether to show a progress bar, if the screen is a terminal.
@@ -110,131 +107,61 @@ def fit(
 
     Raises:
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
+      FileExistsError: another run is in `directory`, or was and is not to be resumed.
+      CheckpointError: a checkpoint could not be written, or all that are there are damaged.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
+      Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
-    _check_counts(steps, batch_size, evaluate_every, validation_samples)
-    _check_options(flow, patience, validation, ema_decay, check_drift)
+    plan = Plan(steps, evaluate_every, checkpoint_every or evaluate_every, patience)
+    _check_counts(steps, batch_size, evaluate_every, validation_samples, keep)
+    _check_options(flow, patience, validation, ema_decay, check_drift, max_skipped)
+    _check_files(directory, checkpoint_every, resume)
+    check_mesh(mesh, batch_size)
     examples, held_out = _prepare(flow, data, context, validation, _host_generator(key, 0))
-    order = batches(len(examples), batch_size, _host_generator(key, 1))
-    trainer = _Trainer(
+    rows, placement = min(evaluate_every, steps), Placement(mesh)
+    feed = ArrayFeed(examples, batch_size, rows, _host_generator(key, 1), placement)
+    trainer = Trainer(
         flow, build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm), ema_decay,
-        dimensions, examples, held_out, batch_size, validation_samples, key, check_drift,
+        dimensions, feed, held_out, _drift_batch(held_out or examples, batch_size, check_drift),
+        batch_size, validation_samples, max_skipped, key, placement,
     )  # fmt: skip
+    folder = None if directory is None else Path(directory)
     with (
         cache_compilations(cache),
-        writer(None if directory is None else Path(directory), trainer.columns) as write,
-        progress_bar(steps, unit(flow), enabled=progress) as show,
+        open_checkpoints(folder, _settings(trainer, examples), keep, resume) as checkpoints,
+        watch_for_termination(folder is not None) as interrupted,
+        progress_bar(steps, batch_size, unit(flow), enabled=progress) as bar,
     ):
-        variables = variables or _initial(flow, examples.take(next(order)), key)
-        return trainer.train(variables, order, steps, evaluate_every, patience, [write, show])
+        initial = partial(_initial, flow, feed.first(), key) if variables is None else variables
+        run = trainer.start(initial, checkpoints)
+        with writer(folder, trainer.columns, run.record.rows) as write:
+            return trainer.train(run, plan, [write, bar.show], bar.reach, checkpoints, interrupted)
 
 
-@dataclass
-class _Trainer:
-    flow: Flow
-    optimizer: optax.GradientTransformation
-    ema_decay: float | None
-    dimensions: int | None
-    examples: Examples
-    held_out: Examples | None
-    batch_size: int
-    validation_samples: int
-    key: Array
-    check_drift: bool
+def _settings(trainer: Trainer, examples: Examples) -> dict[str, Any]:
+    """What a run may not be resumed without, as JSON can hold it."""
 
-    @property
-    def columns(self) -> list[str]:
-        losses = [f"train_{unit(self.flow)}", f"validation_{unit(self.flow)}"]
-        more = ["drift"] if self.check_drift else []
-        return ["step", "seconds", "grad_norm", *more, *losses]
-
-    def train(
-        self,
-        variables: Any,
-        order: Any,
-        steps: int,
-        evaluate_every: int,
-        patience: int | None,
-        listeners: list[Callable[[Row], None]],
-    ) -> tuple[Density, History]:
-        """Trains in stretches of `evaluate_every` steps; returns the best parameters seen."""
-        history, start_time = History(unit(self.flow)), time.perf_counter()
-        constants = constant(variables)
-        state = start(variables, self.optimizer, averaged=self.ema_decay is not None)
-        best, best_loss, misses = self._density(state, constants), math.inf, 0
-        for first in range(0, steps, evaluate_every):
-            count = min(evaluate_every, steps - first)
-            index = np.zeros((min(evaluate_every, steps), self.batch_size), np.int32)
-            index[:count] = list(islice(order, count))
-            state, row = self._stretch(state, constants, index, count, history)
-            row |= self._drift(state, constants)
-            loss = self._validate(state, constants)
-            if loss is not None:
-                row[self.columns[-1]] = loss
-            if loss is None or loss < best_loss:
-                # A copy, since the next stretch uses the state up.
-                best = jax.tree.map(jnp.copy, self._density(state, constants))
-                best_loss, misses = loss or 0.0, 0
-                history.best_step = int(state.step)
-            else:
-                misses += 1
-            row["seconds"] = time.perf_counter() - start_time
-            history.rows.append(row)
-            for listener in listeners:
-                listener(row)
-            if patience is not None and misses >= patience:
-                break
-        if not history.best_step:
-            what, density = "the validation loss was never finite", self._density(state, constants)
-            raise NonFiniteLossError(what, int(state.step), density, history)
-        return Density(self.flow, settled(self.flow, best.variables)), history
-
-    def _stretch(
-        self, state: State, constants: Any, index: np.ndarray, count: int, history: History
-    ) -> tuple[State, Row]:
-        state, report = run(
-            state,
-            constants,
-            (self.examples.y, self.examples.context),
-            jnp.asarray(index),
-            jnp.asarray(count, jnp.int32),
-            jax.random.fold_in(self.key, 1),
-            objective=MaximumLikelihood(self.flow, self.dimensions),
-            optimizer=self.optimizer,
-            ema_decay=self.ema_decay,
-        )
-        done, loss = int(report.steps), np.asarray(report.loss)
-        if done < count:
-            density = self._density(state, constants)
-            what = (
-                f"the loss or its gradient is not finite at step {state.step} (loss {loss[done]})"
-            )
-            raise NonFiniteLossError(what, int(state.step), density, history)
-        mean_norm = float(np.mean(np.asarray(report.grad_norm)[:count]))
-        row = {"step": int(state.step), self.columns[-2]: float(np.mean(loss[:count]))}
-        return state, {**row, "grad_norm": mean_norm}
-
-    def _validate(self, state: State, constants: Any) -> float | None:
-        if self.held_out is None:
+    def fingerprint(given: Examples | None) -> str | None:
+        if given is None:
             return None
-        variables = self._density(state, constants).variables
-        key = jax.random.fold_in(self.key, 2)
-        samples, size = self.validation_samples, self.batch_size
-        losses = all_losses(
-            self.flow, variables, self.held_out, key, samples, self.dimensions, size
-        )
-        return float(np.mean(losses))
+        checksum = 0
+        for array in jax.tree.leaves((given.y, given.context)):
+            checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
+        return f"{given.y.dtype}{list(given.y.shape)}, checksum {checksum:08x}"
 
-    def _drift(self, state: State, constants: Any) -> Row:
-        if not self.check_drift:
-            return {}
-        seen = self.held_out or self.examples
-        batch = seen.take(np.arange(min(self.batch_size, len(seen))))
-        return {"drift": largest_drift(self._density(state, constants), batch)}
+    return {
+        "flow": recipe_entry(trainer.flow),
+        "key": np.asarray(jax.random.key_data(trainer.key)).tolist(),
+        "data": fingerprint(examples),
+        "validation": fingerprint(trainer.held_out),
+        "batch_size": trainer.batch_size,
+        "validation_samples": trainer.validation_samples,
+        "dimensions": trainer.dimensions,
+    }
 
-    def _density(self, state: State, constants: Any) -> Density:
-        params = state.params if self.ema_decay is None else state.average
-        return Density(self.flow, {"params": params, **constants, **state.moving})
+
+def _drift_batch(seen: Examples, batch_size: int, wanted: bool) -> Examples | None:
+    return seen.take(np.arange(min(batch_size, len(seen)))) if wanted else None
 
 
 def _host_generator(key: Array, which: int) -> np.random.Generator:
@@ -268,7 +195,7 @@ def _initial(flow: Flow, first: Examples, key: Array) -> dict[str, Any]:
 
 
 def _check_counts(
-    steps: int, batch_size: int, evaluate_every: int, validation_samples: int
+    steps: int, batch_size: int, evaluate_every: int, validation_samples: int, keep: int
 ) -> None:
     for name, count in locals().items():
         if count < 1:
@@ -276,7 +203,12 @@ def _check_counts(
 
 
 def _check_options(
-    flow: Flow, patience: int | None, validation: Any, ema_decay: float | None, check_drift: bool
+    flow: Flow,
+    patience: int | None,
+    validation: Any,
+    ema_decay: float | None,
+    check_drift: bool,
+    max_skipped: int,
 ) -> None:
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
@@ -286,3 +218,12 @@ def _check_options(
         raise ValueError("patience needs validation examples to wait for; got validation=None")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
+    if max_skipped < 0:
+        raise ValueError(f"max_skipped must be 0 or more; got {max_skipped}")
+
+
+def _check_files(directory: Any, checkpoint_every: int | None, resume: bool) -> None:
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be 1 or more, or None; got {checkpoint_every}")
+    if directory is None and (resume or checkpoint_every is not None):
+        raise ValueError("checkpoints need a directory to be in; got directory=None")

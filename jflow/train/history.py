@@ -3,11 +3,13 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import jax
 
 Row = dict[str, float]
 
@@ -37,9 +39,12 @@ class History:
 
 
 @contextmanager
-def writer(directory: Path | None, columns: list[str]) -> Iterator[Any]:
-    """A function that appends a row to metrics.jsonl and metrics.csv, or does nothing."""
-    if directory is None:
+def writer(directory: Path | None, columns: list[str], rows: Sequence[Row] = ()) -> Iterator[Any]:
+    """A function that appends a row to metrics.jsonl and metrics.csv, or does nothing.
+
+    Both begin with `rows`, those of a run that is resumed. Of several processes the first writes.
+    """
+    if directory is None or jax.process_index():
         yield lambda row: None
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,27 +61,59 @@ def writer(directory: Path | None, columns: list[str]) -> Iterator[Any]:
             lines.flush()
             table.flush()
 
+        for row in rows:
+            write(row)
         yield write
 
 
+class Bar:
+    """A line on the screen, or nothing."""
+
+    def show(self, row: Row) -> None:
+        """Shows the losses of a row."""
+
+    def reach(self, step: int) -> None:
+        """Shows that so many steps have been taken."""
+
+
+class _RichBar(Bar):
+    def __init__(self, progress: Any, steps: int, examples: int, unit: str):
+        self._progress, self._unit, self._losses = progress, unit, {}
+        self._task = progress.add_task(unit, total=steps, examples=examples)
+
+    def show(self, row: Row) -> None:
+        self._losses |= {k: v for k, v in row.items() if k.endswith(self._unit)}
+        text = "  ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
+        self._progress.update(self._task, description=text)
+        self.reach(int(row["step"]))
+
+    def reach(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
+
+
 @contextmanager
-def progress_bar(steps: int, unit: str, *, enabled: bool) -> Iterator[Any]:
-    """A function that shows a row; silent where the screen is not a terminal."""
+def progress_bar(steps: int, examples: int, unit: str, *, enabled: bool) -> Iterator[Bar]:
+    """Steps, losses, examples a second and the time left; silent where no terminal is.
+
+    Args:
+      steps: in all.
+      examples: in each.
+      unit: of the losses.
+      enabled: whether to show anything.
+    """
     if not (enabled and sys.stderr.isatty()):
-        yield lambda row: None
+        yield Bar()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
+    from rich.text import Text
 
-    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), Remaining())
+    class Throughput(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{(task.speed or 0) * task.fields['examples']:.0f} examples/s")
+
+    losses = TextColumn("{task.description}")
+    columns = (MofNCompleteColumn(), BarColumn(), losses, Throughput(), Remaining())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(unit, total=steps)
-        shown: dict[str, float] = {}
-
-        def show(row: Row) -> None:
-            shown.update({k: v for k, v in row.items() if k.endswith(unit)})
-            text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            progress.update(task, completed=row["step"], description=text)
-
-        yield show
+        yield _RichBar(progress, steps, examples, unit)

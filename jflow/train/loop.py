@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from jflow.train.sharding import Placement
+
 # Collections that training moves by what it sees, not by gradients.
 MOVING = ("batch_stats", "lipschitz")
 Moving: TypeAlias = Mapping[str, Any]
@@ -23,20 +25,25 @@ class State(NamedTuple):
       average: their exponential moving average, or None.
       opt_state: of the optimiser.
       moving: the collections of `MOVING` that there are.
+      skipped: of these steps, those whose loss or gradient was not finite: they changed nothing.
+      in_a_row: how many of the latest steps were such.
     """
 
     step: Array
     params: Any
     average: Any
     opt_state: Any
-    moving: Moving = {}  # noqa: RUF012
+    moving: Moving
+    skipped: Array
+    in_a_row: Array
 
 
 class Report(NamedTuple):
     """What a call of `run` did.
 
     Attributes:
-      steps: how many steps it took; fewer than asked if one was not finite.
+      steps: how many steps it took, those skipped among them; fewer than asked if too many in a
+        row were not finite.
       loss: (n,), the loss before each step; NaN for those not taken.
       grad_norm: (n,), the global norm of the gradient, before clipping.
     """
@@ -57,7 +64,8 @@ def start(variables: Any, optimizer: optax.GradientTransformation, *, averaged: 
     average = jax.tree.map(jnp.copy, params) if averaged else None
     moving = {name: variables[name] for name in MOVING if name in variables}
     moving = jax.tree.map(jnp.copy, moving)
-    return State(jnp.zeros((), jnp.int32), params, average, optimizer.init(params), moving)
+    zeros = (jnp.zeros((), jnp.int32) for _ in range(3))  # each its own, to be used up
+    return State(next(zeros), params, average, optimizer.init(params), moving, *zeros)
 
 
 def constant(variables: Any) -> dict[str, Any]:
@@ -66,7 +74,9 @@ def constant(variables: Any) -> dict[str, Any]:
 
 
 @partial(
-    jax.jit, static_argnames=("objective", "optimizer", "ema_decay"), donate_argnames=("state",)
+    jax.jit,
+    static_argnames=("objective", "optimizer", "ema_decay", "max_skipped", "placement"),
+    donate_argnames=("state",),
 )
 def run(
     state: State,
@@ -79,11 +89,15 @@ def run(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     ema_decay: float | None,
+    max_skipped: int = 0,
+    placement: Placement = Placement(),  # noqa: B008, it is constant
 ) -> tuple[State, Report]:
     """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
 
-    Stops before the first step whose loss or gradient is not finite. `steps` is traced, so any
-    number up to the rows of `index` runs the same program. The given state is used up: its memory
+    A step whose loss or gradient is not finite is skipped: parameters stay. After `max_skipped` of
+    them in a row the next is not taken, and the loop stops. `steps` is traced, so any number up to
+    the rows of `index` runs the same program: however a run is cut into calls, its numbers are the
+    same bit for bit. The state stays where `placement` has it. The given one is used up: its memory
     becomes that of the new one.
     """
 
@@ -99,12 +113,16 @@ def run(
         )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        taken = finite | (state.in_a_row < max_skipped)
         state = lax.cond(
             finite, lambda s: _updated(s, grads, moved, optimizer, ema_decay), lambda s: s, state
         )
+        if max_skipped:
+            state = _counted(state, finite, taken)
+        state = placement.constrain(state)
         losses = report.loss.at[i].set(value.astype(jnp.float32))
         norms = report.grad_norm.at[i].set(norm.astype(jnp.float32))
-        return state, Report(i + finite.astype(i.dtype), losses, norms), finite
+        return state, Report(i + taken.astype(i.dtype), losses, norms), taken
 
     def goes_on(carry: tuple[State, Report, Array]) -> Array:
         return (carry[1].steps < steps) & carry[2]
@@ -131,4 +149,17 @@ def _updated(
             # The decay grows from 2/11 to its value, so that early averages forget the start.
             decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
             average = optax.incremental_update(params, state.average, 1 - decay)
-    return State(step, params, average, opt_state, {**state.moving, **moved})
+    moving = {**state.moving, **moved}
+    return state._replace(
+        step=step, params=params, average=average, opt_state=opt_state, moving=moving
+    )
+
+
+def _counted(state: State, finite: Array, taken: Array) -> State:
+    """The state with a step that was skipped counted, where there was one."""
+    miss = (~finite & taken).astype(jnp.int32)
+    return state._replace(
+        step=state.step + miss,
+        skipped=state.skipped + miss,
+        in_a_row=jnp.where(finite, 0, state.in_a_row + miss),
+    )

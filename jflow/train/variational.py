@@ -19,12 +19,12 @@ from jax.typing import ArrayLike
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.train.compilation import cache_compilations
-from jflow.train.fit import NonFiniteLossError
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import Report as LoopReport
 from jflow.train.loop import State, constant, run, start
 from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
+from jflow.train.trainer import NonFiniteLossError
 
 _UNIT = "kl"
 # The samples of one context that `importance` judges by.
@@ -117,9 +117,9 @@ def fit_to_target(
     with (
         cache_compilations(cache),
         writer(None if directory is None else Path(directory), _COLUMNS) as write,
-        progress_bar(steps, _UNIT, enabled=progress) as show,
+        progress_bar(steps, samples, _UNIT, enabled=progress) as bar,
     ):
-        return trainer.train(variables, steps, evaluate_every, [write, show])
+        return trainer.train(variables, steps, evaluate_every, [write, bar.show])
 
 
 @dataclass

@@ -1,0 +1,310 @@
+"""The checkpoints of a run: written beside training by Orbax, sealed with checksums, restored."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+_SEAL = "seal.json"
+_KIND = "jflow checkpoint"
+_TEMPORARY = "*.orbax-checkpoint-tmp*"
+# Written by Orbax after the seal, about the time of writing; not read again.
+_UNSEALED = ("_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none of those that are there can be read."""
+
+
+@contextmanager
+def open_checkpoints(
+    directory: Path | None, settings: Mapping[str, Any], keep: int, resume: bool
+) -> Iterator["Checkpoints | None"]:
+    """The checkpoints of the run in a directory, locked for this run; None without a directory.
+
+    Args:
+      directory: of the run; made if it does not exist.
+      settings: as JSON can hold them; the run is not resumed with others.
+      keep: how many checkpoints.
+      resume: whether there may be some already.
+
+    Raises:
+      FileExistsError: another run is in there, or has been and is not to be resumed.
+    """
+    if directory is None:
+        yield None
+        return
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = _locked(directory) if jax.process_index() == 0 else None
+    try:
+        checkpoints = Checkpoints(directory, settings, keep, resume)
+        try:
+            yield checkpoints
+        finally:
+            checkpoints.close()
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+class Checkpoints:
+    """The last few checkpoints of a run, each a folder DIRECTORY/checkpoints/STEP.
+
+    A checkpoint is written by Orbax into a temporary folder, in the background. When all is there,
+    a file with the checksums of all others is added, and the folder gets its name: so it is there
+    whole or not at all, and what is changed afterwards is found out.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any], keep: int, resume: bool):
+        import orbax.checkpoint as ocp
+
+        self._folder, self._keep = directory / "checkpoints", keep
+        self._settings = json.loads(json.dumps(settings))
+        self._first, self._saving = jax.process_index() == 0, None
+        if self._first:
+            self._folder.mkdir(exist_ok=True)
+            self._remove_temporary()
+        if self.steps() and not resume:
+            raise FileExistsError(
+                f"{directory} holds the checkpoints of a run. Continue it with resume=True, or "
+                "choose another directory"
+            )
+        _together("opened")
+        options = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(), async_options=options
+        )
+
+    def steps(self) -> list[int]:
+        """The steps of which there are checkpoints, good or bad."""
+        names = (path.name for path in self._folder.iterdir() if path.is_dir())
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def save(self, step: int, arrays: Any, record: Mapping[str, Any]) -> None:
+        """Begins to write a checkpoint; the arrays may be used up as soon as this returns.
+
+        Args:
+          step: its name.
+          arrays: a pytree of arrays.
+          record: what JSON can hold.
+
+        Raises:
+          CheckpointError: this one could not be begun, or the one before not be finished.
+        """
+        from orbax.checkpoint import args
+
+        self.wait()
+        self._saving = step
+        parts = {
+            "arrays": args.PyTreeSave(arrays),
+            "record": args.JsonSave(
+                {"record": record, "settings": self._settings, "arrays": _shapes(arrays)}
+            ),
+        }
+        with self._explained():
+            self._writer.save(self._folder / str(step), args=args.Composite(**parts))
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is complete.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        with self._explained():
+            self._writer.wait_until_finished()
+        self._saving = None
+        if self._first:
+            for step in self.steps()[: -self._keep]:
+                shutil.rmtree(self._folder / str(step), ignore_errors=True)
+
+    def restore(self, shapes: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The arrays and the record of the last good checkpoint, or None if there is none at all.
+
+        Damaged ones are named in a warning, and moved out of the way to STEP.damaged.
+
+        Args:
+          shapes: the pytree, with arrays or `jax.ShapeDtypeStruct`, sharded as it is to be.
+
+        Raises:
+          CheckpointError: there are checkpoints, and all are damaged.
+          ValueError: the settings are others, or the arrays are not those of `shapes`.
+        """
+        step = _agreed(self._last_good() if self._first else -1)
+        if step < 0:
+            return None
+        folder = self._folder / str(step)
+        written = json.loads((folder / "record" / "metadata").read_bytes())
+        _check_same(folder, "", written["settings"], self._settings)
+        _check_same(folder, "the array ", written["arrays"], _shapes(shapes))
+        return _read(folder / "arrays", shapes), written["record"]
+
+    def close(self) -> None:
+        """Waits for the last checkpoint, and frees what Orbax holds."""
+        try:
+            self.wait()
+        finally:
+            self._writer.close()
+
+    def _last_good(self) -> int:
+        """The last step whose checkpoint is whole, or -1. Those after it are set aside."""
+        damaged: dict[Path, str] = {}
+        for step in reversed(self.steps()):
+            folder = self._folder / str(step)
+            damage = _damage(folder)
+            if damage is None:
+                for bad, why in damaged.items():
+                    _set_aside(bad, why, step)
+                return step
+            damaged[folder] = damage
+        if damaged:
+            each = "; ".join(f"{bad}: {why}" for bad, why in damaged.items())
+            raise CheckpointError(f"no checkpoint can be read. {each}")
+        return -1
+
+    def _seal(self) -> None:
+        """Writes the checksums of all files of the checkpoint that is about to be complete."""
+        (folder,) = self._folder.glob(_TEMPORARY)
+        seal = {"kind": _KIND, "format": 1, "sha256": _checksums(folder)}
+        (folder / _SEAL).write_text(json.dumps(seal, indent=1))
+
+    def _remove_temporary(self) -> None:
+        for folder in self._folder.glob(_TEMPORARY):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._remove_temporary()
+            done = self.steps()
+            last = f"The last good one is of step {done[-1]}" if done else "There is none before it"
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"
+            raise CheckpointError(
+                f"could not write the checkpoint of step {self._saving} in {self._folder} "
+                f"({reason}). {last}. Make room, or see to its permissions, then go on with "
+                "resume=True"
+            ) from error
+
+
+def _locked(directory: Path) -> IO[str]:
+    """An open file with a lock on it, which goes with the process, however that ends."""
+    file = (directory / "lock").open("a")
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except BlockingIOError as error:
+        file.close()
+        raise FileExistsError(
+            f"another run is writing into {directory}; choose another directory, or wait for it"
+        ) from error
+    return file
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files below a folder, but those written after it is sealed."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {
+        name: "link" if path.is_symlink() else _sha256(path)
+        for name, path in sorted(names.items())
+        if name not in (*_UNSEALED, _SEAL)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint; None if it is as it was written."""
+    try:
+        seal = json.loads((folder / _SEAL).read_bytes())
+        kind, version, wanted = seal["kind"], seal["format"], dict(seal["sha256"])
+    except FileNotFoundError:
+        return f"{_SEAL} is missing"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{_SEAL} cannot be read ({type(error).__name__})"
+    if (kind, version) != (_KIND, 1):
+        return f"{_SEAL} says {kind!r} of format {version!r}; wanted {_KIND!r} of format 1"
+    try:
+        found = _checksums(folder)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} does not belong to it"
+        if found[name] != wanted[name]:
+            return f"{name} is not as it was written"
+    return None
+
+
+def _set_aside(folder: Path, why: str, good: int) -> None:
+    aside = folder.with_name(f"{folder.name}.damaged")
+    warnings.warn(
+        f"the checkpoint {folder} is damaged ({why}): it is now {aside.name}, and the run goes on "
+        f"from step {good}",
+        stacklevel=2,
+    )
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+
+
+def _shapes(arrays: Any) -> dict[str, str]:
+    """Type and shape of each leaf by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _check_same(
+    folder: Path, kind: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise ValueError(
+                f"cannot resume from {folder}: {kind}{name} was {saved.get(name)}, and is "
+                f"{wanted.get(name)} now. Give what the run began with, or choose another directory"
+            )
+
+
+def _read(folder: Path, shapes: Any) -> Any:
+    """Arrays as they were written; on their devices where `shapes` says so, else uncommitted."""
+    import orbax.checkpoint as ocp
+
+    def how(leaf: Any) -> Any:
+        if isinstance(getattr(leaf, "sharding", None), jax.sharding.NamedSharding):
+            return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype)
+        return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+
+    with ocp.PyTreeCheckpointer() as reader:
+        arrays = reader.restore(folder, item=shapes, restore_args=jax.tree.map(how, shapes))
+    return jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, arrays)
+
+
+def _agreed(step: int) -> int:
+    """The first process's number, on all."""
+    if jax.process_count() == 1:
+        return step
+    return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+
+
+def _together(name: str) -> None:
+    """Returns when all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

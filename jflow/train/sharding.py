@@ -1,0 +1,149 @@
+"""Where arrays live on a mesh of devices."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+# Examples are split over both; parameters over the second, too.
+DATA, FSDP = "data", "fsdp"
+# Smaller arrays are kept whole on each device: their communication would cost more than they do.
+_SMALL = 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Puts examples and training state on the devices of a mesh, or leaves them where they are.
+
+    Batches are split over all devices. On the axis "data" each device has all parameters; on the
+    axis "fsdp" (fully sharded data parallel) each has a part of each array of parameters, averages
+    and optimiser state, and a layer's are gathered when that layer is computed.
+
+    Attributes:
+      mesh: with axes "data", "fsdp" or both; None for JAX's default device.
+    """
+
+    mesh: Mesh | None = None
+
+    def rounded(self, count: int) -> int:
+        """The least number of examples, `count` or more, that the devices divide."""
+        size = 1 if self.mesh is None else self.mesh.size
+        return -(-count // size) * size
+
+    def batch(self, tree: T, axis: int = 0) -> T:
+        """Arrays that all processes have whole, split over the devices along one axis."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        spec = PartitionSpec(*[None] * axis, self.mesh.axis_names)
+        return self._put(tree, lambda leaf: NamedSharding(self.mesh, spec))
+
+    def replicate(self, tree: T) -> T:
+        """Arrays that all processes have whole, on each device."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        return self._put(tree, lambda leaf: NamedSharding(self.mesh, PartitionSpec()))
+
+    def local_batch(self, tree: T, axis: int = 0) -> T:
+        """One array of each process's part of a batch."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.mesh.axis_names))
+        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+
+    def shapes(self, tree: T) -> T:
+        """`jax.ShapeDtypeStruct` for each array of a state, sharded as `state` would."""
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding(a)), tree
+        )
+
+    def state(self, tree: T) -> T:
+        """Parameters or optimiser state, each array whole or in parts; in arrays of its own."""
+        if self.mesh is None:
+            return jax.tree.map(jnp.copy, tree)
+        shardings = jax.tree.map(self._sharding, tree)
+        return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=shardings)(tree)
+
+    def constrain(self, tree: T) -> T:
+        """The same, inside a compiled program."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda a: lax.with_sharding_constraint(a, self._sharding(a)), tree)
+
+    def whole(self, tree: T) -> T:
+        """Inside a compiled program: the arrays, on each device."""
+        if self.mesh is None:
+            return tree
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.tree.map(lambda a: lax.with_sharding_constraint(a, everywhere), tree)
+
+    def _put(self, tree: Any, sharding: Any) -> Any:
+        def put(leaf: Any) -> jax.Array:
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, sharding(leaf), array.__getitem__)
+
+        return jax.tree.map(put, tree)
+
+    def _sharding(self, leaf: Any) -> NamedSharding | None:
+        return None if self.mesh is None else NamedSharding(self.mesh, self._spec(leaf.shape))
+
+    def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Over the largest axis that the devices divide.
+
+        Not the first of several: there equal layers are stacked, and a part of that axis is some
+        layers whole, which would leave the other devices waiting for them.
+        """
+        parts = dict(self.mesh.shape).get(FSDP, 1) if self.mesh else 1
+        axes = [i for i in range(min(1, len(shape) - 1), len(shape)) if shape[i] % parts == 0]
+        if parts == 1 or np.prod(shape) < _SMALL or not axes:
+            return PartitionSpec()
+        longest = max(axes, key=lambda i: shape[i])
+        return PartitionSpec(*[FSDP if i == longest else None for i in range(len(shape))])
+
+
+def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
+    """Refuses a mesh on which training would not work.
+
+    Raises:
+      TypeError: not a mesh.
+      ValueError: unknown or explicit axes, or a batch that its devices do not divide.
+    """
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh must be a jax.sharding.Mesh; got {type(mesh).__name__}. See train.make_mesh"
+        )
+    if not set(mesh.axis_names) <= {DATA, FSDP}:
+        raise ValueError(f"mesh must have axes {DATA!r}, {FSDP!r} or both; got {mesh.axis_names}")
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            f"mesh must have axes of AxisType.Auto; got {mesh.axis_types}. See train.make_mesh"
+        )
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size must be a multiple of the mesh's {mesh.size} devices; got {batch_size}"
+        )
+
+
+def make_mesh(data: int | None = None, fsdp: int = 1) -> Mesh:
+    """A mesh of all devices, of all processes, for `fit(..., mesh=)`.
+
+    Args:
+      data: over how many groups of devices batches are split, each with all parameters; None for as
+        many as there are devices for.
+      fsdp: over how many devices of a group parameters and optimiser state are split, too.
+
+    Raises:
+      ValueError: data * fsdp is not the number of devices.
+    """
+    count = len(jax.devices())
+    data = max(1, count // fsdp) if data is None else data
+    if data * fsdp != count:
+        raise ValueError(f"data * fsdp must be the {count} devices; got {data} * {fsdp}")
+    return jax.make_mesh((data, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto, AxisType.Auto))
