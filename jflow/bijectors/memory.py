@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from jflow.bijectors.base import Bijector
+from jflow.functional.sharding import in_parts, products_saveable
 
 # After the colon, one of `jax.checkpoint_policies`.
 Memory = Literal[
@@ -19,10 +20,15 @@ Memory = Literal[
 
 
 def kept(memory: str, layer: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """A function of modules that keeps of its layer what `memory` says, if not "reversible"."""
+    """A function of modules that keeps of its layer what `memory` says, if not "reversible".
+
+    Of parameters in parts, what is gathered for a layer is not kept: there "store" keeps products.
+    """
     kind, _, policy = memory.partition(":")
     if kind != "remat":
-        return layer
+        if not in_parts():
+            return layer
+        return nn.remat(layer, policy=products_saveable, **options)
     chosen = getattr(jax.checkpoint_policies, policy) if policy else None
     return nn.remat(layer, policy=chosen, **options)
 

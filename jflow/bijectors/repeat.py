@@ -10,6 +10,7 @@ from jflow.bijectors.base import Bijector
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
 from jflow.functional.arrays import as_wide
+from jflow.functional.sharding import gathered, in_parts
 
 _STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
 
@@ -61,6 +62,8 @@ class Repeat(Bijector):
         def layer(bijector: Bijector, x: Array, context: Array | None) -> Any:
             return getattr(bijector, method)(x, context)
 
+        if in_parts() and not self.is_initializing():
+            layer = nn.map_variables(layer, "params", trans_in_fn=gathered)
         loop = nn.scan(
             kept(self.memory, layer, prevent_cse=False),
             variable_axes=dict.fromkeys(_STACKED, 0),

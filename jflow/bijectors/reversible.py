@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jflow.bijectors.base import Bijector
+from jflow.functional.sharding import gathered
 from jflow.nets.reports import report
 
 _OPPOSITE = {
@@ -133,7 +134,7 @@ def _part(
 ) -> tuple[Array, Array]:
     path, bijector = layers.parts[i]
     constants, key = fixed
-    variables = {"params": _at(params, path), "constants": _at(constants, path)}
+    variables = {"params": gathered(_at(params, path)), "constants": _at(constants, path)}
     rngs = None if key is None else {"dropout": jax.random.fold_in(key, i)}
     return bijector.apply(variables, x, context, method=method, rngs=rngs)  # type: ignore[return-value]
 

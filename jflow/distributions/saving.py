@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 
 from jflow.distributions.flow import Flow
 from jflow.distributions.recipe import Recipe
@@ -30,11 +31,11 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     from safetensors.numpy import save as to_bytes
 
     folder = Path(path)
+    flat = flatten_dict(dict(variables), sep="/")
+    arrays = {name: np.ascontiguousarray(_on_host(value)) for name, value in flat.items()}
+    if jax.process_index():
+        return  # the first of several processes writes
     previous = _previous_file(folder)
-    arrays = {
-        name: np.ascontiguousarray(jax.device_get(value))
-        for name, value in flatten_dict(dict(variables), sep="/").items()
-    }
     # Safetensors writes bfloat16 arrays of NumPy, but does not read them.
     half = sorted(name for name, value in arrays.items() if value.dtype == jnp.bfloat16)
     content = to_bytes({n: v.view(np.uint16) if n in half else v for n, v in arrays.items()})
@@ -52,6 +53,14 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     _write(folder / _CONFIG, json.dumps(config, indent=2).encode())
     if previous not in (None, file):
         (folder / previous).unlink(missing_ok=True)
+
+
+def _on_host(value: Any) -> np.ndarray:
+    if isinstance(value, jax.Array) and not (
+        value.is_fully_addressable or value.is_fully_replicated
+    ):
+        return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+    return np.asarray(jax.device_get(value))
 
 
 def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[str, Any]]:

@@ -189,7 +189,7 @@ class Checkpoints:
             self._remove_temporary()
             done = self.steps()
             last = f"The last good one is of step {done[-1]}" if done else "There is none before it"
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"
+            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
             raise CheckpointError(
                 f"could not write the checkpoint of step {self._saving} in {self._folder} "
                 f"({reason}). {last}. Make room, or see to its permissions, then go on with "

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
 from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
-from jflow.train.sharding import Placement
+from jflow.train.sharding import Placement, check_mesh
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def evaluate(
     samples: int = 1,
     dimensions: int | None = None,
     batch_size: int = 256,
+    mesh: Mesh | None = None,
 ) -> Estimate:
     """Mean -log p(y) in nats, or mean bits per dimension for grey levels, batch by batch.
 
@@ -57,15 +59,24 @@ def evaluate(
       samples: draws of the dequantization noise for each example.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
       batch_size: examples at a time. The last batch may be smaller, and weighs accordingly.
+      mesh: of devices that share the examples of a batch; see `fit`.
 
     Raises:
       TypeError, ValueError: as for `fit`, on data that do not fit the flow.
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
+    check_mesh(mesh, batch_size)
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(
-        density.flow, density.variables, examples, key, samples, dimensions, batch_size
+        density.flow,
+        density.variables,
+        examples,
+        key,
+        samples,
+        dimensions,
+        batch_size,
+        Placement(mesh),
     )
     error = float(np.std(losses, ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.inf
     return Estimate(float(np.mean(losses)), error, losses)

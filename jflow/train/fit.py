@@ -145,8 +145,9 @@ def _settings(trainer: Trainer, examples: Examples) -> dict[str, Any]:
         if given is None:
             return None
         checksum = 0
-        for array in jax.tree.leaves((given.y, given.context)):
-            checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
+        for leaf in jax.tree.leaves((given.y, given.context)):
+            array: Any = np.ascontiguousarray(leaf)
+            checksum = zlib.crc32(array, checksum)
         return f"{given.y.dtype}{list(given.y.shape)}, checksum {checksum:08x}"
 
     return {

@@ -108,9 +108,10 @@ def run(
         state, report, _ = carry
         i = report.steps
         step_key = jax.random.fold_in(key, state.step)
-        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params, state.moving, index[i], step_key
-        )
+        with placement.context():
+            (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(
+                state.params, state.moving, index[i], step_key
+            )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < max_skipped)

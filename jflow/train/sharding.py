@@ -1,5 +1,7 @@
 """Where arrays live on a mesh of devices."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,34 +42,43 @@ class Placement:
         """Arrays that all processes have whole, split over the devices along one axis."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        spec = PartitionSpec(*[None] * axis, self.mesh.axis_names)
-        return self._put(tree, lambda leaf: NamedSharding(self.mesh, spec))
+        return _put(tree, NamedSharding(self.mesh, self._split(axis)))
 
     def replicate(self, tree: T) -> T:
         """Arrays that all processes have whole, on each device."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        return self._put(tree, lambda leaf: NamedSharding(self.mesh, PartitionSpec()))
+        return _put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def local_batch(self, tree: T, axis: int = 0) -> T:
         """One array of each process's part of a batch."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.mesh.axis_names))
+        sharding = NamedSharding(self.mesh, self._split(axis))
         return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
 
     def shapes(self, tree: T) -> T:
-        """`jax.ShapeDtypeStruct` for each array of a state, sharded as `state` would."""
+        """`jax.ShapeDtypeStruct` for each array of a state, sharded as in `build`."""
         return jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding(a)), tree
         )
 
-    def state(self, tree: T) -> T:
-        """Parameters or optimiser state, each array whole or in parts; in arrays of its own."""
+    def build(self, function: Callable[..., T], variables: Any) -> T:
+        """The state that a function makes of variables, in arrays of its own."""
         if self.mesh is None:
-            return jax.tree.map(jnp.copy, tree)
-        shardings = jax.tree.map(self._sharding, tree)
-        return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=shardings)(tree)
+            return jax.tree.map(jnp.copy, function(variables))
+        if jax.process_count() > 1:  # where a process's own arrays do not mix with global ones
+            variables = jax.tree.map(
+                lambda a: self.replicate(a) if a.is_fully_addressable else a, variables
+            )
+        shardings = jax.tree.map(self._sharding, jax.eval_shape(function, variables))
+        return jax.jit(function, out_shardings=shardings)(variables)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Inside a compiled program: where layers gather the parts of their parameters."""
+        if self.mesh is None or self.mesh.shape.get(FSDP, 1) == 1:
+            return nullcontext()
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
     def constrain(self, tree: T) -> T:
         """The same, inside a compiled program."""
@@ -82,12 +93,8 @@ class Placement:
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(lambda a: lax.with_sharding_constraint(a, everywhere), tree)
 
-    def _put(self, tree: Any, sharding: Any) -> Any:
-        def put(leaf: Any) -> jax.Array:
-            array = np.asarray(leaf)
-            return jax.make_array_from_callback(array.shape, sharding(leaf), array.__getitem__)
-
-        return jax.tree.map(put, tree)
+    def _split(self, axis: int) -> PartitionSpec:
+        return PartitionSpec(*[None] * axis, self.mesh.axis_names if self.mesh else None)
 
     def _sharding(self, leaf: Any) -> NamedSharding | None:
         return None if self.mesh is None else NamedSharding(self.mesh, self._spec(leaf.shape))
@@ -98,12 +105,20 @@ class Placement:
         Not the first of several: there equal layers are stacked, and a part of that axis is some
         layers whole, which would leave the other devices waiting for them.
         """
-        parts = dict(self.mesh.shape).get(FSDP, 1) if self.mesh else 1
-        axes = [i for i in range(min(1, len(shape) - 1), len(shape)) if shape[i] % parts == 0]
+        parts = self.mesh.shape.get(FSDP, 1) if self.mesh else 1
+        axes = [i for i in range(len(shape) > 1, len(shape)) if shape[i] % parts == 0]
         if parts == 1 or np.prod(shape) < _SMALL or not axes:
             return PartitionSpec()
         longest = max(axes, key=lambda i: shape[i])
         return PartitionSpec(*[FSDP if i == longest else None for i in range(len(shape))])
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    def put(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    return jax.tree.map(put, tree)
 
 
 def check_mesh(mesh: Mesh | None, batch_size: int) -> None:

@@ -154,14 +154,13 @@ class Trainer:
         fresh = jax.eval_shape(self._fresh, variables)
         found = checkpoints and checkpoints.restore(self.placement.shapes(fresh))
         if found:
-            arrays, record = found
-            self.feed.seek(record["position"])
-            state = loop.State(**arrays.pop("state"))
-            return Run(state, **arrays, record=Record(**record))
-        variables = initial() if callable(initial) else initial
-        state = loop.start(variables, self.optimizer, averaged=self.ema_decay is not None)
-        state, best = (self.placement.state(tree) for tree in (state, _trained(variables)))
-        return Run(state, self.placement.replicate(loop.constant(variables)), best, Record())
+            arrays, record = found[0], Record(**found[1])
+            self.feed.seek(record.position)
+        else:
+            variables = initial() if callable(initial) else initial
+            arrays, record = self.placement.build(self._fresh, variables), Record()
+        state = loop.State(**arrays.pop("state"))
+        return Run(state, **arrays, record=record)
 
     def _fresh(self, variables: Any) -> dict[str, Any]:
         state = loop.start(variables, self.optimizer, averaged=self.ema_decay is not None)
