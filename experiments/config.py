@@ -1,7 +1,6 @@
 """What an experiment on images is: everything that decides its result."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,11 +54,7 @@ class ImageExperiment:
 
     def load(self) -> data.Splits:
         """The data, not padded."""
-        if self.dataset == "digits":
-            return data.digits()
-        if self.dataset.endswith(".npz") or Path(self.dataset).is_file():
-            return data.npz(self.dataset)
-        return data.tfds(self.dataset)
+        return data.images(self.dataset)
 
     def pad(self, images: np.ndarray) -> np.ndarray:
         """Images as the flow sees them."""

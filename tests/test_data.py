@@ -78,7 +78,7 @@ def test_tensorflow_datasets(arrays, tmp_path):
             for i, (image, label) in enumerate(pairs):
                 yield i, {"image": image[..., None], "label": int(label)}
 
-    splits = data.tfds("tiny_images", validation=5, data_dir=tmp_path)
+    splits = data.images("tiny_images", validation=5, data_dir=tmp_path)
     assert splits.train.y.shape == (15, 4, 4, 1)
     assert sorted(map(bytes, splits.test.y)) == sorted(map(bytes, arrays["x_test"]))
     assert sorted(splits.test.labels) == sorted(arrays["y_test"])

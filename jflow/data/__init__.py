@@ -1,6 +1,7 @@
-"""Data sets in memory, tables, toy densities, and the way from grey levels to values and back."""
+"""Data sets, streams of examples, tables, toy densities, grey levels and the way back to them."""
 
-from jflow.data.images import digits, npz, pad, tfds
+from jflow.data.images import digits, flip_left_right, images, npz, pad
+from jflow.data.sources import arrays, folder, load, tfds
 from jflow.data.splits import Labelled, Splits
 from jflow.data.tables import Table, table
 from jflow.data.toy import TOY_NAMES, Banana, Checkerboard, Funnel, Pinwheel, Rings, toy
@@ -30,8 +31,13 @@ __all__ = [
     "ToyDensity",
     "TwoMoons",
     "TwoSpirals",
+    "arrays",
     "dequantize",
     "digits",
+    "flip_left_right",
+    "folder",
+    "images",
+    "load",
     "npz",
     "pad",
     "quantize",

@@ -1,12 +1,17 @@
 """Images with grey levels: from a package, from a file, or by TensorFlow Datasets."""
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from jflow.data.splits import Labelled, Splits, hold_out
+from jflow.data.sources import folder, load, tfds
+from jflow.data.splits import Labelled, Splits, hold_out, hold_out_stream
 
 
 def digits() -> Splits:
@@ -55,77 +60,103 @@ def npz(path: str | os.PathLike[str], *, validation: int = 5000, seed: int = 0) 
     return Splits(*hold_out(train, validation, seed), test, values=256)
 
 
-def tfds(
-    name: str,
+def images(
+    name: str | os.PathLike[str],
     *,
     validation: int = 5000,
     seed: int = 0,
+    bits: int = 8,
+    stream: bool = False,
+    size: tuple[int, int] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Splits:
-    """The images of a TensorFlow Datasets data set, such as "mnist" or "cifar10".
-
-    Reads the splits "train" and "test" whole into memory, without TensorFlow. Preparing a data
-    set for the first time downloads it, and for image data sets needs TensorFlow installed.
+    """Images in three parts, by name or by path.
 
     Args:
-      name: of the data set.
+      name: "digits"; the path of a .npz file; of a folder with the folders train and test, of
+        images; or a data set of TensorFlow Datasets, such as "cifar10".
       validation: how many training images to hold out.
       seed: for their choice.
-      data_dir: where data sets are kept; None for the TensorFlow Datasets default.
+      bits: grey levels of 8-bit images are cut to so many bits, 1 to 8: y // 2**(8 - bits).
+      stream: whether training images are read as they are needed. Otherwise they are in memory.
+      size: (height, width) that images of a folder are resized to; see `folder`.
+      data_dir: where TensorFlow Datasets keeps its data; None for its default.
 
     Raises:
-      RuntimeError: the data set is not there and could not be prepared.
-      ValueError: it has no images and labels in 8-bit integers.
+      FileNotFoundError, RuntimeError: there is no such file, folder or data set.
+      ValueError: what is there are not images, or `bits` is out of range.
     """
-    import tensorflow_datasets
-
-    try:
-        builder: Any = tensorflow_datasets.builder(
-            name, data_dir=data_dir, file_format=tensorflow_datasets.core.FileFormat.ARRAY_RECORD
-        )
-        builder.download_and_prepare()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise RuntimeError(
-            f"cannot prepare {name!r} by TensorFlow Datasets ({reason}). Prepare it once on a "
-            "machine with network access and TensorFlow: `pip install tensorflow && tfds build "
-            f"{name} --file_format=array_record`, and copy its folder to data_dir; or give your "
-            "own file to jflow.data.npz"
-        ) from error
-    train, test = (_read_source(name, builder.as_data_source(s)) for s in ("train", "test"))
-    return Splits(*hold_out(train, validation, seed), test, values=256)
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits must be 1 to 8; got {bits}")
+    path = Path(name).expanduser()
+    if name == "digits":
+        if bits != 8 or stream:
+            raise ValueError("digits have 17 levels, in memory: leave bits and stream as they are")
+        return digits()
+    if path.suffix == ".npz":
+        if stream:
+            raise ValueError(f"{path} is read whole, not streamed: its file is compressed")
+        splits = npz(path, validation=validation, seed=seed)
+    else:
+        if path.is_dir():
+            train, test = (folder(path / part, size=size) for part in ("train", "test"))
+        else:
+            train, test = tfds(str(name), "train", data_dir=data_dir), _test(str(name), data_dir)
+        parts = hold_out_stream(train, validation, seed)
+        train, held = parts[0] if stream else load(parts[0]), load(parts[1])
+        splits = Splits(train, held, load(test), values=256)
+        _check_images(str(name), splits.validation.y)
+    return splits if bits == 8 else replace(splits.map(_Coarser(bits)), values=2**bits)
 
 
 def pad(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images (N, h, w, C) in the middle of (N, height, width, C) of zeros.
+    """Images (..., h, w, C) in the middle of (..., height, width, C) of zeros.
 
     Report bits per dimension of padded images with `dimensions=h * w * C`.
 
     Raises:
       ValueError: the images are larger than that.
     """
-    down, right = height - images.shape[1], width - images.shape[2]
+    down, right = height - images.shape[-3], width - images.shape[-2]
     if down < 0 or right < 0:
-        raise ValueError(f"pad: images of {images.shape[1:3]} do not fit ({height}, {width})")
+        raise ValueError(f"pad: images of {images.shape[-3:-1]} do not fit ({height}, {width})")
     rows, columns = (down // 2, down - down // 2), (right // 2, right - right // 2)
-    return np.pad(images, ((0, 0), rows, columns, (0, 0)))
+    return np.pad(images, ((0, 0),) * (images.ndim - 3) + (rows, columns, (0, 0)))
 
 
-def _read_source(name: str, source: Any) -> Labelled:
-    examples = [source[i] for i in range(len(source))]
-    if not examples or not {"image", "label"} <= examples[0].keys():
-        raise ValueError(f"{name!r} has no features image and label")
-    images = np.stack([example["image"] for example in examples])
-    return _labelled(name, images, np.asarray([example["label"] for example in examples]))
+def flip_left_right(key: Array, y: Array) -> Array:
+    """Images (N, height, width, channels), each mirrored with probability 1/2: `fit(augment=)`."""
+    flipped = jax.random.bernoulli(key, shape=(len(y), 1, 1, 1))
+    return jnp.where(flipped, y[:, :, ::-1], y)
+
+
+@dataclass(frozen=True)
+class _Coarser:
+    bits: int
+
+    def __call__(self, y: np.ndarray) -> np.ndarray:
+        return y >> (8 - self.bits)
+
+
+def _test(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    """The split "test", or "validation" where that has no labels to hide and is reported on."""
+    try:
+        return tfds(name, "test", data_dir=data_dir)
+    except ValueError:
+        return tfds(name, "validation", data_dir=data_dir)
 
 
 def _labelled(source: Any, images: np.ndarray, labels: np.ndarray) -> Labelled:
+    _check_images(source, images)
+    if len(images) != len(labels):
+        raise ValueError(f"{source}: {len(images)} images, but {len(labels)} labels")
+    images = images[..., None] if images.ndim == 3 else images
+    return Labelled(images, labels.astype(np.int32))
+
+
+def _check_images(source: Any, images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
             f"{source}: images must be uint8 (N, height, width[, channels]); got "
             f"{images.dtype} {images.shape}"
         )
-    if len(images) != len(labels):
-        raise ValueError(f"{source}: {len(images)} images, but {len(labels)} labels")
-    images = images[..., None] if images.ndim == 3 else images
-    return Labelled(images, labels.astype(np.int32))

@@ -1,6 +1,8 @@
 """Labelled examples in three parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,16 +32,26 @@ class Splits:
     """A data set in three disjoint parts.
 
     Attributes:
-      train: to fit on.
+      train: to fit on: `Labelled`, or a `grain.MapDataset` of {"y": ..., "label": ...}.
       validation: to choose by.
       test: to report on.
       values: how many grey levels the images have.
     """
 
-    train: Labelled
+    train: Any
     validation: Labelled
     test: Labelled
     values: int
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Splits":
+        """The same with function(y); it is given one example, or several along a first axis."""
+
+        def mapped(part: Any) -> Any:
+            if isinstance(part, Labelled):
+                return Labelled(function(part.y), part.labels)
+            return part.map(_OnY(function))
+
+        return Splits(*map(mapped, (self.train, self.validation, self.test)), values=self.values)
 
 
 def hold_out(train: Labelled, count: int, seed: int) -> tuple[Labelled, Labelled]:
@@ -48,7 +60,46 @@ def hold_out(train: Labelled, count: int, seed: int) -> tuple[Labelled, Labelled
     Raises:
       ValueError: `count` leaves one of the two empty.
     """
-    if not 0 < count < len(train):
-        raise ValueError(f"validation must be 1 to {len(train) - 1} examples; got {count}")
-    order = np.random.default_rng(seed).permutation(len(train))
-    return train.take(order[count:]), train.take(order[:count])
+    rest, held = _parts(len(train), count, seed)
+    return train.take(rest), train.take(held)
+
+
+def hold_out_stream(train: Any, count: int, seed: int) -> tuple[Any, Any]:
+    """The same of a `grain.MapDataset`: the same examples are held out.
+
+    Raises:
+      ValueError: `count` leaves one of the two empty.
+    """
+    import grain
+
+    parts = _parts(len(train), count, seed)
+    return tuple(grain.MapDataset.source(_Some(train, part)) for part in parts)  # type: ignore[return-value]
+
+
+def _parts(total: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 < count < total:
+        raise ValueError(f"validation must be 1 to {total - 1} examples; got {count}")
+    order = np.random.default_rng(seed).permutation(total)
+    return order[count:], order[:count]
+
+
+@dataclass(frozen=True)
+class _OnY:
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        return {**example, "y": self.function(example["y"])}
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Random access to some examples of a data set."""
+
+    source: Any
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.source[int(self.index[i])]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,16 +33,20 @@ class Examples:
         """The examples at those places."""
         return Examples(self.y[index], None if self.context is None else self.context[index])
 
+    def head(self, count: int) -> "Examples":
+        """The first so many examples, or all."""
+        return self.take(np.arange(min(count, len(self))))
 
-def check_examples(
-    name: str, flow: Flow, y: ArrayLike, context: ArrayLike | None = None
-) -> Examples:
+
+def check_examples(name: str, flow: Flow, y: Any, context: ArrayLike | None = None) -> Examples:
     """Refuses data that a flow cannot be trained on, before any time is spent.
 
     Raises:
       TypeError: not an array, or floating where grey levels are wanted or the other way round.
       ValueError: no examples, a wrong shape, NaN, infinities, or levels out of range.
     """
+    if is_stream(y):
+        y, context = _read(y)
     if not hasattr(y, "shape"):
         raise TypeError(f"{name} must be an array (N, *{flow.event_shape}); got {type(y).__name__}")
     y = jnp.asarray(y)
@@ -51,6 +56,27 @@ def check_examples(
         raise ValueError(f"{name} is empty: it has shape {y.shape}")
     _check_values(name, flow, y)
     return Examples(y, _check_context(name, flow, context, len(y)))
+
+
+def is_stream(data: Any) -> bool:
+    """Whether it is a `grain.MapDataset`, without an import of Grain."""
+    return hasattr(data, "to_iter_dataset")
+
+
+def only_given(example: Any) -> dict[str, Any]:
+    """Of an example of a stream what a flow is given: y and context. An array alone is y."""
+    if not isinstance(example, dict):
+        return {"y": example}
+    return {name: example[name] for name in ("y", "context") if name in example}
+
+
+def _read(stream: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """All examples of a stream."""
+    examples = [only_given(stream[i]) for i in range(len(stream))]
+    y = np.stack([example["y"] for example in examples])
+    if "context" not in examples[0]:
+        return y, None
+    return y, np.stack([example["context"] for example in examples])
 
 
 def _check_values(name: str, flow: Flow, y: Array) -> None:
@@ -84,6 +110,32 @@ def _check_context(name: str, flow: Flow, context: ArrayLike | None, count: int)
     if not bool(jnp.isfinite(context).all()):
         raise ValueError(f"context of {name} holds NaN or infinities")
     return context
+
+
+def check_batch(name: str, flow: Flow, y: np.ndarray, context: np.ndarray | None) -> None:
+    """The same for a batch on the host, of a stream.
+
+    Raises:
+      TypeError, ValueError: as `check_examples`.
+    """
+    if y.shape[1:] != flow.event_shape:
+        raise ValueError(
+            f"examples of {name} must have shape {flow.event_shape}; got {y.shape[1:]}"
+        )
+    wanted = None if flow.context_features is None else (flow.context_features,)
+    got = None if context is None else context.shape[1:]
+    if got != wanted:
+        raise ValueError(f"context of {name} must have shape {wanted} for this flow; got {got}")
+    if flow.values is not None:
+        check_levels(name, y, flow.values)
+    elif y.dtype.kind != "f":
+        raise TypeError(
+            f"{name} must be floating for a flow without grey levels; got {y.dtype}. Convert it, "
+            "or build the flow with values=k"
+        )
+    for array, what in ((y, name), (context, f"context of {name}")):
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{what} holds NaN or infinities")
 
 
 def split(

@@ -1,15 +1,23 @@
 """Where training steps get their batches: arrays on the device, or a stream that Grain reads."""
 
+from collections import deque
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
-from jflow.train.arrays import Examples, batches
+from jflow.distributions import Flow
+from jflow.train.arrays import Examples, batches, check_batch, only_given
 from jflow.train.sharding import Placement
 
 # Of the batches that one call of the loop is given, where they are not on the device already.
 _CHUNK_BYTES = 64 * 2**20
+# Grain's own settings for each process that reads.
+_THREADS, _READ_AHEAD = 8, 64
+
+# y and context.
+Batch = tuple[np.ndarray, np.ndarray | None]
 
 
 class Chunk(NamedTuple):
@@ -88,3 +96,67 @@ class ArrayFeed:
         """Passes over the batches before that."""
         next(islice(self._order, position - self.position, position - self.position), None)
         self.position = position
+
+
+class StreamFeed:
+    """Batches of a `grain.MapDataset`, in Grain's order, read ahead by its threads or processes.
+
+    Of several processes each reads its share of every batch; together they read what one would.
+    """
+
+    def __init__(
+        self, source: Any, flow: Flow, batch_size: int, rows: int, seed: int, workers: int,
+        placement: Placement,
+    ):  # fmt: skip
+        import grain
+
+        self._flow, self._placement = flow, placement
+        own = slice(jax.process_index(), None, jax.process_count())
+        shuffled = source.map(only_given).seed(seed).shuffle().repeat()
+        self._batches = shuffled.batch(batch_size // jax.process_count())[own]
+        first = self._checked(self._batches[0])
+        size = sum(array.nbytes for array in first if array is not None)
+        self.rows = max(1, min(rows, _CHUNK_BYTES // size))
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
+        stream = self._batches.to_iter_dataset(options)
+        if workers:
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        self._iterator = iter(stream)
+        self._ahead: deque[tuple[Batch, Any]] = deque()
+        self.position = self._iterator.get_state()
+
+    def first(self) -> Examples:
+        """The first batch; it is also the first of those taken."""
+        return Examples(*self._placement.local_batch(self._checked(self._batches[0])))
+
+    def take(self, count: int) -> Chunk:
+        """The next `count` batches."""
+        self.read_ahead(count)
+        taken = [self._ahead.popleft() for _ in range(count)]
+        self.position = taken[-1][1]
+
+        def stacked(*arrays: np.ndarray) -> np.ndarray:
+            chunk = np.zeros((self.rows, *arrays[0].shape), arrays[0].dtype)
+            np.stack(arrays, out=chunk[:count])
+            return chunk
+
+        examples = jax.tree.map(stacked, *(batch for batch, _ in taken))
+        index = self._placement.replicate(np.arange(self.rows, dtype=np.int32))
+        return Chunk(self._placement.local_batch(examples, axis=1), index)
+
+    def read_ahead(self, count: int) -> None:
+        """Reads until `count` batches, or as many as fit a chunk, are in memory."""
+        while len(self._ahead) < min(count, self.rows):
+            batch = self._checked(next(self._iterator))
+            self._ahead.append((batch, self._iterator.get_state()))
+
+    def seek(self, position: Any) -> None:
+        """Goes to a former position."""
+        self._ahead.clear()
+        self._iterator.set_state(position)
+        self.position = position
+
+    def _checked(self, batch: dict[str, np.ndarray]) -> Batch:
+        context = batch.get("context")
+        check_batch("data", self._flow, batch["y"], context)
+        return batch["y"], context

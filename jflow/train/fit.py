@@ -1,7 +1,7 @@
 """Fitting a flow to data."""
 
 import os
-import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from jax.typing import ArrayLike
 from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.saving import recipe_entry
-from jflow.train.arrays import Examples, check_examples, split
+from jflow.train.arrays import Examples
 from jflow.train.checkpoints import open_checkpoints
 from jflow.train.compilation import cache_compilations
-from jflow.train.feeds import ArrayFeed
 from jflow.train.history import History, progress_bar, writer
+from jflow.train.inputs import fingerprint, make_feed, prepare
 from jflow.train.interruption import watch_for_termination
-from jflow.train.objective import unit
+from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
 from jflow.train.sharding import Placement, check_mesh
 from jflow.train.trainer import Plan, Trainer
@@ -30,13 +30,15 @@ from jflow.train.trainer import Plan, Trainer
 
 def fit(
     flow: Flow,
-    data: ArrayLike,
+    data: Any,
     *,
     key: Array,
     context: ArrayLike | None = None,
-    validation: float | ArrayLike | tuple[ArrayLike, ArrayLike] | None = 0.1,
+    validation: Any = 0.1,
     steps: int = 2000,
     batch_size: int = 256,
+    augment: Callable[[Array, Array], Array] | None = None,
+    workers: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | optax.Schedule = 1e-3,
     warmup_steps: int = 100,
@@ -65,14 +67,20 @@ def fit(
 
     Args:
       flow: the architecture.
-      data: (N, *event): floating, or integer grey levels for a flow with `values`.
+      data: (N, *event): floating, or integer grey levels for a flow with `values`. Or a stream, for
+        data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
+        "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
       key: a JAX random key; it decides the split, the parameters, the order and the noise.
       context: (N, C), for a conditional flow.
-      validation: what to validate on: a share of the data, in (0, 1); an array (M, *event); a
-        tuple of such an array and its context; or None. Its noise is the same each time. The
-        returned parameters are those that did best on it; without it, the last.
+      validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
+        of such an array and its context, or a stream, which is read whole; or None. Its noise is
+        the same each time. The returned parameters are those that did best on it; without it, the
+        last.
       steps: how many parameter updates.
       batch_size: examples for each.
+      augment: what is done to each batch: a function of a key and y, compiled with the step, such
+        as `jflow.data.flip_left_right`.
+      workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
       learning_rate: of that Adam; a number or an optax schedule.
       warmup_steps: over which updates grow linearly to their full size.
@@ -117,18 +125,19 @@ def fit(
     _check_options(flow, patience, validation, ema_decay, check_drift, max_skipped)
     _check_files(directory, checkpoint_every, resume)
     check_mesh(mesh, batch_size)
-    examples, held_out = _prepare(flow, data, context, validation, _host_generator(key, 0))
+    train, held_out = prepare(flow, data, context, validation, key)
     rows, placement = min(evaluate_every, steps), Placement(mesh)
-    feed = ArrayFeed(examples, batch_size, rows, _host_generator(key, 1), placement)
+    feed = make_feed(flow, train, batch_size, rows, key, workers, placement)
     trainer = Trainer(
         flow, build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm), ema_decay,
-        dimensions, feed, held_out, _drift_batch(held_out or examples, batch_size, check_drift),
-        batch_size, validation_samples, max_skipped, key, placement,
+        MaximumLikelihood(flow, dimensions, augment), feed, held_out,
+        (held_out or feed.first()).head(batch_size) if check_drift else None, batch_size,
+        validation_samples, max_skipped, key, placement,
     )  # fmt: skip
     folder = None if directory is None else Path(directory)
     with (
         cache_compilations(cache),
-        open_checkpoints(folder, _settings(trainer, examples), keep, resume) as checkpoints,
+        open_checkpoints(folder, _settings(trainer, train), keep, resume) as checkpoints,
         watch_for_termination(folder is not None) as interrupted,
         progress_bar(steps, batch_size, unit(flow), enabled=progress) as bar,
     ):
@@ -138,54 +147,17 @@ def fit(
             return trainer.train(run, plan, [write, bar.show], bar.reach, checkpoints, interrupted)
 
 
-def _settings(trainer: Trainer, examples: Examples) -> dict[str, Any]:
+def _settings(trainer: Trainer, train: Any) -> dict[str, Any]:
     """What a run may not be resumed without, as JSON can hold it."""
-
-    def fingerprint(given: Examples | None) -> str | None:
-        if given is None:
-            return None
-        checksum = 0
-        for leaf in jax.tree.leaves((given.y, given.context)):
-            array: Any = np.ascontiguousarray(leaf)
-            checksum = zlib.crc32(array, checksum)
-        return f"{given.y.dtype}{list(given.y.shape)}, checksum {checksum:08x}"
-
     return {
         "flow": recipe_entry(trainer.flow),
         "key": np.asarray(jax.random.key_data(trainer.key)).tolist(),
-        "data": fingerprint(examples),
+        "data": fingerprint(train),
         "validation": fingerprint(trainer.held_out),
         "batch_size": trainer.batch_size,
         "validation_samples": trainer.validation_samples,
-        "dimensions": trainer.dimensions,
+        "dimensions": trainer.objective.dimensions,
     }
-
-
-def _drift_batch(seen: Examples, batch_size: int, wanted: bool) -> Examples | None:
-    return seen.take(np.arange(min(batch_size, len(seen)))) if wanted else None
-
-
-def _host_generator(key: Array, which: int) -> np.random.Generator:
-    """Of what is drawn on the host: the split (0), or the order of examples (1)."""
-    seed = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
-    return np.random.default_rng(seed.spawn(2)[which])
-
-
-def _prepare(
-    flow: Flow,
-    data: ArrayLike,
-    context: ArrayLike | None,
-    validation: Any,
-    rng: np.random.Generator,
-) -> tuple[Examples, Examples | None]:
-    """The examples to train on, and those to validate on."""
-    examples = check_examples("data", flow, data, context)
-    if validation is None:
-        return examples, None
-    if isinstance(validation, float | int):
-        return split(examples, validation, rng)
-    pair = validation if isinstance(validation, tuple) else (validation,)
-    return examples, check_examples("validation", flow, *pair)
 
 
 def _initial(flow: Flow, first: Examples, key: Array) -> dict[str, Any]:

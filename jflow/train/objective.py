@@ -60,20 +60,23 @@ class MaximumLikelihood:
     Attributes:
       flow: the architecture.
       dimensions: of bits per dimension; see `example_losses`.
+      augment: what is done to the examples of each batch, from a key; None for nothing.
     """
 
     flow: Flow
     dimensions: int | None = None
+    augment: Callable[[Array, Array], Array] | None = None
 
     def __call__(
         self, variables: Any, examples: Any, index: Array, key: Array
     ) -> tuple[Array, Moving]:
         """The loss on the batch at `index` of examples (y, context), and what moves with it."""
         batch = Examples(*examples).take(index)
+        y = batch.y if self.augment is None else self.augment(jax.random.fold_in(key, 1), batch.y)
         losses, moved = example_losses(
             self.flow,
             variables,
-            batch.y,
+            y,
             batch.context,
             key,
             training=True,

@@ -50,7 +50,7 @@ class Placement:
             return jax.tree.map(jnp.asarray, tree)
         return _put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def local_batch(self, tree: T, axis: int = 0) -> T:
+    def local_batch(self, tree: Any, axis: int = 0) -> Any:
         """One array of each process's part of a batch."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)

@@ -125,7 +125,7 @@ class Trainer:
     flow: Flow
     optimizer: optax.GradientTransformation
     ema_decay: float | None
-    dimensions: int | None
+    objective: MaximumLikelihood
     feed: Feed
     held_out: Examples | None
     drift_batch: Examples | None
@@ -225,7 +225,7 @@ class Trainer:
             *chunk,
             self.placement.replicate(np.asarray(count, np.int32)),
             jax.random.fold_in(self.key, 1),
-            objective=MaximumLikelihood(self.flow, self.dimensions),
+            objective=self.objective,
             optimizer=self.optimizer,
             ema_decay=self.ema_decay,
             max_skipped=self.max_skipped,
@@ -279,7 +279,7 @@ class Trainer:
             self.held_out,
             jax.random.fold_in(self.key, 2),
             self.validation_samples,
-            self.dimensions,
+            self.objective.dimensions,
             self.batch_size,
             self.placement,
         )

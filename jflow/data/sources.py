@@ -1,0 +1,185 @@
+"""Examples that are read one by one, where they are: Grain data sets for `jflow.fit`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jflow.data.splits import Labelled
+
+if TYPE_CHECKING:
+    import grain
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+
+
+def arrays(
+    y: np.ndarray, context: np.ndarray | None = None, labels: np.ndarray | None = None
+) -> "grain.MapDataset":
+    """Examples of arrays, such as `numpy.load(file, mmap_mode="r")` gives without reading them.
+
+    Args:
+      y: (N, *event).
+      context: (N, C), for conditional flows.
+      labels: (N,).
+
+    Raises:
+      ValueError: they are of different lengths, or empty.
+    """
+    import grain
+
+    parts = {"y": y, "context": context, "label": labels}
+    given = {name: array for name, array in parts.items() if array is not None}
+    lengths = {name: len(array) for name, array in given.items()}
+    if len(set(lengths.values())) > 1 or not len(y):
+        raise ValueError(f"arrays must have one length, 1 or more; got {lengths}")
+    return grain.MapDataset.source(_Arrays(given))
+
+
+def folder(
+    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None, grey: bool = False
+) -> "grain.MapDataset":
+    """The images below a folder, in the order of their names, as uint8 (height, width, channels).
+
+    Where folders are directly below, each with images, they are the classes: `label` counts them in
+    the order of their names.
+
+    Args:
+      path: of the folder.
+      size: (height, width) to resize to, after the middle is cut to that aspect; None where all
+        images have one size.
+      grey: one channel, not three.
+
+    Raises:
+      FileNotFoundError: no such folder, or no images in it.
+      ImportError: Pillow is not installed.
+    """
+    import grain
+
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError("to read images, Pillow is needed: `pip install pillow`") from error
+    root = Path(path).expanduser()
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in _IMAGES)
+    if not files:
+        raise FileNotFoundError(f"no images ({', '.join(_IMAGES)}) in {root}")
+    classes = sorted({file.relative_to(root).parts[0] for file in files})
+    labels = None
+    if all((root / name).is_dir() for name in classes):
+        labels = [classes.index(file.relative_to(root).parts[0]) for file in files]
+    return grain.MapDataset.source(_Images(files, labels, size, grey))
+
+
+def tfds(
+    name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | None = None
+) -> "grain.MapDataset":
+    """A split of a TensorFlow Datasets data set, such as "cifar10", read without TensorFlow.
+
+    Examples are `{"y": ..., "label": ...}`: the feature "image" if there is one, otherwise all
+    numeric features but "label", in their order, as one vector. Preparing a data set for the first
+    time downloads it, and for image data sets needs TensorFlow installed.
+
+    Args:
+      name: of the data set, with its config: "downsampled_imagenet/32x32".
+      split: "train", "test", "train[:90%]" and so on.
+      data_dir: where data sets are kept; None for the TensorFlow Datasets default.
+
+    Raises:
+      RuntimeError: the data set is not there and could not be prepared.
+      ValueError: it has no such split, or features that are neither images nor numbers.
+    """
+    import grain
+    import tensorflow_datasets
+
+    try:
+        builder: Any = tensorflow_datasets.builder(
+            name, data_dir=data_dir, file_format=tensorflow_datasets.core.FileFormat.ARRAY_RECORD
+        )
+        builder.download_and_prepare()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise RuntimeError(
+            f"cannot prepare {name!r} by TensorFlow Datasets ({reason}). Prepare it once on a "
+            "machine with network access and TensorFlow: `pip install tensorflow && tfds build "
+            f"{name} --file_format=array_record`, and copy its folder to data_dir; or read your "
+            "own files: jflow.data.npz, jflow.data.folder"
+        ) from error
+    if split.partition("[")[0] not in builder.info.splits:
+        raise ValueError(f"{name!r} has the splits {sorted(builder.info.splits)}; got {split!r}")
+    source = grain.MapDataset.source(builder.as_data_source(split))
+    features = list(builder.info.features)
+    if "image" in features:
+        return source.map(_image_example)
+    return source.map(_Vector(tuple(f for f in features if f != "label")))
+
+
+def load(source: Any) -> Labelled:
+    """All examples of a data set, in memory. Without labels, all are 0."""
+    examples = [source[i] for i in range(len(source))]
+    labels = [int(example.get("label", 0)) for example in examples]
+    return Labelled(np.stack([example["y"] for example in examples]), np.asarray(labels, np.int32))
+
+
+class _Arrays:
+    """Random access to the rows of several arrays at once."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays["y"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: np.asarray(array[index]) for name, array in self._arrays.items()}
+
+
+class _Images:
+    """Random access to the images of files."""
+
+    def __init__(
+        self,
+        files: list[Path],
+        labels: list[int] | None,
+        size: tuple[int, int] | None,
+        grey: bool,
+    ):
+        self._files, self._labels, self._size, self._grey = files, labels, size, grey
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        from PIL import Image, ImageOps
+
+        file = self._files[index]
+        try:
+            with Image.open(file) as opened:
+                image = opened.convert("L" if self._grey else "RGB")
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read as an image: {error}") from error
+        if self._size is not None:
+            height, width = self._size
+            image = ImageOps.fit(image, (width, height))
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+        return {"y": pixels, "label": 0 if self._labels is None else self._labels[index]}
+
+
+def _image_example(example: dict[str, Any]) -> dict[str, Any]:
+    return {"y": example["image"], "label": example.get("label", 0)}
+
+
+class _Vector:
+    """Numeric features as one vector."""
+
+    def __init__(self, features: tuple[str, ...]):
+        self._features = features
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        parts = [np.asarray(example[name]) for name in self._features]
+        if any(part.dtype.kind not in "biuf" for part in parts):
+            kinds = {n: str(p.dtype) for n, p in zip(self._features, parts, strict=True)}
+            raise ValueError(f"features must be numbers, or an image; got {kinds}")
+        flat = np.concatenate([part.ravel().astype(np.float32) for part in parts])
+        return {"y": flat, "label": example.get("label", 0)}
