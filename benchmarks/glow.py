@@ -124,10 +124,10 @@ def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
     for kind in KINDS:
         flow = flows.glow(SHAPE, 3, steps, hidden, memory=kind)
         variables = jflow.init(flow, jax.random.key(1), batch())
-        state = [loop.start(variables, optimizer, averaged=False)]
+        rules = loop.Rules(Objective(flow), optimizer)
+        state = [loop.start(variables, rules)]
         rest = loop.constant(variables), (batch(), None), index, jnp.asarray(count), KEY
-        options = {"objective": Objective(flow), "optimizer": optimizer, "ema_decay": None}
-        compiled = loop.run.lower(*state, *rest, **options).compile()
+        compiled = loop.run.lower(*state, *rest, rules=rules).compile()
 
         def take(compiled: Any = compiled, state: list = state, rest: tuple = rest) -> Any:
             state[:] = compiled(*state, *rest)[:1]

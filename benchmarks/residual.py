@@ -29,7 +29,7 @@ from jflow import bijectors as jb
 from jflow import functional as jf
 from jflow import nets
 from jflow.nets import lipschitz_layers
-from jflow.train.loop import constant, run, start
+from jflow.train.loop import Rules, constant, run, start
 from jflow.train.objective import MaximumLikelihood
 
 BUDGET = 96  # products
@@ -177,9 +177,8 @@ def train_step(size: int, estimator: jf.LogDetEstimator, memory: Any = "remat") 
     flow = jflow.Flow(jb.Repeat(jb.Chain((jb.ActNorm(), block)), BLOCKS, memory), (size,))
     y = data(size, BATCH)
     variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), y))
-    optimizer = optax.adam(1e-3)
-    state = start(variables, optimizer, averaged=False)
-    step = partial(run, objective=MaximumLikelihood(flow), optimizer=optimizer, ema_decay=None)
+    rules = Rules(MaximumLikelihood(flow), optax.adam(1e-3))
+    state, step = start(variables, rules), partial(run, rules=rules)
     rest = (y, None), jnp.arange(BATCH)[None], jnp.asarray(1), jax.random.key(2)
     return step, state, (constant(variables), *rest)
 

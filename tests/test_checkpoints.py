@@ -39,7 +39,7 @@ def data():
 @pytest.fixture(scope="module")
 def whole(data):
     """A run that nothing happened to."""
-    return jflow.fit(flow(), data, key=KEY, **OPTIONS | {"checkpoint_every": None})
+    return jflow.fit(flow(), data, key=KEY, **OPTIONS)
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def ended(data, tmp_path, monkeypatch):
 def end_after(monkeypatch, step):
     advance = Trainer._advance
 
-    def stop(self, run, plan, pace, history):
+    def stop(self, run, pace, history):
         if run.step + pace > step:
             raise KeyboardInterrupt
-        return min(2, advance(self, run, plan, pace, history))
+        return min(2, advance(self, run, pace, history))
 
     monkeypatch.setattr(Trainer, "_advance", stop)
 
@@ -98,10 +98,10 @@ def test_a_longer_run_goes_on_where_the_shorter_ended(data, whole, tmp_path):
 def test_sigterm_saves_and_exits_with_75(data, whole, tmp_path, monkeypatch):
     advance = Trainer._advance
 
-    def signalled(self, run, plan, pace, history):
+    def signalled(self, run, pace, history):
         if run.step == 13:
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(self, run, plan, 1, history)
+        return advance(self, run, 1, history)
 
     monkeypatch.setattr(Trainer, "_advance", signalled)
     before = signal.getsignal(signal.SIGTERM)
@@ -240,10 +240,12 @@ def test_the_learning_rate_may_change(data, whole, ended):
 
 def test_bad_arguments(data):
     for change, message in (
-        ({"resume": True}, "checkpoints need a directory to be in"),
-        ({"checkpoint_every": 5}, "checkpoints need a directory to be in"),
-        ({"checkpoint_every": 0, "directory": "x"}, "checkpoint_every must be 1 or more"),
-        ({"keep": 0, "directory": "x"}, "keep must be 1 or more; got 0"),
+        ({"resume": True}, "resume=True needs a directory to look in"),
+        (
+            {"checkpoint_every": 0, "directory": "x"},
+            "checkpoint_every must be a whole number",
+        ),
+        ({"keep": 0, "directory": "x"}, "keep must be a whole number, 1 or more; got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             jflow.fit(flow(), data, key=KEY, **change)

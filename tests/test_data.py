@@ -1,5 +1,7 @@
 """Data sets: fixed splits, files, TensorFlow Datasets built here, and clear errors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -109,3 +111,112 @@ def test_dequantization_and_back():
     assert 0 <= continuous.min() < continuous.max() < 1
     np.testing.assert_array_equal(data.quantize(continuous, 17), y)
     np.testing.assert_array_equal(data.quantize(np.asarray([-1.0, 2.0]), 17), [0, 16])
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 4)):
+        for kind in ("cats", "dogs"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+                image.fromarray(pixels).save(tmp_path / part / kind / f"{i}.png")
+    (tmp_path / "train" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def test_folders_of_images(picture_folder):
+    from PIL import Image
+
+    source = data.folder(picture_folder / "train")
+    assert len(source) == 12
+    assert source[0]["y"].shape == (6, 8, 3)
+    assert [source[i]["label"] for i in (0, 5, 6, 11)] == [0, 0, 1, 1]
+    with Image.open(picture_folder / "train" / "dogs" / "2.png") as image:
+        np.testing.assert_array_equal(source[8]["y"], np.asarray(image))
+    small = data.folder(picture_folder / "train", size=(4, 4), grey=True)
+    assert small[3]["y"].shape == (4, 4, 1)
+    flat = data.folder(picture_folder / "train" / "cats")
+    assert {flat[i]["label"] for i in range(6)} == {0}
+    (picture_folder / "train" / "cats" / "0.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"0.png cannot be read as an image"):
+        source[0]
+    with pytest.raises(FileNotFoundError, match=r"no images \(.png, .*\) in .*nowhere"):
+        data.folder(picture_folder / "nowhere")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_of_folders_in_fewer_bits(picture_folder, stream):
+    splits = data.images(picture_folder, validation=4, bits=5, stream=stream)
+    eight = data.images(picture_folder, validation=4)
+    assert splits.values == 32
+    assert eight.values == 256
+    np.testing.assert_array_equal(splits.test.y, eight.test.y // 8)
+    np.testing.assert_array_equal(splits.validation.y, eight.validation.y // 8)
+    assert list(eight.test.labels) == [0] * 4 + [1] * 4
+    train: Any = data.load(splits.train) if stream else splits.train
+    np.testing.assert_array_equal(train.y, eight.train.y // 8)
+    np.testing.assert_array_equal(train.labels, eight.train.labels)
+    padded = splits.map(lambda y: data.pad(y, 8, 8))
+    assert padded.test.y.shape == (8, 8, 8, 3)
+    assert padded.values == 32
+    if stream:
+        assert padded.train[0]["y"].shape == (8, 8, 3)
+
+
+def test_images_errors(arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    for options, message in (
+        ({"name": "digits", "bits": 5}, "digits have 17 levels, in memory"),
+        ({"name": "mnist", "bits": 9}, "bits must be 1 to 8; got 9"),
+        ({"name": tmp_path / "a.npz", "stream": True}, "a.npz is read whole, not streamed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.images(**options)
+    assert data.images(tmp_path / "a.npz", validation=5).values == 256
+    assert data.images("digits").values == 17
+
+
+def test_arrays_are_read_from_where_they_are(tmp_path):
+    y = np.arange(20, dtype=np.float32).reshape(10, 2)
+    np.save(tmp_path / "y.npy", y)
+    source = data.arrays(np.load(tmp_path / "y.npy", mmap_mode="r"), labels=np.arange(10))
+    np.testing.assert_array_equal(source[3]["y"], [6, 7])
+    loaded = data.load(source)
+    np.testing.assert_array_equal(loaded.y, y)
+    np.testing.assert_array_equal(loaded.labels, np.arange(10))
+    with pytest.raises(ValueError, match=r"one length, 1 or more; got {'y': 10, 'context': 3}"):
+        data.arrays(y, np.zeros((3, 1)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tables_of_tensorflow_datasets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyTable(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "age": tfds.features.Tensor(shape=(), dtype=np.int64),
+                "sizes": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+                "label": tfds.features.Tensor(shape=(), dtype=np.int64),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(7):
+                yield i, {"age": i, "sizes": np.full(2, i / 2, np.float32), "label": i % 2}
+
+    source = data.tfds("tiny_table", "train[:5]", data_dir=tmp_path)
+    assert len(source) == 5
+    age = int(source[0]["y"][0])
+    np.testing.assert_array_equal(source[0]["y"], [age, age / 2, age / 2])
+    assert source[0]["label"] == age % 2
+    with pytest.raises(ValueError, match=r"'tiny_table' has the splits \['train'\]; got 'test'"):
+        data.tfds("tiny_table", "test", data_dir=tmp_path)

@@ -62,12 +62,12 @@ def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
     chex.assert_trees_all_equal(given, before)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.variables))
 
-    optimizer = optax.adam(1e-3)
-    state = loop.start(given, optimizer, averaged=True)
+    rules = loop.Rules(MaximumLikelihood(flow()), optax.adam(1e-3), 0.9)
+    state = loop.start(given, rules)
     index, rest = jnp.zeros((1, 8), jnp.int32), (jnp.asarray(1, jnp.int32), KEY)
     compiled = loop.run.lower(
         state, loop.constant(given), (jnp.asarray(data), None), index, *rest,
-        objective=MaximumLikelihood(flow()), optimizer=optimizer, ema_decay=0.9,
+        rules=rules,
     ).compile()  # fmt: skip
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes >= size
@@ -203,6 +203,34 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_parameters(data):
     assert all(np.isfinite(v).all() for v in jax.tree.leaves(caught.value.density.variables))
 
 
+def test_bad_batches_are_skipped_and_counted(data):
+    y = np.concatenate([data[:63], np.full((1, 2), 3e38, np.float32)])
+    options = {**SMALL, "batch_size": 8, "steps": 40, "validation": data[:50]}
+    start = jflow.init(flow(), KEY, data)
+    density, log = jflow.fit(flow(), y, key=KEY, variables=start, max_skipped=1, **options)
+    # One of the eight batches of an epoch has the outlier, and 40 steps are five epochs.
+    assert sum(log.column("skipped")[1]) == 5
+    assert [row["step"] for row in log.rows] == [20, 40]
+    assert all(np.isfinite(row["train_nll"]) for row in log.rows)
+    assert all(np.isfinite(v).all() for v in jax.tree.leaves(density.variables))
+    with pytest.raises(NonFiniteLossError, match="may be skipped by max_skipped") as caught:
+        jflow.fit(flow(), y, key=KEY, variables=start, **options)
+    assert caught.value.step < 8
+
+
+def test_too_many_bad_batches_in_a_row_stop_with_the_best_parameters(data):
+    def explode(updates, state, params=None):
+        factor = jnp.where(state == 25, jnp.inf, 1e-3)
+        return jax.tree.map(lambda u: -u * factor.astype(u.dtype), updates), state + 1
+
+    optimizer = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), explode)
+    with pytest.raises(NonFiniteLossError, match="not finite at step 29") as caught:
+        jflow.fit(flow(), data, key=KEY, optimizer=optimizer, max_skipped=3, **SMALL)
+    good, _ = jflow.fit(flow(), data, key=KEY, optimizer=optimizer, **{**SMALL, "steps": 20})
+    chex.assert_trees_all_equal(dict(caught.value.density.variables), dict(good.variables))
+    assert [row["step"] for row in caught.value.history.rows] == [20]
+
+
 def test_no_finite_validation_loss_is_an_error(data):
     positive = jflow.Flow(jb.Chain((jb.Elementwise(jt.Exp()), jb.ActNorm())), (2,))
     with pytest.raises(NonFiniteLossError, match="the validation loss was never finite"):
@@ -233,13 +261,18 @@ def test_no_finite_validation_loss_is_an_error(data):
             ValueError,
             r"validation must have shape \(N, \*\(2,\)\)",
         ),
-        ({"steps": 0}, ValueError, "steps must be 1 or more; got 0"),
-        ({"batch_size": 0}, ValueError, "batch_size must be 1 or more; got 0"),
+        ({"steps": 0}, ValueError, "steps must be a whole number, 1 or more; got 0"),
+        ({"batch_size": 0}, ValueError, "fit: batch_size must be a whole number, 1 or more; got 0"),
         ({"warmup_steps": -1}, ValueError, "warmup_steps must be 0 or more; got -1"),
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be positive, or None; got 0"),
-        ({"patience": 0}, ValueError, "patience must be 1 or more, or None; got 0"),
+        ({"patience": 0}, ValueError, "fit: patience must be a whole number, 1 or more; got 0"),
         ({"patience": 2, "validation": None}, ValueError, "patience needs validation examples"),
-        ({"validation_samples": 0}, ValueError, "validation_samples must be 1 or more; got 0"),
+        (
+            {"validation_samples": 0},
+            ValueError,
+            "validation_samples must be a whole number",
+        ),
+        ({"max_skipped": -1}, ValueError, "max_skipped must be 0 or more; got -1"),
         ({"ema_decay": 1.0}, ValueError, r"ema_decay must be in \[0, 1\), or None; got 1.0"),
     ],
 )

@@ -85,17 +85,17 @@ def compiled(name, mesh, memory="store"):
     }[name]()
     shape = (64, *flow.event_shape)
     y = RNG.integers(0, 17, shape) if flow.values else RNG.normal(size=shape).astype(np.float32)
-    placement, optimizer = Placement(mesh), optax.adam(1e-3)
+    placement = Placement(mesh)
+    rules = loop.Rules(MaximumLikelihood(flow), optax.adam(1e-3), 0.9, placement=placement)
     variables = jflow.init(flow, KEY, y[:32])
-    state = placement.build(lambda v: loop.start(v, optimizer, averaged=True), variables)
+    state = placement.build(lambda v: loop.start(v, rules), variables)
     lowered = loop.run.lower(
         state,
         placement.replicate(loop.constant(variables)),
         placement.replicate((jnp.asarray(y), None)),
         placement.batch(np.zeros((4, 32), np.int32), axis=1),
         placement.replicate(np.asarray(4, np.int32)),
-        KEY, objective=MaximumLikelihood(flow), optimizer=optimizer, ema_decay=0.9,
-        placement=placement,
+        KEY, rules=rules,
     )  # fmt: skip
     return lowered.compile().as_text(), variables["params"], state.params
 

@@ -6,8 +6,8 @@ from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History
 from jflow.train.interruption import Preempted
+from jflow.train.run import NonFiniteLossError
 from jflow.train.sharding import make_mesh
-from jflow.train.trainer import NonFiniteLossError
 from jflow.train.variational import Importance, fit_to_target, importance
 
 __all__ = [

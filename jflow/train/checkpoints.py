@@ -1,6 +1,5 @@
 """The checkpoints of a run: written beside training by Orbax, sealed with checksums, restored."""
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -14,11 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-_SEAL = "seal.json"
-_KIND = "jflow checkpoint"
+from jflow.train.seals import damage, seal
+
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
-# Written by Orbax after the seal, about the time of writing; not read again.
-_UNSEALED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class CheckpointError(RuntimeError):
@@ -160,12 +157,12 @@ class Checkpoints:
         damaged: dict[Path, str] = {}
         for step in reversed(self.steps()):
             folder = self._folder / str(step)
-            damage = _damage(folder)
-            if damage is None:
-                for bad, why in damaged.items():
-                    _set_aside(bad, why, step)
+            why = damage(folder)
+            if why is None:
+                for bad, reason in damaged.items():
+                    _set_aside(bad, reason, step)
                 return step
-            damaged[folder] = damage
+            damaged[folder] = why
         if damaged:
             each = "; ".join(f"{bad}: {why}" for bad, why in damaged.items())
             raise CheckpointError(f"no checkpoint can be read. {each}")
@@ -174,8 +171,7 @@ class Checkpoints:
     def _seal(self) -> None:
         """Writes the checksums of all files of the checkpoint that is about to be complete."""
         (folder,) = self._folder.glob(_TEMPORARY)
-        seal = {"kind": _KIND, "format": 1, "sha256": _checksums(folder)}
-        (folder / _SEAL).write_text(json.dumps(seal, indent=1))
+        seal(folder)
 
     def _remove_temporary(self) -> None:
         for folder in self._folder.glob(_TEMPORARY):
@@ -212,47 +208,6 @@ def _locked(directory: Path) -> IO[str]:
             f"another run is writing into {directory}; choose another directory, or wait for it"
         ) from error
     return file
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of all files below a folder, but those written after it is sealed."""
-    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {
-        name: "link" if path.is_symlink() else _sha256(path)
-        for name, path in sorted(names.items())
-        if name not in (*_UNSEALED, _SEAL)
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is as it was written."""
-    try:
-        seal = json.loads((folder / _SEAL).read_bytes())
-        kind, version, wanted = seal["kind"], seal["format"], dict(seal["sha256"])
-    except FileNotFoundError:
-        return f"{_SEAL} is missing"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"{_SEAL} cannot be read ({type(error).__name__})"
-    if (kind, version) != (_KIND, 1):
-        return f"{_SEAL} says {kind!r} of format {version!r}; wanted {_KIND!r} of format 1"
-    try:
-        found = _checksums(folder)
-    except OSError as error:
-        return f"{error.filename} cannot be read ({error.strerror})"
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is missing"
-        if name not in wanted:
-            return f"{name} does not belong to it"
-        if found[name] != wanted[name]:
-            return f"{name} is not as it was written"
-    return None
 
 
 def _set_aside(folder: Path, why: str, good: int) -> None:

@@ -17,7 +17,7 @@ from jflow.distributions import Density, Flow
 from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
-from jflow.train.sharding import Placement, check_mesh
+from jflow.train.sharding import Placement, place
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ def evaluate(
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
-    check_mesh(mesh, batch_size)
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(
         density.flow,
@@ -76,7 +75,7 @@ def evaluate(
         samples,
         dimensions,
         batch_size,
-        Placement(mesh),
+        place(mesh, batch_size),
     )
     error = float(np.std(losses, ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.inf
     return Estimate(float(np.mean(losses)), error, losses)

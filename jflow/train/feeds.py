@@ -120,6 +120,7 @@ class StreamFeed:
         options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
         stream = self._batches.to_iter_dataset(options)
         if workers:
+            _parse_flags()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
         self._iterator = iter(stream)
         self._ahead: deque[tuple[Batch, Any]] = deque()
@@ -160,3 +161,11 @@ class StreamFeed:
         context = batch.get("context")
         check_batch("data", self._flow, batch["y"], context)
         return batch["y"], context
+
+
+def _parse_flags() -> None:
+    """Grain's processes read flags of absl, which nobody parses outside of absl's own programs."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -2,30 +2,28 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jflow.bijectors.reversible import is_reversible
-from jflow.distributions import Density, Flow, init
-from jflow.distributions.saving import recipe_entry
-from jflow.train.arrays import Examples
+from jflow.distributions import Density, Flow
+from jflow.functional.arguments import check_counts
 from jflow.train.checkpoints import open_checkpoints
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, progress_bar, writer
-from jflow.train.inputs import fingerprint, make_feed, prepare
+from jflow.train.inputs import Inputs
 from jflow.train.interruption import watch_for_termination
+from jflow.train.loop import Rules
 from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
-from jflow.train.sharding import Placement, check_mesh
-from jflow.train.trainer import Plan, Trainer
+from jflow.train.run import Plan
+from jflow.train.sharding import place
+from jflow.train.trainer import Trainer
 
 
 def fit(
@@ -120,59 +118,39 @@ def fit(
       NonFiniteLossError: training diverged. The error holds the last good parameters.
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
-    plan = Plan(steps, evaluate_every, checkpoint_every or evaluate_every, patience)
-    _check_counts(steps, batch_size, evaluate_every, validation_samples, keep)
-    _check_options(flow, patience, validation, ema_decay, check_drift, max_skipped)
-    _check_files(directory, checkpoint_every, resume)
-    check_mesh(mesh, batch_size)
-    train, held_out = prepare(flow, data, context, validation, key)
-    rows, placement = min(evaluate_every, steps), Placement(mesh)
-    feed = make_feed(flow, train, batch_size, rows, key, workers, placement)
-    trainer = Trainer(
-        flow, build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm), ema_decay,
-        MaximumLikelihood(flow, dimensions, augment), feed, held_out,
-        (held_out or feed.first()).head(batch_size) if check_drift else None, batch_size,
-        validation_samples, max_skipped, key, placement,
-    )  # fmt: skip
+    _check_options(flow, patience, validation, ema_decay, check_drift, directory, resume)
+    plan = Plan(steps, evaluate_every, checkpoint_every, patience)
+    data = Inputs(flow, data, context, validation, key, batch_size, augment, workers)
+    optimizer = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    objective = MaximumLikelihood(flow, dimensions, augment)
+    rules = Rules(objective, optimizer, ema_decay, max_skipped, place(mesh, batch_size))
+    trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
+    return _run(trainer, variables, directory, keep, resume, cache, progress)
+
+
+def _run(
+    trainer: Trainer,
+    variables: Any,
+    directory: Any,
+    keep: int,
+    resume: bool,
+    cache: Any,
+    progress: bool,
+) -> tuple[Density, History]:
+    """Trains with all that is outside of the numbers: files, signals, the screen."""
+    check_counts("fit", keep=keep)
     folder = None if directory is None else Path(directory)
+    settings = {} if folder is None else trainer.settings
+    steps, size, name = trainer.plan.steps, trainer.inputs.batch_size, unit(trainer.flow)
     with (
         cache_compilations(cache),
-        open_checkpoints(folder, _settings(trainer, train), keep, resume) as checkpoints,
+        open_checkpoints(folder, settings, keep, resume) as checkpoints,
         watch_for_termination(folder is not None) as interrupted,
-        progress_bar(steps, batch_size, unit(flow), enabled=progress) as bar,
+        progress_bar(steps, size, name, enabled=progress) as bar,
     ):
-        initial = partial(_initial, flow, feed.first(), key) if variables is None else variables
-        run = trainer.start(initial, checkpoints)
+        run = trainer.start(variables, checkpoints)
         with writer(folder, trainer.columns, run.record.rows) as write:
-            return trainer.train(run, plan, [write, bar.show], bar.reach, checkpoints, interrupted)
-
-
-def _settings(trainer: Trainer, train: Any) -> dict[str, Any]:
-    """What a run may not be resumed without, as JSON can hold it."""
-    return {
-        "flow": recipe_entry(trainer.flow),
-        "key": np.asarray(jax.random.key_data(trainer.key)).tolist(),
-        "data": fingerprint(train),
-        "validation": fingerprint(trainer.held_out),
-        "batch_size": trainer.batch_size,
-        "validation_samples": trainer.validation_samples,
-        "dimensions": trainer.objective.dimensions,
-    }
-
-
-def _initial(flow: Flow, first: Examples, key: Array) -> dict[str, Any]:
-    variables = init(flow, jax.random.fold_in(key, 0), first.y, first.context)
-    if "params" not in variables:
-        raise ValueError("the flow has no parameters to fit; use it as Density(flow, variables)")
-    return variables
-
-
-def _check_counts(
-    steps: int, batch_size: int, evaluate_every: int, validation_samples: int, keep: int
-) -> None:
-    for name, count in locals().items():
-        if count < 1:
-            raise ValueError(f"{name} must be 1 or more; got {count}")
+            return trainer.train(run, [write, bar.show], bar.reach, checkpoints, interrupted)
 
 
 def _check_options(
@@ -181,22 +159,14 @@ def _check_options(
     validation: Any,
     ema_decay: float | None,
     check_drift: bool,
-    max_skipped: int,
+    directory: Any,
+    resume: bool,
 ) -> None:
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be 1 or more, or None; got {patience}")
     if patience is not None and validation is None:
         raise ValueError("patience needs validation examples to wait for; got validation=None")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
-    if max_skipped < 0:
-        raise ValueError(f"max_skipped must be 0 or more; got {max_skipped}")
-
-
-def _check_files(directory: Any, checkpoint_every: int | None, resume: bool) -> None:
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be 1 or more, or None; got {checkpoint_every}")
-    if directory is None and (resume or checkpoint_every is not None):
-        raise ValueError("checkpoints need a directory to be in; got directory=None")
+    if directory is None and resume:
+        raise ValueError("resume=True needs a directory to look in; got directory=None")

@@ -8,13 +8,72 @@ import numpy as np
 from jax import Array
 
 from jflow.data.splits import hold_out_stream
-from jflow.distributions import Flow
+from jflow.distributions import Flow, init
+from jflow.distributions.saving import recipe_entry
+from jflow.functional.arguments import check_counts
 from jflow.train.arrays import Examples, check_examples, is_stream, only_given, split
 from jflow.train.feeds import ArrayFeed, Feed, StreamFeed
 from jflow.train.sharding import Placement
 
 
-def prepare(
+class Inputs:
+    """The data of a run.
+
+    Attributes:
+      flow: what they are for.
+      key: of the split, the order of examples, and all else.
+      batch_size: examples of a step.
+      train: what to train on, `Examples` or a stream.
+      held_out: what to validate on, or None.
+    """
+
+    def __init__(
+        self, flow: Flow, data: Any, context: Any, validation: Any, key: Array, batch_size: int,
+        augment: Any = None, workers: int = 0,
+    ):  # fmt: skip
+        """See `fit` for the arguments, and for the errors."""
+        check_counts("fit", batch_size=batch_size)
+        self.flow, self.key, self.batch_size = flow, key, batch_size
+        self._augment, self._workers = augment, workers
+        self.train, self.held_out = _prepare(flow, data, context, validation, key)
+
+    def feed(self, rows: int, placement: Placement) -> Feed:
+        """Where batches come from, at most `rows` of them at a time."""
+        rng, given = _host_generator(self.key, 1), (self.batch_size, rows)
+        if isinstance(self.train, Examples):
+            return ArrayFeed(self.train, *given, rng, placement)
+        seed = int(rng.integers(2**31))
+        return StreamFeed(self.train, self.flow, *given, seed, self._workers, placement)
+
+    def initial(self, first: Examples) -> dict[str, Any]:
+        """Variables initialised on a batch, as training will see it.
+
+        Raises:
+          ValueError: there is nothing to train.
+        """
+        y = first.y
+        if self._augment is not None:
+            y = self._augment(jax.random.fold_in(self.key, 3), y)
+        variables = init(self.flow, jax.random.fold_in(self.key, 0), y, first.context)
+        if "params" not in variables:
+            raise ValueError(
+                "the flow has no parameters to fit; use it as Density(flow, variables)"
+            )
+        return variables
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run may not be resumed without, as JSON can hold it."""
+        return {
+            "flow": recipe_entry(self.flow),
+            "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "data": _fingerprint(self.train),
+            "validation": _fingerprint(self.held_out),
+            "batch_size": self.batch_size,
+        }
+
+
+def _prepare(
     flow: Flow, data: Any, context: Any, validation: Any, key: Array
 ) -> tuple[Any, Examples | None]:
     """What to train on, `Examples` or a stream, and the examples to validate on.
@@ -40,24 +99,7 @@ def prepare(
     return train, check_examples("validation", flow, *pair)
 
 
-def make_feed(
-    flow: Flow,
-    train: Any,
-    batch_size: int,
-    rows: int,
-    key: Array,
-    workers: int,
-    placement: Placement,
-) -> Feed:
-    """The feed of what `prepare` gave; for the arguments, see `fit`."""
-    rng = _host_generator(key, 1)
-    if isinstance(train, Examples):
-        return ArrayFeed(train, batch_size, rows, rng, placement)
-    seed = int(rng.integers(2**31))
-    return StreamFeed(train, flow, batch_size, rows, seed, workers, placement)
-
-
-def fingerprint(given: Any) -> str | None:
+def _fingerprint(given: Any) -> str | None:
     """What tells data apart: type, shape and a checksum; of a stream, that of its first example."""
     if given is None:
         return None

@@ -1,6 +1,7 @@
 """The compiled training loop: many steps in one call."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -58,14 +59,41 @@ class Report(NamedTuple):
 Objective = Callable[[Any, Any, Array, Array], tuple[Array, Moving]]
 
 
-def start(variables: Any, optimizer: optax.GradientTransformation, *, averaged: bool) -> State:
+@dataclass(frozen=True)
+class Rules:
+    """How a step is taken; with equal ones, `run` is compiled once.
+
+    Attributes:
+      objective: what is minimised.
+      optimizer: by what.
+      ema_decay: of the average of parameters, if there is one.
+      max_skipped: a step whose loss or gradient is not finite is skipped: parameters stay. After so
+        many of them in a row the next is not taken, and the loop stops.
+      placement: where the state stays.
+
+    Raises:
+      ValueError: a negative `max_skipped`.
+    """
+
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    ema_decay: float | None = None
+    max_skipped: int = 0
+    placement: Placement = field(default_factory=Placement)
+
+    def __post_init__(self) -> None:
+        if self.max_skipped < 0:
+            raise ValueError(f"max_skipped must be 0 or more; got {self.max_skipped}")
+
+
+def start(variables: Any, rules: Rules) -> State:
     """The state before the first step, in arrays of its own, for `run` to use up."""
     params = jax.tree.map(jnp.copy, variables["params"])
-    average = jax.tree.map(jnp.copy, params) if averaged else None
+    average = None if rules.ema_decay is None else jax.tree.map(jnp.copy, params)
     moving = {name: variables[name] for name in MOVING if name in variables}
     moving = jax.tree.map(jnp.copy, moving)
     zeros = (jnp.zeros((), jnp.int32) for _ in range(3))  # each its own, to be used up
-    return State(next(zeros), params, average, optimizer.init(params), moving, *zeros)
+    return State(next(zeros), params, average, rules.optimizer.init(params), moving, *zeros)
 
 
 def constant(variables: Any) -> dict[str, Any]:
@@ -73,11 +101,7 @@ def constant(variables: Any) -> dict[str, Any]:
     return {name: v for name, v in variables.items() if name not in ("params", *MOVING)}
 
 
-@partial(
-    jax.jit,
-    static_argnames=("objective", "optimizer", "ema_decay", "max_skipped", "placement"),
-    donate_argnames=("state",),
-)
+@partial(jax.jit, static_argnames="rules", donate_argnames="state")
 def run(
     state: State,
     constants: Any,
@@ -86,69 +110,51 @@ def run(
     steps: Array,
     key: Array,
     *,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    ema_decay: float | None,
-    max_skipped: int = 0,
-    placement: Placement = Placement(),  # noqa: B008, it is constant
+    rules: Rules,
 ) -> tuple[State, Report]:
     """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
 
-    A step whose loss or gradient is not finite is skipped: parameters stay. After `max_skipped` of
-    them in a row the next is not taken, and the loop stops. `steps` is traced, so any number up to
-    the rows of `index` runs the same program: however a run is cut into calls, its numbers are the
-    same bit for bit. The state stays where `placement` has it. The given one is used up: its memory
+    `steps` is traced, so any number up to the rows of `index` runs the same program: however a run
+    is cut into calls, its numbers are the same bit for bit. The given state is used up: its memory
     becomes that of the new one.
     """
 
     def loss(params: Any, moving: Moving, batch: Array, key: Array) -> tuple[Array, Moving]:
-        return objective({"params": params, **constants, **moving}, examples, batch, key)
+        return rules.objective({"params": params, **constants, **moving}, examples, batch, key)
 
     def step(carry: tuple[State, Report, Array]) -> tuple[State, Report, Array]:
         state, report, _ = carry
         i = report.steps
         step_key = jax.random.fold_in(key, state.step)
-        with placement.context():
+        with rules.placement.context():
             (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(
                 state.params, state.moving, index[i], step_key
             )
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        taken = finite | (state.in_a_row < max_skipped)
-        state = lax.cond(
-            finite, lambda s: _updated(s, grads, moved, optimizer, ema_decay), lambda s: s, state
-        )
-        if max_skipped:
+        taken = finite | (state.in_a_row < rules.max_skipped)
+        state = lax.cond(finite, lambda s: _updated(s, grads, moved, rules), lambda s: s, state)
+        if rules.max_skipped:
             state = _counted(state, finite, taken)
-        state = placement.constrain(state)
+        state = rules.placement.constrain(state)
         losses = report.loss.at[i].set(value.astype(jnp.float32))
         norms = report.grad_norm.at[i].set(norm.astype(jnp.float32))
         return state, Report(i + taken.astype(i.dtype), losses, norms), taken
 
-    def goes_on(carry: tuple[State, Report, Array]) -> Array:
-        return (carry[1].steps < steps) & carry[2]
-
     empty = jnp.full(len(index), jnp.nan, jnp.float32)
-    start = (state, Report(jnp.zeros((), jnp.int32), empty, empty), jnp.asarray(True))
-    state, report, _ = lax.while_loop(goes_on, step, start)
-    return state, report
+    first = (state, Report(jnp.zeros((), jnp.int32), empty, empty), jnp.asarray(True))
+    return lax.while_loop(lambda carry: (carry[1].steps < steps) & carry[2], step, first)[:2]
 
 
-def _updated(
-    state: State,
-    grads: Any,
-    moved: Moving,
-    optimizer: optax.GradientTransformation,
-    ema_decay: float | None,
-) -> State:
+def _updated(state: State, grads: Any, moved: Moving, rules: Rules) -> State:
     # Optax relies on implicit promotion, which the user may have switched off.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = rules.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step, average = state.step + 1, None
-        if ema_decay is not None:
+        if rules.ema_decay is not None:
             # The decay grows from 2/11 to its value, so that early averages forget the start.
-            decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+            decay = jnp.minimum(rules.ema_decay, (1 + step) / (10 + step))
             average = optax.incremental_update(params, state.average, 1 - decay)
     moving = {**state.moving, **moved}
     return state._replace(

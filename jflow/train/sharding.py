@@ -121,15 +121,15 @@ def _put(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
-def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
-    """Refuses a mesh on which training would not work.
+def place(mesh: Mesh | None, batch_size: int) -> Placement:
+    """The placement on a mesh for batches of that size.
 
     Raises:
       TypeError: not a mesh.
       ValueError: unknown or explicit axes, or a batch that its devices do not divide.
     """
     if mesh is None:
-        return
+        return Placement()
     if not isinstance(mesh, Mesh):
         raise TypeError(
             f"mesh must be a jax.sharding.Mesh; got {type(mesh).__name__}. See train.make_mesh"
@@ -144,6 +144,7 @@ def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
         raise ValueError(
             f"batch_size must be a multiple of the mesh's {mesh.size} devices; got {batch_size}"
         )
+    return Placement(mesh)
 
 
 def make_mesh(data: int | None = None, fsdp: int = 1) -> Mesh:

@@ -2,120 +2,31 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array
 from jax.experimental import multihost_utils
 
 from jflow.distributions import Density, Flow
 from jflow.distributions.contractions import settled
+from jflow.functional.arguments import check_counts
 from jflow.train import loop
-from jflow.train.arrays import Examples
 from jflow.train.checkpoints import Checkpoints
 from jflow.train.evaluation import all_losses, largest_drift
-from jflow.train.feeds import Feed
 from jflow.train.history import History, Row
+from jflow.train.inputs import Inputs
 from jflow.train.interruption import Preempted
 from jflow.train.loop import MOVING
-from jflow.train.objective import MaximumLikelihood, unit
-from jflow.train.sharding import Placement
+from jflow.train.objective import unit
+from jflow.train.run import NonFiniteLossError, Plan, Record, Run, run_arrays
 
 # What one call of the loop should take, so that a run soon hears of a signal.
 _SECONDS = 1.0
-
-
-class NonFiniteLossError(FloatingPointError):
-    """Training met too many losses or gradients that are not finite, or no finite validation loss.
-
-    Attributes:
-      step: the step that was not taken, counted from 0.
-      density: the density with the best parameters so far; without a validation before, those that
-        training began with.
-      history: of the run up to there.
-    """
-
-    def __init__(self, what: str, step: int, density: Density, history: History):
-        super().__init__(
-            f"{what}. The last good parameters are in this error's `density`. Try a smaller "
-            "learning_rate, a longer warmup_steps or a smaller clip_norm, and look in the data for "
-            "outliers and for points outside the flow's support; single bad batches may be skipped "
-            "by max_skipped"
-        )
-        self.step, self.density, self.history = step, density, history
-
-
-@dataclass
-class Record:
-    """What has happened in a run, as JSON can hold it.
-
-    Attributes:
-      rows: of the history.
-      best_step: the step after which `Run.best` were the parameters.
-      best_loss: in validation.
-      misses: validations since.
-      seconds: of training, in earlier processes too.
-      skipped: steps, up to the last row.
-      losses: of the steps since the last row.
-      norms: of their gradients.
-      position: of the feed.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float = math.inf
-    misses: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    position: Any = None
-
-
-@dataclass
-class Run:
-    """All that a run needs to go on.
-
-    Attributes:
-      state: of the loop.
-      constants: the collections that training leaves alone.
-      best: the parameters, and the collections that move, that did best in validation.
-      record: of what has happened.
-      step: how many steps were taken, those skipped among them.
-    """
-
-    state: loop.State
-    constants: Mapping[str, Any]
-    best: Mapping[str, Any]
-    record: Record
-    step: int = 0
-
-    def __post_init__(self) -> None:
-        self.step = int(self.state.step)
-
-    def arrays(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the record."""
-        return _arrays(self.state, self.constants, self.best)
-
-
-@dataclass
-class Plan:
-    """How far to go, and when to look up; see `fit`."""
-
-    steps: int
-    evaluate_every: int
-    checkpoint_every: int
-    patience: int | None
-
-    def next_stop(self, step: int) -> int:
-        """The next step after which there is something to do."""
-        each = (self.evaluate_every, self.checkpoint_every)
-        return min(self.steps, *((step // every + 1) * every for every in each))
 
 
 @dataclass
@@ -123,53 +34,60 @@ class Trainer:
     """What stays the same during a run; see `fit`."""
 
     flow: Flow
-    optimizer: optax.GradientTransformation
-    ema_decay: float | None
-    objective: MaximumLikelihood
-    feed: Feed
-    held_out: Examples | None
-    drift_batch: Examples | None
-    batch_size: int
+    dimensions: int | None
+    rules: loop.Rules
+    plan: Plan
+    inputs: Inputs
     validation_samples: int
-    max_skipped: int
-    key: Array
-    placement: Placement
+    check_drift: bool
+
+    def __post_init__(self) -> None:
+        check_counts("fit", validation_samples=self.validation_samples)
+        rows = min(self.plan.evaluate_every, self.plan.steps)
+        self.feed = self.inputs.feed(rows, self.rules.placement)
 
     @property
     def columns(self) -> list[str]:
         """Of the history's rows."""
         losses = [f"train_{unit(self.flow)}", f"validation_{unit(self.flow)}"]
-        more = ["drift"] if self.drift_batch else []
-        more += ["skipped"] if self.max_skipped else []
+        more = ["drift"] if self.check_drift else []
+        more += ["skipped"] if self.rules.max_skipped else []
         return ["step", "seconds", "grad_norm", *more, *losses]
 
-    def start(self, initial: Any, checkpoints: Checkpoints | None) -> Run:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run may not be resumed without, as JSON can hold it."""
+        more = {"dimensions": self.dimensions, "validation_samples": self.validation_samples}
+        return self.inputs.settings | more
+
+    def start(self, variables: Any, checkpoints: Checkpoints | None) -> Run:
         """The run as the last good checkpoint has it, or else at its first step.
 
         Args:
-          initial: variables, or a function that makes them.
+          variables: to begin with; None to initialise them.
           checkpoints: of the run, if it has any.
         """
-        variables = jax.eval_shape(initial) if callable(initial) else initial
-        fresh = jax.eval_shape(self._fresh, variables)
-        found = checkpoints and checkpoints.restore(self.placement.shapes(fresh))
+        placement = self.rules.placement
+        initial = partial(self.inputs.initial, self.feed.first())
+        shapes = jax.eval_shape(initial) if variables is None else variables
+        fresh = jax.eval_shape(self._fresh, shapes)
+        found = checkpoints and checkpoints.restore(placement.shapes(fresh))
         if found:
             arrays, record = found[0], Record(**found[1])
             self.feed.seek(record.position)
         else:
-            variables = initial() if callable(initial) else initial
-            arrays, record = self.placement.build(self._fresh, variables), Record()
+            begun = initial() if variables is None else variables
+            arrays, record = placement.build(self._fresh, begun), Record()
         state = loop.State(**arrays.pop("state"))
         return Run(state, **arrays, record=record)
 
     def _fresh(self, variables: Any) -> dict[str, Any]:
-        state = loop.start(variables, self.optimizer, averaged=self.ema_decay is not None)
-        return _arrays(state, loop.constant(variables), _trained(variables))
+        state = loop.start(variables, self.rules)
+        return run_arrays(state, loop.constant(variables), _trained(variables))
 
     def train(
         self,
         run: Run,
-        plan: Plan,
         listeners: Sequence[Callable[[Row], None]],
         reach: Callable[[int], None],
         checkpoints: Checkpoints | None,
@@ -179,13 +97,12 @@ class Trainer:
 
         Args:
           run: where to begin.
-          plan: where to end.
           listeners: told each row of the history.
           reach: told the step, about once in a second.
           checkpoints: where to keep the run, if anywhere.
           interrupted: whether to end now.
         """
-        history = History(unit(self.flow), run.record.rows, run.record.best_step)
+        plan, history = self.plan, History(unit(self.flow), run.record.rows, run.record.best_step)
         clock, pace, saved = time.perf_counter() - run.record.seconds, 1, run.step
         while run.step < plan.steps and run.record.misses < (plan.patience or math.inf):
             pace, stop = _agreed(min(pace, self.feed.rows), interrupted())
@@ -193,13 +110,13 @@ class Trainer:
                 self._keep(run, checkpoints, clock)
                 checkpoints.wait()
                 raise Preempted
-            pace = self._advance(run, plan, pace, history)
+            pace = self._advance(run, pace, history)
             reach(run.step)
             if run.step % plan.evaluate_every == 0 or run.step == plan.steps:
                 self._evaluate(run, history, clock)
                 for listener in listeners:
                     listener(history.rows[-1])
-            if checkpoints and run.step % plan.checkpoint_every == 0:
+            if checkpoints and run.step % (plan.checkpoint_every or plan.evaluate_every) == 0:
                 self._keep(run, checkpoints, clock)
                 saved = run.step
         if checkpoints and saved < run.step:
@@ -214,22 +131,18 @@ class Trainer:
         run.record.seconds = time.perf_counter() - clock
         checkpoints.save(run.step, run.arrays(), asdict(run.record))
 
-    def _advance(self, run: Run, plan: Plan, pace: int, history: History) -> int:
+    def _advance(self, run: Run, pace: int, history: History) -> int:
         """Takes up to `pace` steps in one call; returns how many to take in the next."""
-        count = min(pace, plan.next_stop(run.step) - run.step)
+        count = min(pace, self.plan.next_stop(run.step) - run.step)
         chunk = self.feed.take(count)
         run.record.position, began = self.feed.position, time.perf_counter()
         run.state, report = loop.run(
             run.state,
             run.constants,
             *chunk,
-            self.placement.replicate(np.asarray(count, np.int32)),
-            jax.random.fold_in(self.key, 1),
-            objective=self.objective,
-            optimizer=self.optimizer,
-            ema_decay=self.ema_decay,
-            max_skipped=self.max_skipped,
-            placement=self.placement,
+            self.rules.placement.replicate(np.asarray(count, np.int32)),
+            jax.random.fold_in(self.inputs.key, 1),
+            rules=self.rules,
         )
         self.feed.read_ahead(pace)  # while the device is busy
         done, losses = int(report.steps), np.asarray(report.loss)[:count]
@@ -252,11 +165,12 @@ class Trainer:
         row = {"step": run.step, self.columns[-2]: _mean(record.losses)}
         row["grad_norm"] = _mean(record.norms)
         record.losses, record.norms = [], []
-        if self.max_skipped:
+        if self.rules.max_skipped:
             skipped = int(run.state.skipped)
             row["skipped"], record.skipped = skipped - record.skipped, skipped
-        if self.drift_batch:
-            row["drift"] = largest_drift(density, self.drift_batch)
+        if self.check_drift:
+            seen = self.inputs.held_out or self.feed.first()
+            row["drift"] = largest_drift(density, seen.head(self.inputs.batch_size))
         loss = self._validate(density)
         if loss is not None:
             row[self.columns[-1]] = loss
@@ -271,30 +185,26 @@ class Trainer:
         history.rows.append(row)
 
     def _validate(self, density: Density) -> float | None:
-        if self.held_out is None:
+        if self.inputs.held_out is None:
             return None
         losses = all_losses(
             self.flow,
             density.variables,
-            self.held_out,
-            jax.random.fold_in(self.key, 2),
+            self.inputs.held_out,
+            jax.random.fold_in(self.inputs.key, 2),
             self.validation_samples,
-            self.objective.dimensions,
-            self.batch_size,
-            self.placement,
+            self.dimensions,
+            self.inputs.batch_size,
+            self.rules.placement,
         )
         return float(np.mean(losses))
 
     def _density(self, run: Run) -> Density:
-        params = run.state.params if self.ema_decay is None else run.state.average
+        params = run.state.params if self.rules.ema_decay is None else run.state.average
         return Density(self.flow, {"params": params, **run.constants, **run.state.moving})
 
     def _best(self, run: Run) -> Density:
         return Density(self.flow, {**run.constants, **run.best})
-
-
-def _arrays(state: loop.State, constants: Any, best: Any) -> dict[str, Any]:
-    return {"state": state._asdict(), "constants": dict(constants), "best": dict(best)}
 
 
 def _trained(variables: Any) -> dict[str, Any]:

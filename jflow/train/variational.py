@@ -21,10 +21,10 @@ from jflow.distributions.contractions import settled
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import Report as LoopReport
-from jflow.train.loop import State, constant, run, start
+from jflow.train.loop import Rules, State, constant, run, start
 from jflow.train.objective import ReverseKL
 from jflow.train.optimizer import build_optimizer
-from jflow.train.trainer import NonFiniteLossError
+from jflow.train.run import NonFiniteLossError
 
 _UNIT = "kl"
 # The samples of one context that `importance` judges by.
@@ -138,7 +138,8 @@ class _Trainer:
         evaluate_every: int,
         listeners: list[Callable[[Row], None]],
     ) -> tuple[Density, History]:
-        constants, state = constant(variables), start(variables, self.optimizer, averaged=False)
+        rules = Rules(self.objective, self.optimizer)
+        constants, state = constant(variables), start(variables, rules)
         history, start_time = History(_UNIT), time.perf_counter()
         density = Density(self.objective.flow, variables)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)).ravel())
@@ -153,9 +154,7 @@ class _Trainer:
                 jnp.asarray(index, jnp.int32),
                 jnp.asarray(count, jnp.int32),
                 jax.random.fold_in(self.key, 1),
-                objective=self.objective,
-                optimizer=self.optimizer,
-                ema_decay=None,
+                rules=rules,
             )
             moved = {"params": state.params, **constants, **state.moving}
             density = Density(self.objective.flow, moved)

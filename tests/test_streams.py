@@ -1,0 +1,147 @@
+"""Data that are read as they are needed: the same in every run, checked, and resumed."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import jflow
+from jflow import data, flows, train
+from jflow.train.feeds import StreamFeed
+from jflow.train.sharding import Placement
+from jflow.train.trainer import Trainer
+
+KEY = jax.random.key(0)
+OPTIONS = {"key": KEY, "steps": 30, "batch_size": 16, "evaluate_every": 10}
+Y = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+
+
+def flow(**options):
+    return flows.real_nvp(3, layers=2, hidden=(8,), **options)
+
+
+def feed(source, batch_size=16, rows=4, workers=0):
+    return StreamFeed(source, flow(), batch_size, rows, 0, workers, Placement())
+
+
+def test_every_example_comes_once_in_an_epoch_and_each_epoch_has_its_order():
+    source = data.arrays(np.arange(48, dtype=np.float32)[:, None] * np.ones(3, np.float32))
+    chunk = feed(source).take(3)
+    again = feed(source)
+    again.take(3)
+    second = again.take(3)
+    orders = [np.asarray(c.examples[0])[:3, :, 0].ravel() for c in (chunk, second)]
+    for order in orders:
+        assert sorted(order) == list(range(48))
+    assert list(orders[0]) != list(orders[1])
+    assert list(orders[0]) != sorted(orders[0])
+
+
+def test_chunks_have_one_shape_and_positions_are_where_they_ended():
+    source = data.arrays(Y)
+    one, other = feed(source), feed(source)
+    assert one.take(2).examples[0].shape == one.take(4).examples[0].shape == (4, 16, 3)
+    other.take(2)
+    other.read_ahead(4)
+    other.seek(one.position)
+    np.testing.assert_array_equal(one.take(3).examples[0], other.take(3).examples[0])
+
+
+def test_processes_share_what_one_would_read(monkeypatch):
+    source = data.arrays(Y)
+    whole = np.asarray(feed(source).take(4).examples[0])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        part = np.asarray(feed(source).take(4).examples[0])
+        np.testing.assert_array_equal(part, whole[:, 8 * process : 8 * (process + 1)])
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch):
+    source = data.arrays(Y)
+    whole, log = jflow.fit(flow(), source, **OPTIONS)
+    advance = Trainer._advance
+
+    def stop(self, run, pace, history):
+        if run.step > 17:
+            raise KeyboardInterrupt
+        return min(3, advance(self, run, pace, history))
+
+    monkeypatch.setattr(Trainer, "_advance", stop)
+    options = {"directory": tmp_path, "checkpoint_every": 4, "workers": workers, **OPTIONS}
+    with pytest.raises(KeyboardInterrupt):
+        jflow.fit(flow(), source, **options)
+    monkeypatch.undo()
+    density, resumed = jflow.fit(flow(), source, resume=True, **options)
+    chex.assert_trees_all_equal(dict(density.variables), dict(whole.variables))
+    assert resumed.column("train_nll") == log.column("train_nll")
+    with pytest.raises(ValueError, match="data was a stream of 90, the first"):
+        jflow.fit(flow(), data.arrays(Y[::-1]), resume=True, **options)
+
+
+def test_contexts_and_validation_come_from_streams():
+    context = np.eye(2, dtype=np.float32)[np.arange(100) % 2]
+    source = data.arrays(Y + 4 * context[:, :1], context)
+    conditional = flow(context_features=2)
+    options = {**OPTIONS, "steps": 200, "learning_rate": 1e-2}
+    density, log = jflow.fit(conditional, source, validation=source, **options)
+    assert len(log.column("validation_nll")[1]) == 20
+    there, elsewhere = (density.log_prob(Y[::2] + 4, c).mean() for c in np.eye(2))
+    assert there > elsewhere + 1
+    estimate = jflow.evaluate(density, source, key=KEY)
+    assert len(estimate.examples) == 100
+
+
+def test_augmentation_is_seen_in_training_alone():
+    y = np.zeros((64, 4, 4, 1), np.uint8)
+    y[:, :, 0] = 16
+    image_flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=4, values=17)
+    key = jax.random.key(1)
+    flipped = np.asarray(data.flip_left_right(key, y))
+    assert 10 < (flipped[:, 0, 0, 0] == 16).sum() < 54
+    np.testing.assert_array_equal(flipped.sum(axis=(1, 2, 3)), y.sum(axis=(1, 2, 3)))
+
+    def shift(key, y):
+        return jax.numpy.roll(y, 1, axis=2)
+
+    options = {**OPTIONS, "validation": y, "steps": 60, "learning_rate": 1e-2}
+    _, plain = jflow.fit(image_flow, y, **options)
+    _, shifted = jflow.fit(image_flow, y, augment=shift, **options)
+    last = [log.rows[-1] for log in (plain, shifted)]
+    assert abs(last[0]["train_bits_per_dim"] - last[0]["validation_bits_per_dim"]) < 1
+    assert last[1]["validation_bits_per_dim"] > last[1]["train_bits_per_dim"] + 3
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (np.zeros((50, 2), np.float32), {}, r"examples of data must have shape \(3,\); got \(2,\)"),
+        (np.zeros((50, 3), int), {}, "data must be floating for a flow without grey levels; got"),
+        (np.full((50, 3), np.nan, np.float32), {}, "data holds NaN or infinities"),
+        (Y, {"context": np.zeros((100, 2))}, "the context of a stream is in its examples"),
+        (Y, {"validation": 1.5}, r"validation must be a fraction in \(0, 1\); got 1.5"),
+    ],
+)
+def test_streams_that_do_not_fit(source, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        jflow.fit(flow(), data.arrays(source), **{"validation": None} | OPTIONS | options)
+    with pytest.raises(ValueError, match=r"context of data must have shape \(2,\) for this flow"):
+        jflow.fit(flow(context_features=2), data.arrays(Y), **OPTIONS | {"validation": None})
+
+
+def test_a_bad_example_far_into_the_stream_is_found():
+    y = Y.copy()
+    y[37, 1] = np.inf
+    with pytest.raises(ValueError, match="data holds NaN or infinities"):
+        jflow.fit(flow(), data.arrays(y), **OPTIONS | {"validation": None})
+
+
+def test_a_stream_on_a_mesh():
+    source = data.arrays(Y)
+    alone, _ = jflow.fit(flow(), source, **OPTIONS)
+    density, _ = jflow.fit(flow(), source, mesh=train.make_mesh(), **OPTIONS)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        dict(density.variables), dict(alone.variables),
+    )  # fmt: skip
