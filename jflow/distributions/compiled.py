@@ -46,7 +46,7 @@ def draw(
     return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
+@partial(jax.jit, static_argnums=(0, 5, 6, 7))
 def bits_per_dim(
     flow: Flow,
     variables: Any,
@@ -55,6 +55,7 @@ def bits_per_dim(
     key: Array,
     samples: int,
     dimensions: int | None,
+    importance_weighted: bool,
 ) -> Array:
     """Bits per dimension of grey levels."""
 
@@ -63,4 +64,6 @@ def bits_per_dim(
         return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
 
     values, shape = flow.values or 0, flow.event_shape
-    return discrete_bits_per_dim(log_prob, y, key, values, shape, dimensions, samples)[0]
+    return discrete_bits_per_dim(
+        log_prob, y, key, values, shape, dimensions, samples, importance_weighted
+    )[0]

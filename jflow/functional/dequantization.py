@@ -34,8 +34,11 @@ def discrete_bits_per_dim(
     event_shape: tuple[int, ...],
     dimensions: int | None = None,
     samples: int = 1,
+    importance_weighted: bool = False,
 ) -> tuple[Array, Any]:
     """(size log2(values) - E_u log2 p((y + u) / values)) / dimensions, over draws of u.
+
+    `importance_weighted` puts the mean over draws inside the logarithm: log2 E_u p.
 
     The numerator is the bits of the whole event of that size, padding included; `dimensions`,
     by default the size, is what they are shared by. `log_prob` takes a point and a key, for what
@@ -46,9 +49,13 @@ def discrete_bits_per_dim(
     def draw(key: Array) -> tuple[Array, Any]:
         return log_prob(dequantize(key, y, values), jax.random.fold_in(key, 1))
 
-    means, rest = lax.map(draw, jax.random.split(key, samples))
+    draws, rest = lax.map(draw, jax.random.split(key, samples))
     size = math.prod(event_shape)
-    bits = size * math.log2(values) - jnp.mean(means, axis=0) / math.log(2)
+    if importance_weighted:
+        mean = jax.nn.logsumexp(draws, axis=0) - math.log(samples)
+    else:
+        mean = jnp.mean(draws, axis=0)
+    bits = size * math.log2(values) - mean / math.log(2)
     return bits / (dimensions or size), jax.tree.map(lambda value: value[-1], rest)
 
 

@@ -19,6 +19,8 @@ from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
 from jflow.train.sharding import Placement, place
 
+_STATIC = ("flow", "samples", "dimensions", "placement", "importance_weighted")
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -46,6 +48,7 @@ def evaluate(
     key: Array,
     samples: int = 1,
     dimensions: int | None = None,
+    importance_weighted: bool = False,
     batch_size: int = 256,
     mesh: Mesh | None = None,
 ) -> Estimate:
@@ -58,6 +61,8 @@ def evaluate(
       key: for dequantization noise and estimated log_dets. Equal keys give equal noise.
       samples: draws of the dequantization noise for each example.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
+      importance_weighted: for grey levels, whether to average over the draws inside the logarithm:
+        a tighter bound; see `Density.bits_per_dim`.
       batch_size: examples at a time. The last batch may be smaller, and weighs accordingly.
       mesh: of devices that share the examples of a batch; see `fit`.
 
@@ -76,6 +81,7 @@ def evaluate(
         dimensions,
         batch_size,
         place(mesh, batch_size),
+        importance_weighted,
     )
     error = float(np.std(losses, ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.inf
     return Estimate(float(np.mean(losses)), error, losses)
@@ -90,6 +96,7 @@ def all_losses(
     dimensions: int | None,
     batch_size: int,
     placement: Placement = Placement(),  # noqa: B008, it is constant
+    importance_weighted: bool = False,
 ) -> np.ndarray:
     """`example_losses` of all examples, in their order, as float64.
 
@@ -107,6 +114,7 @@ def all_losses(
             samples=samples,
             dimensions=dimensions,
             placement=placement,
+            importance_weighted=importance_weighted,
         )
         parts.append(np.asarray(part, np.float64))
     return np.concatenate(parts)[:count]
@@ -126,7 +134,7 @@ def _drift(variables: Any, y: Array, context: Array | None, *, flow: Flow) -> Ar
     return jnp.max(jnp.stack([jnp.max(value).astype(jnp.float32) for value in drifts]))
 
 
-@partial(jax.jit, static_argnames=("flow", "samples", "dimensions", "placement"))
+@partial(jax.jit, static_argnames=_STATIC)
 def _losses(
     variables: Any,
     y: Array,
@@ -137,8 +145,17 @@ def _losses(
     samples: int,
     dimensions: int | None,
     placement: Placement,
+    importance_weighted: bool,
 ) -> Array:
     losses, _ = example_losses(
-        flow, variables, y, context, key, training=False, samples=samples, dimensions=dimensions
+        flow,
+        variables,
+        y,
+        context,
+        key,
+        training=False,
+        samples=samples,
+        dimensions=dimensions,
+        importance_weighted=importance_weighted,
     )
     return placement.whole(losses)

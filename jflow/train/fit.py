@@ -10,12 +10,11 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import check_counts
 from jflow.train.checkpoints import open_checkpoints
 from jflow.train.compilation import cache_compilations
-from jflow.train.history import History, progress_bar, writer
+from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.inputs import Inputs
 from jflow.train.interruption import watch_for_termination
 from jflow.train.loop import Rules
@@ -56,6 +55,7 @@ def fit(
     resume: bool = False,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callback: Callable[[Density, Row], None] | None = None,
 ) -> tuple[Density, History]:
     """Fits a flow to data by maximum likelihood.
 
@@ -107,6 +107,8 @@ def fit(
       cache: a directory for compiled programs, which later processes then need not compile; None
         for none. See `cache_compilations`.
       progress: whether to show a progress bar, if the screen is a terminal.
+      callback: called after each validation with the density as it is then, which the next steps
+        use up, and the row of metrics.
 
     Returns:
       The density and the history of the run.
@@ -118,14 +120,13 @@ def fit(
       NonFiniteLossError: training diverged. The error holds the last good parameters.
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
-    _check_options(flow, patience, validation, ema_decay, check_drift, directory, resume)
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
     data = Inputs(flow, data, context, validation, key, batch_size, augment, workers)
     optimizer = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     objective = MaximumLikelihood(flow, dimensions, augment)
     rules = Rules(objective, optimizer, ema_decay, max_skipped, place(mesh, batch_size))
     trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
-    return _run(trainer, variables, directory, keep, resume, cache, progress)
+    return _run(trainer, variables, directory, keep, resume, cache, progress, callback)
 
 
 def _run(
@@ -136,9 +137,12 @@ def _run(
     resume: bool,
     cache: Any,
     progress: bool,
+    callback: Any,
 ) -> tuple[Density, History]:
     """Trains with all that is outside of the numbers: files, signals, the screen."""
     check_counts("fit", keep=keep)
+    if directory is None and resume:
+        raise ValueError("resume=True needs a directory to look in; got directory=None")
     folder = None if directory is None else Path(directory)
     settings = {} if folder is None else trainer.settings
     steps, size, name = trainer.plan.steps, trainer.inputs.batch_size, unit(trainer.flow)
@@ -150,23 +154,6 @@ def _run(
     ):
         run = trainer.start(variables, checkpoints)
         with writer(folder, trainer.columns, run.record.rows) as write:
-            return trainer.train(run, [write, bar.show], bar.reach, checkpoints, interrupted)
-
-
-def _check_options(
-    flow: Flow,
-    patience: int | None,
-    validation: Any,
-    ema_decay: float | None,
-    check_drift: bool,
-    directory: Any,
-    resume: bool,
-) -> None:
-    if check_drift and not is_reversible(flow.bijector):
-        raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
-    if patience is not None and validation is None:
-        raise ValueError("patience needs validation examples to wait for; got validation=None")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay must be in [0, 1), or None; got {ema_decay}")
-    if directory is None and resume:
-        raise ValueError("resume=True needs a directory to look in; got directory=None")
+            told = [lambda _, row: write(row), lambda _, row: bar.show(row)]
+            told += [] if callback is None else [callback]
+            return trainer.train(run, told, bar.reach, checkpoints, interrupted)

@@ -72,7 +72,7 @@ class Rules:
       placement: where the state stays.
 
     Raises:
-      ValueError: a negative `max_skipped`.
+      ValueError: `max_skipped` or `ema_decay` out of range.
     """
 
     objective: Objective
@@ -82,6 +82,8 @@ class Rules:
     placement: Placement = field(default_factory=Placement)
 
     def __post_init__(self) -> None:
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), or None; got {self.ema_decay}")
         if self.max_skipped < 0:
             raise ValueError(f"max_skipped must be 0 or more; got {self.max_skipped}")
 

@@ -29,6 +29,7 @@ def example_losses(
     training: bool,
     samples: int = 1,
     dimensions: int | None = None,
+    importance_weighted: bool = False,
 ) -> tuple[Array, Moving]:
     """-log p(y) of each example, (batch,); for grey levels, its dequantized bits per dimension.
 
@@ -49,7 +50,14 @@ def example_losses(
         value, moved = log_prob(y, trace)
         return -value, moved
     return discrete_bits_per_dim(
-        log_prob, y, noise, flow.values, flow.event_shape, dimensions, samples
+        log_prob,
+        y,
+        noise,
+        flow.values,
+        flow.event_shape,
+        dimensions,
+        samples,
+        importance_weighted,
     )
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jflow.bijectors.reversible import is_reversible
 from jflow.distributions import Density, Flow
 from jflow.distributions.contractions import settled
 from jflow.functional.arguments import check_counts
@@ -43,6 +44,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         check_counts("fit", validation_samples=self.validation_samples)
+        if self.check_drift and not is_reversible(self.flow.bijector):
+            raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
+        if self.plan.patience is not None and self.inputs.held_out is None:
+            raise ValueError("patience needs validation examples to wait for; got validation=None")
         rows = min(self.plan.evaluate_every, self.plan.steps)
         self.feed = self.inputs.feed(rows, self.rules.placement)
 
@@ -88,7 +93,7 @@ class Trainer:
     def train(
         self,
         run: Run,
-        listeners: Sequence[Callable[[Row], None]],
+        listeners: Sequence[Callable[[Density, Row], Any]],
         reach: Callable[[int], None],
         checkpoints: Checkpoints | None,
         interrupted: Callable[[], bool],
@@ -97,7 +102,7 @@ class Trainer:
 
         Args:
           run: where to begin.
-          listeners: told each row of the history.
+          listeners: told the density and each row of the history.
           reach: told the step, about once in a second.
           checkpoints: where to keep the run, if anywhere.
           interrupted: whether to end now.
@@ -115,7 +120,7 @@ class Trainer:
             if run.step % plan.evaluate_every == 0 or run.step == plan.steps:
                 self._evaluate(run, history, clock)
                 for listener in listeners:
-                    listener(history.rows[-1])
+                    listener(self._density(run), history.rows[-1])
             if checkpoints and run.step % (plan.checkpoint_every or plan.evaluate_every) == 0:
                 self._keep(run, checkpoints, clock)
                 saved = run.step

@@ -1,0 +1,252 @@
+"""What faults cost a run: nothing.
+
+python -m benchmarks.faults kills [--count 20] [--data mnist.npz]
+    A run that is killed (SIGKILL) at random moments, also while it saves, and resumed, against one
+    that is left alone: parameters, optimiser and metrics, bit for bit.
+python -m benchmarks.faults damage [--count 1000]
+    Checkpoints and saved densities with flipped bits, cut, missing or foreign files: whether each
+    is refused with a clear error, or was read as it was written.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jflow
+from jflow import flows, train
+from jflow.train.checkpoints import Checkpoints
+from jflow.train.trainer import Trainer
+
+STEPS = 240
+
+
+def images(path: str | None) -> np.ndarray:
+    """MNIST's training images, or noise of their size."""
+    if path:
+        return jflow.data.npz(path).train.y
+    return np.random.default_rng(0).integers(0, 256, (60_000, 28, 28, 1)).astype(np.uint8)
+
+
+def child(directory: str, path: str | None) -> None:
+    """The run that is killed; it tells at which step it begins."""
+    start = Trainer.start
+
+    def told(self: Trainer, *given: Any) -> Any:
+        run = start(self, *given)
+        print("began at", run.step, flush=True)
+        return run
+
+    Trainer.start = told  # type: ignore[method-assign]
+    jflow.fit(
+        flows.real_nvp(image_shape=(28, 28, 1), levels=1, hidden=16, blocks=1, values=256),
+        images(path),
+        key=jax.random.key(0),
+        validation=np.zeros((64, 28, 28, 1), np.uint8),
+        steps=STEPS,
+        batch_size=32,
+        ema_decay=0.99,
+        evaluate_every=20,
+        checkpoint_every=4,
+        directory=directory,
+        cache=Path(directory).parent / "programs",
+        resume=True,
+    )
+
+
+def run_child(directory: Path, path: str | None, kill_after: Callable[[], float] | None) -> int:
+    """Runs it, to its end or until it is killed; returns the step at which it began."""
+    command = [sys.executable, "-m", "benchmarks.faults", "child", str(directory)]
+    process = subprocess.Popen(
+        [*command, *(["--data", path] if path else [])], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    began = int(process.stdout.readline().split()[-1])
+    if kill_after is not None:
+        time.sleep(kill_after())
+        process.send_signal(signal.SIGKILL)
+    code = process.wait()
+    assert code == (0 if kill_after is None else -signal.SIGKILL), code
+    return began
+
+
+def contents(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], Any]:
+    """The last checkpoint's arrays, the metrics without their times, and the record."""
+    import orbax.checkpoint as ocp
+
+    folder = directory / "checkpoints" / str(STEPS)
+    with ocp.PyTreeCheckpointer() as reader:
+        arrays = reader.restore(folder / "arrays")
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["seconds"]
+    record = json.loads((folder / "record" / "metadata").read_text())["record"]
+    del record["seconds"], record["rows"]
+    named = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+    return named, rows, record
+
+
+def kills(count: int, path: str | None) -> None:
+    """Prints what became of the killed run."""
+    root, rng = Path(tempfile.mkdtemp()), random.Random(0)
+    begin = time.perf_counter()
+    run_child(root / "alone", path, None)
+    seconds = time.perf_counter() - begin
+    lost, during_save = [], 0
+    for i in range(count):
+        steps = sorted(last_steps(root / "killed"))
+        began = run_child(root / "killed", path, lambda: rng.uniform(0.0, 6 * seconds / count))
+        assert began == (steps[-1] if steps else 0), (began, steps)
+        during_save += bool(list((root / "killed" / "checkpoints").glob("*tmp*")))
+        done = sorted(last_steps(root / "killed"))
+        lost.append(done[-1] if done else 0)
+        print(f"kill {i + 1}: began at {began}, last complete save at {lost[-1]}", flush=True)
+    began = run_child(root / "killed", path, None)
+    assert began == lost[-1]
+    alone, killed = contents(root / "alone"), contents(root / "killed")
+    names = {p.name for p in (root / "killed" / "checkpoints").iterdir()}
+    print(f"{count} kills, {during_save} of them while a checkpoint was written")
+    print(f"{len(alone[0])} arrays of parameters, averages and optimiser equal: ", end="")
+    print(alone[0] == killed[0])
+    print(f"{len(alone[1])} rows of metrics equal: {alone[1] == killed[1]}")
+    print(f"record equal: {alone[2] == killed[2]}")
+    print(f"left in the folder: {sorted(names)}")
+    shutil.rmtree(root)
+
+
+def last_steps(directory: Path) -> list[int]:
+    """Of the complete checkpoints."""
+    folder = directory / "checkpoints"
+    return [int(p.name) for p in folder.iterdir() if p.name.isdecimal()] if folder.is_dir() else []
+
+
+def rows() -> np.ndarray:
+    """Rows of three numbers."""
+    return np.random.default_rng(0).normal(size=(64, 3))
+
+
+class Payload:
+    """A pickle that leaves a file where it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def damage_one(folder: Path, rng: random.Random) -> str:
+    """Does something to one file below a folder; says what."""
+    file = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+    content = bytearray(file.read_bytes())
+    kind = rng.choice(["bit", "cut", "missing", "foreign", "pickle", "more", "link", "zeros"])
+    if kind == "bit":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+    elif kind == "cut":
+        file.write_bytes(content[: rng.randrange(len(content))])
+    elif kind == "missing":
+        file.unlink()
+    elif kind == "foreign":
+        file.write_bytes(rng.randbytes(len(content)))
+    elif kind == "pickle":
+        file.write_bytes(pickle.dumps(Payload()))
+    elif kind == "more":
+        (file.parent / f"{file.name}x").write_bytes(content)
+    elif kind == "link":
+        target = folder.parent / "elsewhere"
+        target.write_bytes(content)
+        file.unlink()
+        file.symlink_to(target)
+    else:
+        file.write_bytes(bytes(len(content)))
+    return f"{kind} {file.name if len(file.name) < 32 else 'data'}"
+
+
+def attempt(load: Callable[[], Any], wanted: list[bytes]) -> str:
+    """What comes of loading."""
+    errors = (train.CheckpointError, ValueError, FileNotFoundError)
+    try:
+        found = load()
+    except errors as error:
+        return "refused" if str(error) else "an error without words"
+    except BaseException as error:
+        return f"CRASH {type(error).__name__}"
+    same = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found)] == wanted
+    return "read as it was written" if same else "SILENTLY WRONG"
+
+
+def damage(count: int) -> None:
+    """Prints what came of damaged files."""
+    rng, root = random.Random(0), Path(tempfile.mkdtemp())
+    os.chdir(root)
+    flow, y = (
+        flows.real_nvp(3, layers=2, hidden=(8,)),
+        np.random.default_rng(0).normal(size=(64, 3)),
+    )
+    density, _ = jflow.fit(flow, y, key=jax.random.key(0), steps=4, directory="run", batch_size=16)
+    density.save("density")
+    trainer_arrays = {"params": dict(density.variables)}
+    (root / "store").mkdir()
+    store = Checkpoints(root / "store", {}, 3, False)
+    store.save(1, trainer_arrays, {"rows": []})
+    store.close()
+    wanted = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trainer_arrays)]
+    saved = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(dict(density.variables))]
+    results: Counter[tuple[str, str]] = Counter()
+    for i in range(count):
+        shutil.rmtree("copy", ignore_errors=True)
+        if i % 2:
+            shutil.copytree("density", "copy/density")
+            what = damage_one(Path("copy/density"), rng)
+            outcome = attempt(lambda: dict(jflow.load("copy/density").variables), saved)
+        else:
+            shutil.copytree("store", "copy/store")
+            what = damage_one(Path("copy/store/checkpoints/1"), rng)
+            reader = Checkpoints(root / "copy" / "store", {}, 3, True)
+            outcome = attempt(lambda: (reader.restore(trainer_arrays) or [None])[0], wanted)  # noqa: B023
+            reader.close()
+        results[("density" if i % 2 else "checkpoint", outcome)] += 1
+        if outcome not in ("refused", "read as it was written") or (
+            outcome == "read as it was written" and i < 200
+        ):
+            print(f"{i}: {what}: {outcome}")
+    for (kind, outcome), number in sorted(results.items()):
+        print(f"{kind:10s} {outcome:24s} {number}")
+    print("code was executed:", (root / "executed").exists())
+    os.chdir("/")
+    shutil.rmtree(root)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["kills", "damage", "child"])
+    parser.add_argument("directory", nargs="?")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--data")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if given.what == "child":
+        child(given.directory, given.data)
+    elif given.what == "kills":
+        kills(given.count or 20, given.data)
+    else:
+        damage(given.count or 1000)
+
+
+if __name__ == "__main__":
+    main()
