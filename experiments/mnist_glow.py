@@ -12,6 +12,7 @@ CONFIG = ImageExperiment(
     recipe="glow",
     arguments={"levels": 3, "steps": 16, "hidden": 256},
     dataset="mnist",
+    shape=(28, 28, 1),
     height=32,
     width=32,
     steps=50_000,

@@ -12,6 +12,7 @@ CONFIG = ImageExperiment(
     recipe="real_nvp",
     arguments={"levels": 2, "hidden": 64, "blocks": 4},
     dataset="mnist",
+    shape=(28, 28, 1),
     steps=50_000,
     batch_size=128,
     learning_rate=1e-3,

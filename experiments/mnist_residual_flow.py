@@ -14,6 +14,7 @@ CONFIG = ImageExperiment(
     recipe="residual_flow",
     arguments={"levels": 3, "layers": 16, "hidden": 256},
     dataset="mnist",
+    shape=(28, 28, 1),
     steps=50_000,
     batch_size=64,
     learning_rate=1e-3,

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from jax import Array
 
+from experiments.config import ImageExperiment
 from jflow import Density
 from jflow.train import History
 
@@ -18,10 +19,12 @@ import matplotlib.pyplot as plt
 TEMPERATURES = (0.7, 1.0)
 
 
-def draw_pictures(density: Density, history: History, images: np.ndarray, directory: Path) -> None:
-    """Writes samples.png, interpolations.png and curve.png."""
-    _draw_samples(density, directory / "samples.png")
-    _draw_interpolations(density, images, directory / "interpolations.png")
+def draw_pictures(
+    config: ImageExperiment, density: Density, history: History, y: np.ndarray, directory: Path
+) -> None:
+    """Writes samples.png, interpolations.png (between test images y) and curve.png."""
+    _draw_samples(config, density, directory / "samples.png")
+    _draw_interpolations(config, density, y, directory / "interpolations.png")
     _draw_curve(history, directory / "curve.png")
 
 
@@ -49,37 +52,44 @@ def tile(images: Any, rows: int) -> np.ndarray:
 
 def show(axes: Any, image: np.ndarray, title: str = "") -> None:
     """One tiled image in a pair of axes, without ticks."""
-    axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    image = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title)
     axes.axis("off")
 
 
 def print_result(result: dict[str, Any], directory: Path) -> None:
     """The table that ends a run."""
-    rows = [("flow", f"{result['test_bits_per_dim']:.3f} +- {result['standard_error']:.3f}")]
-    rows += [(name.replace("_", " "), f"{bits:.3f}") for name, bits in result["baselines"].items()]
-    print("test bits/dim")
-    for name, text in rows:
-        print(f"  {name:18s} {text}")
+    images = "test_bits_per_dim" in result
+    name = "test_bits_per_dim" if images else "test_nll"
+    rows = [("flow", f"{result[name]:.3f} +- {result['standard_error']:.3f}")]
+    if images:
+        rows += [("  importance-weighted", f"{result[f'{name}_importance_weighted']:.3f}")]
+    others = result.get("baselines", {}).items()
+    rows += [(other.replace("_", " "), f"{bits:.3f}") for other, bits in others]
+    print("test bits/dim" if images else "test -log p, nats")
+    for label, text in rows:
+        print(f"  {label:22s} {text}")
     print(f"{result['seconds']:.0f} s; written to {directory}/")
 
 
-def _draw_samples(density: Density, path: Path) -> None:
+def _draw_samples(config: ImageExperiment, density: Density, path: Path) -> None:
     figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(10, 5.4), layout="constrained")
     for ax, temperature in zip(axes, TEMPERATURES, strict=True):
         samples = density.sample(jax.random.key(0), 100, temperature=temperature)
-        show(ax, tile(samples, 10), f"temperature {temperature}")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        show(ax, tile(config.shown(samples), 10), f"temperature {temperature}")
+    _write(figure, path)
 
 
-def _draw_interpolations(density: Density, images: np.ndarray, path: Path) -> None:
-    pairs = (jnp.asarray(images[:16], jnp.float32) + 0.5) / (density.flow.values or 256)
+def _draw_interpolations(
+    config: ImageExperiment, density: Density, y: np.ndarray, path: Path
+) -> None:
+    pairs = (jnp.asarray(y[:16], jnp.float32) + 0.5) / (density.flow.values or 256)
     rows = [interpolate(density, pairs[i], pairs[i + 8]) for i in range(8)]
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
-    show(ax, tile(jnp.concatenate(rows), 8), "test images (left, right) and points between")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    images = config.shown(jnp.concatenate(rows))
+    show(ax, tile(images, 8), "test images (left, right) and points between")
+    _write(figure, path)
 
 
 def _draw_curve(history: History, path: Path) -> None:
@@ -89,5 +99,11 @@ def _draw_curve(history: History, path: Path) -> None:
     ax.axvline(history.best_step, color="gray", linestyle=":", label="kept")
     ax.set(xlabel="step", ylabel=history.unit.replace("_", " "))
     ax.legend()
-    figure.savefig(path, dpi=100)
+    _write(figure, path)
+
+
+def _write(figure: Any, path: Path) -> None:
+    """Of several processes, the first writes."""
+    if jax.process_index() == 0:
+        figure.savefig(path, dpi=100)
     plt.close(figure)

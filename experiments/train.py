@@ -1,12 +1,17 @@
-"""Runs an experiment: python -m experiments.train NAME [--steps 100] [--cache DIRECTORY]."""
+"""Runs an experiment: python -m experiments.train NAME [--steps 100] [--resume] [--profile].
+
+The folder of a run, runs/NAME unless --directory says otherwise, holds config.json and
+environment.json, metrics (JSON lines, CSV, TensorBoard), checkpoints, pictures of samples, the
+best density and result.json. A run that ended early goes on with --resume; on SIGTERM it saves and
+exits with status 75. --profile writes a trace for TensorBoard or Perfetto.
+"""
 
 import dataclasses
-import json
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import optax
@@ -14,56 +19,117 @@ import tyro
 
 import jflow
 from experiments.baselines import fit_baselines
-from experiments.config import ImageExperiment
-from experiments.report import draw_pictures, print_result
-from jflow.data import Splits
-from jflow.train import History
+from experiments.config import Experiment, ImageExperiment, TableExperiment, mesh
+from experiments.report import draw_pictures, print_result, tile
+from experiments.tracking import environment, tracker, write_json
 
-# On the command line, --steps and not --config.steps.
-Config = Annotated[ImageExperiment, tyro.conf.arg(name="")]
-EXPERIMENTS = (
-    "digits_glow",
-    "digits_residual_flow",
-    "mnist_glow",
-    "mnist_real_nvp",
-    "mnist_residual_flow",
+HERE = Path(__file__).parent
+EXPERIMENTS = tuple(
+    sorted(path.stem for path in HERE.glob("*.py") if "\nCONFIG = " in path.read_text())
 )
 
 
-def run(config: ImageExperiment, directory: Path) -> dict:
-    """Fits, tests and draws; writes everything into `directory` and returns result.json."""
-    start = time.perf_counter()
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
-    splits = config.load()
-    density, history = _fit(config, splits, directory)
-    density.save(directory / "density")
-    test = jflow.evaluate(
-        density,
-        config.pad(splits.test.y),
-        key=jax.random.key(config.seed + 1),
-        samples=config.test_samples,
-        dimensions=splits.test.y[0].size,
-    )
-    draw_pictures(density, history, config.pad(splits.test.y), directory)
-    result = {
-        "test_bits_per_dim": test.mean,
-        "standard_error": test.standard_error,
-        "baselines": fit_baselines(splits, config.test_samples) if config.baselines else {},
-        "best_step": history.best_step,
-        "seconds": time.perf_counter() - start,
-    }
-    (directory / "result.json").write_text(json.dumps(result, indent=2))
+def run(
+    config: Experiment, directory: Path, *, resume: bool = False, profile: bool = False
+) -> dict[str, Any]:
+    """Fits, tests and draws; writes everything into `directory` and returns result.json.
+
+    Args:
+      config: of the experiment.
+      directory: where everything is written.
+      resume: whether to go on from the last checkpoint there, if there is one.
+      profile: whether to trace some steps.
+
+    Raises:
+      FileExistsError: a run is or was in `directory`, and is not to be resumed.
+    """
+    began = time.perf_counter()
+    check = directory / "checkpoints"
+    if not resume and check.is_dir() and any(check.iterdir()):
+        raise FileExistsError(
+            f"{directory} holds a run. Continue it with --resume, or choose another --directory"
+        )
+    write_json(directory / "config.json", dataclasses.asdict(config))
+    write_json(directory / "environment.json", environment())
+    kind = _run_images if isinstance(config, ImageExperiment) else _run_table
+    result = kind(config, directory, {"resume": resume}, profile)  # type: ignore[arg-type]
+    result["seconds"] = time.perf_counter() - began
+    write_json(directory / "result.json", result)
     return result
 
 
-def _fit(config: ImageExperiment, splits: Splits, directory: Path) -> tuple[jflow.Density, History]:
+def _run_images(
+    config: ImageExperiment, directory: Path, options: dict[str, Any], profile: bool
+) -> dict[str, Any]:
+    splits = config.load()
+    seen, dimensions = splits.map(config.seen), splits.test.y[0].size
+
+    def draw(density: jflow.Density) -> Any:
+        samples = density.sample(jax.random.key(config.seed), 64)
+        return tile(config.shown(samples), 8)
+
+    train = seen.train.y if isinstance(seen.train, jflow.data.Labelled) else seen.train
+    every = config.samples_every
+    with tracker(directory, profile=profile, draw=draw, draw_every=every) as track:
+        density, history = _fit(
+            config, config.flow(splits), train, seen.validation.y, directory, track,
+            augment=config.augment(), workers=config.workers, dimensions=dimensions,
+            validation_samples=4, **options,
+        )  # fmt: skip
+    test = {
+        "key": jax.random.key(config.seed + 1),
+        "samples": config.test_samples,
+        "dimensions": dimensions,
+        "mesh": mesh(config),
+    }
+    tested = [
+        jflow.evaluate(density, seen.test.y, importance_weighted=weighted, **test)
+        for weighted in (False, True)
+    ]
+    draw_pictures(config, density, history, seen.test.y, directory)
+    return {
+        "test_bits_per_dim": tested[0].mean,
+        "standard_error": tested[0].standard_error,
+        "test_bits_per_dim_importance_weighted": tested[1].mean,
+        "baselines": fit_baselines(splits, config.test_samples) if config.baselines else {},
+        **_course(config, history),
+    }
+
+
+def _run_table(
+    config: TableExperiment, directory: Path, options: dict[str, Any], profile: bool
+) -> dict[str, Any]:
+    table = config.load()
+    with tracker(directory, profile=profile) as track:
+        density, history = _fit(
+            config, config.flow(table), table.train, table.validation, directory, track, **options
+        )
+    key = jax.random.key(config.seed + 1)
+    test = jflow.evaluate(density, table.test, key=key, mesh=mesh(config))
+    return {
+        "test_nll": test.mean,
+        "standard_error": test.standard_error,
+        "test_nll_raw_units": test.mean - table.log_det,
+        "columns": len(table.columns),
+        **_course(config, history),
+    }
+
+
+def _fit(
+    config: Experiment,
+    flow: jflow.Flow,
+    train: Any,
+    validation: Any,
+    directory: Path,
+    track: Any,
+    **options: Any,
+) -> tuple[jflow.Density, jflow.train.History]:
     decay_steps = max(1, config.steps - config.warmup_steps)
-    return jflow.fit(
-        config.flow(splits),
-        config.pad(splits.train.y),
+    density, history = jflow.fit(
+        flow,
+        train,
         key=jax.random.key(config.seed),
-        validation=config.pad(splits.validation.y),
+        validation=validation,
         steps=config.steps,
         batch_size=config.batch_size,
         learning_rate=optax.cosine_decay_schedule(
@@ -73,11 +139,27 @@ def _fit(config: ImageExperiment, splits: Splits, directory: Path) -> tuple[jflo
         clip_norm=config.clip_norm,
         ema_decay=config.ema_decay,
         evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
         patience=config.patience,
-        validation_samples=4,
-        dimensions=splits.train.y[0].size,
+        max_skipped=config.max_skipped,
+        mesh=mesh(config),
         directory=directory,
+        callback=track,
+        **options,
     )
+    density.save(directory / "density")
+    return density, history
+
+
+def _course(config: Experiment, history: jflow.train.History) -> dict[str, Any]:
+    """How the training went."""
+    last = history.rows[-1]
+    return {
+        "best_step": history.best_step,
+        "steps": last["step"],
+        "examples_per_second": last["step"] * config.batch_size / last["seconds"],
+        "skipped_steps": sum(history.column("skipped")[1]),
+    }
 
 
 def main() -> None:
@@ -90,8 +172,11 @@ def main() -> None:
     default = import_module(f"experiments.{name}").CONFIG
 
     def command(
-        config: Config = default,
+        config: Any = default,
         directory: Path = Path("runs") / default.name,
+        resume: bool = False,
+        profile: bool = False,
+        smoke: bool = False,
         cache: Path | None = None,
     ) -> None:
         """Fits, tests and draws.
@@ -99,12 +184,22 @@ def main() -> None:
         Args:
           config: of the experiment.
           directory: where everything is written.
+          resume: go on from the last checkpoint there, if there is one.
+          profile: trace the steps between the first two validations.
+          smoke: two steps of a small model on noise, to see that all works.
           cache: a directory for compiled programs, which later runs then need not compile.
         """
+        config = config.smoke() if smoke else config
         with jflow.train.cache_compilations(cache):
-            print_result(run(config, directory), directory)
+            print_result(run(config, directory, resume=resume, profile=profile), directory)
 
-    tyro.cli(command, args=sys.argv[2:], prog=f"python -m experiments.train {name}")
+    # On the command line, --steps and not --config.steps.
+    kind = Annotated[type(default), tyro.conf.arg(name="")]
+    command.__annotations__["config"] = kind
+    try:
+        tyro.cli(command, args=sys.argv[2:], prog=f"python -m experiments.train {name}")
+    except FileExistsError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

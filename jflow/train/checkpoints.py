@@ -195,7 +195,7 @@ class Checkpoints:
 
 def _locked(directory: Path) -> IO[str]:
     """An open file with a lock on it, which goes with the process, however that ends."""
-    file = (directory / "lock").open("a")
+    file = (directory / ".lock").open("a")
     try:
         import fcntl  # not on Windows
 

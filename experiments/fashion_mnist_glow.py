@@ -1,0 +1,26 @@
+"""Glow on Fashion-MNIST, padded from 28x28 to 32x32; bits/dim over the 784 real pixels.
+
+Reads it by TensorFlow Datasets, or a file: --dataset fashion.npz (x_train, y_train, x_test,
+y_test).
+Nothing published by this protocol is known to us.
+Sized for one GPU; it has not been run to its end yet, so there is no figure of ours.
+"""
+
+from experiments.config import ImageExperiment
+
+CONFIG = ImageExperiment(
+    name="fashion_mnist_glow",
+    recipe="glow",
+    arguments={"levels": 3, "steps": 16, "hidden": 256},
+    dataset="fashion_mnist",
+    shape=(28, 28, 1),
+    height=32,
+    width=32,
+    steps=50_000,
+    batch_size=128,
+    warmup_steps=500,
+    ema_decay=0.999,
+    evaluate_every=1000,
+    patience=None,
+    test_samples=4,
+)

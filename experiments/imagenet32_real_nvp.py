@@ -1,0 +1,26 @@
+"""Real NVP on ImageNet at 32x32; bits/dim over its 3072 numbers.
+
+Reads downsampled ImageNet by TensorFlow Datasets, one batch after the other; its validation
+images are the test set. Or a folder with the folders train and test: --dataset FOLDER.
+Published for Real NVP: 4.28 bits/dim (Dinh et al., 2017, table 1).
+Sized for one GPU; it has not been run to its end yet, so there is no figure of ours.
+"""
+
+from experiments.config import ImageExperiment
+
+CONFIG = ImageExperiment(
+    name="imagenet32_real_nvp",
+    recipe="real_nvp",
+    arguments={"levels": 3, "hidden": 32, "blocks": 4},
+    dataset="downsampled_imagenet/32x32",
+    shape=(32, 32, 3),
+    steps=200_000,
+    batch_size=128,
+    warmup_steps=500,
+    ema_decay=0.999,
+    evaluate_every=1000,
+    patience=None,
+    test_samples=4,
+    stream=True,
+    workers=4,
+)
