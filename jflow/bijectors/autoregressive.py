@@ -121,6 +121,7 @@ class MaskedAutoregressive(OfTransformer):
         if method == self.direction:
             _, params = net.states(weights, x, drop)
             params = jnp.swapaxes(params, -1, -2).astype(x.dtype)
+            self._tell_saturation(x, params)
             y, log_det = self._scalar(method)(x, params)
             log_det = sum_event(log_det, 1)
         else:

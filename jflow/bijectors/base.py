@@ -1,9 +1,10 @@
 """What a bijector is."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from jflow.nets.reports import report
@@ -128,6 +129,13 @@ class OfTransformer(Bijector):
 
     transformer: Transformer
 
+    @nn.nowrap
+    def _tell_saturation(self, x: Array, params: Array) -> None:
+        """Leaves the share of saturated scalars in the collection "solver", if they can be so."""
+        saturated = self.transformer.saturated(x, params)
+        if saturated is not None:
+            self._report(saturation=lambda: jnp.mean(saturated, dtype=jnp.float32))
+
     @property
     def log_det_kind(self) -> LogDetKind:
         return self.transformer.log_det_kind
@@ -143,6 +151,29 @@ class OfTransformer(Bijector):
     @property
     def tolerance(self) -> float:
         return self.transformer.tolerance
+
+
+def rebuild(module: Any, change: Callable[[str, Any], Any]) -> Any:
+    """A module with every field of it and of the bijectors in it changed; variables stay valid.
+
+    Args:
+      module: a bijector, or a flow.
+      change: of the name and the value of a field, to its new value.
+    """
+
+    def changed(name: str, value: Any) -> Any:
+        if isinstance(value, Bijector):
+            return rebuild(value, change)
+        if isinstance(value, tuple):
+            items = tuple(changed(name, item) for item in value)
+            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        return change(name, value)
+
+    fields = (name for name in module.__dataclass_fields__ if name not in ("parent", "name"))
+    old = {name: getattr(module, name, None) for name in fields}
+    new = {name: changed(name, value) for name, value in old.items()}
+    different = {name: value for name, value in new.items() if value is not old[name]}
+    return module.clone(**different) if different else module
 
 
 def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:

@@ -66,6 +66,7 @@ class Coupling(OfTransformer):
         num_params = self.transformer.num_params
         net = self.net(parts.outputs * num_params).copy(name="conditioner")
         params = parts.params(net(seen, context), num_params).astype(x.dtype)
+        self._tell_saturation(moved, params)
         moved, log_det = getattr(self.transformer, method)(moved, params)
         return parts.merge(x, moved), sum_event(log_det, moved.ndim - (x.ndim - parts.event_ndim))
 

@@ -23,12 +23,16 @@ class Elementwise(OfTransformer):
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         x = as_wide(x)
-        y, log_det = self.transformer.forward_and_log_det(x, self._params(x))
+        params = self._params(x)
+        self._tell_saturation(x, params)
+        y, log_det = self.transformer.forward_and_log_det(x, params)
         return y, sum_event(log_det, self.event_ndim)
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         y = as_wide(y)
-        x, log_det = self.transformer.inverse_and_log_det(y, self._params(y))
+        params = self._params(y)
+        self._tell_saturation(y, params)
+        x, log_det = self.transformer.inverse_and_log_det(y, params)
         return x, sum_event(log_det, self.event_ndim)
 
     @nn.compact

@@ -83,7 +83,12 @@ class HINT(OfTransformer):
         # Parameter by parameter, so that the transformer reads contiguous slices.
         params = net(a, context).astype(b.dtype).reshape(*b.shape[:-1], num_params, count)
         run = getattr(self.transformer, f"{method}_and_log_det")
-        b, log_det = run(b, jnp.swapaxes(params, -1, -2))
+        params = jnp.swapaxes(params, -1, -2)
+        saturated = self.transformer.saturated(b, params)
+        if saturated is not None:
+            name = f"saturation_{place}".rstrip("_")
+            self._report(**{name: lambda: jnp.mean(saturated, dtype=jnp.float32)})
+        b, log_det = run(b, params)
         return b, sum_event(log_det, 1)
 
     @nn.nowrap

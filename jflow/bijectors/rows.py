@@ -87,6 +87,7 @@ class RowAutoregressive(OfTransformer):
         padded = jnp.pad(y, padding)
         above = [padded[..., i : i + height, :, :] for i in range(self.rows)]
         params = self._params(net, jnp.concatenate(above, axis=-1), context)
+        self._tell_saturation(y, params)
         x, log_det = self.transformer.inverse_and_log_det(y, params)
         return x, sum_event(log_det, 3)
 

@@ -10,13 +10,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array, lax
 
-from jflow.bijectors.base import Bijector, DirectionKind
+from jflow.bijectors.base import Bijector, DirectionKind, rebuild
 from jflow.bijectors.residual import Residual
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import is_traced, wide_dtype
 from jflow.functional.log_determinants import LogDetEstimator
 
-Node = TypeVar("Node", bound="Flow | Bijector")
+Node = TypeVar("Node", bound=Flow | Bijector)
 # Of the bounds on norms, what rounding and unconverged iterations may take away.
 _SLACK = 1.001
 _STEPS = 200
@@ -24,24 +24,7 @@ _STEPS = 200
 
 def replace_estimators(module: Node, change: Callable[[LogDetEstimator], LogDetEstimator]) -> Node:
     """The module with every estimator of log-determinants in it changed; variables stay valid."""
-    changed = {}
-    for name in module.__dataclass_fields__:
-        old = getattr(module, name, None) if name not in ("parent", "name") else None
-        new = _replaced(old, change)
-        if new is not old:
-            changed[name] = new
-    return module.clone(**changed) if changed else module
-
-
-def _replaced(value: Any, change: Callable[[LogDetEstimator], LogDetEstimator]) -> Any:
-    if isinstance(value, LogDetEstimator):
-        return change(value)
-    if isinstance(value, Bijector):
-        return replace_estimators(value, change)
-    if isinstance(value, tuple):
-        items = tuple(_replaced(item, change) for item in value)
-        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
-    return value
+    return rebuild(module, lambda _, v: change(v) if isinstance(v, LogDetEstimator) else v)
 
 
 def has_residual(bijector: Bijector) -> bool:

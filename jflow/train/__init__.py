@@ -4,6 +4,7 @@ from jflow.train.checkpoints import CheckpointError
 from jflow.train.compilation import cache_compilations
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
+from jflow.train.health import Health, health
 from jflow.train.history import History
 from jflow.train.interruption import Preempted
 from jflow.train.run import NonFiniteLossError
@@ -13,6 +14,7 @@ from jflow.train.variational import Importance, fit_to_target, importance
 __all__ = [
     "CheckpointError",
     "Estimate",
+    "Health",
     "History",
     "Importance",
     "NonFiniteLossError",
@@ -21,6 +23,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_to_target",
+    "health",
     "importance",
     "make_mesh",
 ]

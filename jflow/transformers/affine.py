@@ -63,6 +63,11 @@ class Affine(Transformer):
         shift, log_scale = self._shift_and_log_scale(params)
         return (y - shift) * jnp.exp(-log_scale), -log_scale
 
+    def saturated(self, x: Array, params: Array) -> Array | None:
+        if math.isinf(self.bound):
+            return None
+        return jnp.abs(self._shift_and_log_scale(params)[1]) > 0.95 * self.bound
+
     def _shift_and_log_scale(self, params: Array) -> tuple[Array, Array]:
         shift, raw = params[..., 0], params[..., 1]
         if math.isinf(self.bound):

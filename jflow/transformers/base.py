@@ -75,6 +75,14 @@ class Transformer(ABC):
         """How the inverse is computed; see `Bijector.inverse_kind`."""
         return "closed form"
 
+    def saturated(self, x: Array, params: Array) -> Array | None:
+        """Where a scalar has left the range in which this transform can bend it; else None.
+
+        (...) of booleans: a bounded scale within 5 % of its bound, an x beyond the ends of a
+        spline. Where many are, a wider bound would fit better. x may be of either side.
+        """
+        return None
+
     def forward_and_log_det(self, x: Array, params: Array) -> tuple[Array, Array]:
         """y = f(x) and log|df/dx|."""
         inside, outside = _interior(x, *self.domain, self.closed)

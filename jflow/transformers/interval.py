@@ -46,6 +46,9 @@ class OnInterval(Transformer):
     def closed(self) -> bool:
         return self.tails is None
 
+    def saturated(self, x: Array, params: Array) -> Array | None:
+        return None if self.tails is None else jnp.abs(x) >= self.bound
+
     @abstractmethod
     def _on_unit(self, x: Array, params: Array) -> tuple[Array, Array]: ...
 

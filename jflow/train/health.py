@@ -1,0 +1,104 @@
+"""What to look at when a flow trains badly: conditions, saturation, round trips, by layer."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import Array
+from jax.typing import ArrayLike
+
+from jflow.bijectors.base import rebuild
+from jflow.distributions import Density, Flow
+from jflow.functional.dequantization import dequantize
+from jflow.train.arrays import check_examples
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the layers of a density say of themselves, on one batch.
+
+    Attributes:
+      layers: of what is reported ("condition", "saturation", and what else layers report), the
+        values by the path of the layer: one, or one for each layer of a `Repeat`.
+      round_trip: the largest |y - f(f^-1(y))| of the batch.
+      log_prob: (N,), of the batch, in nats; of dequantized grey levels.
+    """
+
+    layers: dict[str, dict[str, np.ndarray]]
+    round_trip: float
+    log_prob: np.ndarray
+
+    def worst(self, name: str) -> tuple[str, float]:
+        """The path and the largest value of what is reported under a name.
+
+        Raises:
+          KeyError: no layer reports that.
+        """
+        values = self.layers[name]
+        path = max(values, key=lambda path: float(np.max(values[path])))
+        return path, float(np.max(values[path]))
+
+    def __str__(self) -> str:
+        finite = np.isfinite(self.log_prob)
+        lines = [
+            f"round trip: largest error {self.round_trip:.1e}",
+            f"log_prob: {finite.sum()} of {finite.size} finite, mean "
+            f"{self.log_prob[finite].mean() if finite.any() else np.nan:.4g} nats",
+        ]
+        for name, values in self.layers.items():
+            lines.append(f"{name}:")
+            for path, array in values.items():
+                among = f" (largest of {array.size} layers: {int(np.argmax(array))})"
+                lines.append(f"  {path:56s} {np.max(array):.4g}{among if array.size > 1 else ''}")
+        return "\n".join(lines)
+
+
+def health(
+    density: Density, y: ArrayLike, context: ArrayLike | None = None, *, key: Array | None = None
+) -> Health:
+    """Condition numbers, saturation, and the round trip of a density, layer by layer, on a batch.
+
+    - condition: of the matrix of every 1x1 convolution and linear layer. Beyond about 1e4, float32
+      has few digits left in its inverse.
+    - saturation: the share of scalars in bounded scales near their bound, or beyond the ends of
+      splines, where the layer cannot bend them further.
+    - what iterative layers report of their solvers, and contractions of their norms.
+
+    Args:
+      density: what to look at.
+      y: (N, *event), or grey levels for a flow that has them.
+      context: (N, C), for a conditional flow.
+      key: for dequantization and estimated log_dets; None for a fixed one.
+
+    Raises:
+      TypeError, ValueError: y does not fit the flow.
+    """
+    examples = check_examples("y", density.flow, y, context)
+    key = jax.random.key(0) if key is None else key
+    # Layers whose activations are computed backwards keep their reports to themselves.
+    flow = rebuild(
+        density.flow, lambda name, v: "store" if name == "memory" and v == "reversible" else v
+    )
+    values, log_prob, round_trip = _look(flow, density.variables, examples.y, examples.context, key)
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for path, value in flatten_dict(values).items():
+        place = ".".join(path[:-1]).removeprefix("bijector.")
+        layers.setdefault(path[-1], {})[place] = np.asarray(value)
+    return Health(layers, float(round_trip), np.asarray(log_prob))
+
+
+@partial(jax.jit, static_argnums=0)
+def _look(flow: Flow, variables: Any, y: Array, context: Array | None, key: Array) -> Any:
+    if flow.values is not None:
+        y = dequantize(key, y, flow.values)
+    rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
+    log_prob, reports = flow.apply(
+        variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs
+    )
+    z = flow.apply(variables, y, context, method="latents", rngs=rngs)
+    back = flow.apply(variables, z, context, method="from_latents", rngs=rngs)
+    return reports.get("solver", {}), log_prob, jnp.max(jnp.abs(back - y))  # type: ignore[union-attr]
