@@ -13,54 +13,95 @@ from experiments import densities, train
 from experiments.baselines import fit_baselines
 from jflow import data
 
-# Sizes that make each experiment's model small without changing its shape.
-SMALL = {
-    "digits_glow": {"steps": 1, "hidden": 4, "checkerboards": 1},
-    "digits_residual_flow": {"layers": 1, "hidden": 4},
-    "mnist_glow": {"steps": 1, "hidden": 4},
-    "mnist_real_nvp": {"hidden": 4, "blocks": 1},
-    "mnist_residual_flow": {"layers": 1, "hidden": 4},
-}
 FILES = {
-    "config.json", "metrics.jsonl", "metrics.csv", "density", "samples.png",
-    "interpolations.png", "curve.png", "result.json",
+    "config.json", "environment.json", "metrics.jsonl", "metrics.csv", "tensorboard", "checkpoints",
+    "density", "result.json", ".lock",
 }  # fmt: skip
+PICTURES = {"samples", "samples.png", "interpolations.png", "curve.png"}
+QUICK = ("digits_glow", "digits_nice", "table_nsf")
 
 
-@pytest.fixture
-def tiny_mnist(tmp_path):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5200, 28, 28), dtype=np.uint8)
-    labels = np.zeros(5200, int)
-    np.savez(
-        tmp_path / "mnist.npz",
-        x_train=images[:5150], y_train=labels[:5150], x_test=images[5150:], y_test=labels[5150:],
-    )  # fmt: skip
-    return str(tmp_path / "mnist.npz")
+def config_of(name):
+    return import_module(f"experiments.{name}").CONFIG
 
 
-def test_every_experiment_is_tested():
-    assert set(train.EXPERIMENTS) == set(SMALL)
+def test_all_results_that_are_promised_have_a_file():
+    images = ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet32", "imagenet64")
+    wanted = {f"{d}_{r}" for d in images for r in ("nice", "real_nvp", "glow")}
+    wanted |= {"digits_residual_flow", "mnist_residual_flow", "table_nsf", "table_maf"}
+    assert set(train.EXPERIMENTS) == wanted
+    for name in wanted:
+        module = import_module(f"experiments.{name}")
+        assert len(module.__doc__.splitlines()) > 1, name
+        assert hash(module.CONFIG.name)
 
 
 @pytest.mark.parametrize(
-    "name", ["digits_glow", *[pytest.param(n, marks=pytest.mark.slow) for n in list(SMALL)[1:]]]
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in train.EXPERIMENTS],
 )
-def test_runs_and_writes_its_files(name, tmp_path, tiny_mnist):
-    config = import_module(f"experiments.{name}").CONFIG
-    config = dataclasses.replace(
-        config,
-        arguments={**config.arguments, **SMALL[name]},
-        dataset="digits" if name.startswith("digits") else tiny_mnist,
-        steps=2, evaluate_every=1, batch_size=32, test_samples=1, baselines=False,
-    )  # fmt: skip
+def test_runs_and_writes_its_files(name, tmp_path):
+    config = config_of(name).smoke()
+    images = not name.startswith("table")
     result = train.run(config, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    wanted = FILES | (PICTURES if images else set())
+    assert {path.name for path in (tmp_path / "run").iterdir()} == wanted
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
-    assert np.isfinite(result["test_bits_per_dim"])
-    assert set(result) >= {"test_bits_per_dim", "standard_error", "baselines", "seconds"}
+    assert np.isfinite(result["test_bits_per_dim" if images else "test_nll"])
+    assert result["steps"] == 2
     density = jflow.load(tmp_path / "run" / "density")
-    assert density.flow.values == (17 if name.startswith("digits") else 256)
+    assert density.flow.recipe.name == config.recipe
+    if images:
+        assert density.flow.values == (17 if name.startswith("digits") else 256)
+        assert {p.name for p in (tmp_path / "run" / "samples").iterdir()} == {
+            "0000001.png", "0000002.png",
+        }  # fmt: skip
+
+
+def test_a_run_is_resumed_profiled_and_not_overwritten(tmp_path, monkeypatch):
+    config = config_of("table_maf").smoke()
+    whole = train.run(dataclasses.replace(config, steps=4), tmp_path / "whole")
+    train.run(config, tmp_path / "run")
+    with pytest.raises(FileExistsError, match="holds a run"):
+        train.run(config, tmp_path / "run")
+    longer = dataclasses.replace(config, steps=4)
+    result = train.run(longer, tmp_path / "run", resume=True, profile=True)
+    # The learning rate's cosine is that of `steps`, so only the step count is the same.
+    assert result["steps"] == whole["steps"] == 4
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4]
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["jflow"] == jflow.__version__
+    monkeypatch.setattr(
+        train.sys, "argv", ["train", "table_maf", "--smoke", "--directory", str(tmp_path / "run")]
+    )
+    with pytest.raises(SystemExit, match="Continue it with --resume"):
+        train.main()
+
+
+def test_images_are_checked_against_the_config(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5200, 6, 6), dtype=np.uint8)
+    labels = np.zeros(5200, int)
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=images[:5150], y_train=labels[:5150], x_test=images[5150:], y_test=labels[5150:],
+    )  # fmt: skip
+    config = dataclasses.replace(config_of("mnist_glow"), dataset=str(tmp_path / "a.npz"))
+    with pytest.raises(
+        ValueError, match=r"a.npz has images of \(6, 6, 1\); the config says \(28, 28"
+    ):
+        config.load()
+    splits = dataclasses.replace(config, shape=(6, 6, 1), bits=3).load()
+    assert splits.values == 8
+    assert splits.map(dataclasses.replace(config, shape=(6, 6, 1)).seen).test.y.shape[1:] == (
+        32,
+        32,
+        1,
+    )
+    with pytest.raises(ValueError, match="flips are of images"):
+        dataclasses.replace(config, flat=True, flips=True).augment()
 
 
 def test_baselines_are_scored_as_the_flow_is():
@@ -94,20 +135,24 @@ def test_divergence_of_a_density_from_itself():
 
 def test_unknown_experiment(monkeypatch):
     monkeypatch.setattr(train.sys, "argv", ["train", "nothing"])
-    with pytest.raises(SystemExit, match=r"NAME: digits_glow, .*mnist_residual_flow"):
+    with pytest.raises(SystemExit, match=r"NAME: cifar10_glow, .*mnist_residual_flow"):
         train.main()
 
 
 def test_command_line(monkeypatch, tmp_path):
     seen = {}
 
-    def run(config, directory):
-        seen.update(config=config, directory=directory)
-        return {"test_bits_per_dim": 2.0, "standard_error": 0.1, "baselines": {}, "seconds": 1.0}
+    def run(config, directory, **options):
+        seen.update(config=config, directory=directory, options=options)
+        return {
+            "test_bits_per_dim": 2.0, "test_bits_per_dim_importance_weighted": 1.9,
+            "standard_error": 0.1, "baselines": {}, "seconds": 1.0,
+        }  # fmt: skip
 
     monkeypatch.setattr(train, "run", run)
     arguments = ["train", "mnist_glow", "--steps", "7", "--dataset", "a.npz", "--directory", "x"]
-    monkeypatch.setattr(train.sys, "argv", arguments)
+    monkeypatch.setattr(train.sys, "argv", [*arguments, "--resume"])
     train.main()
     assert (seen["config"].steps, seen["config"].dataset) == (7, "a.npz")
     assert str(seen["directory"]) == "x"
+    assert seen["options"] == {"resume": True, "profile": False}
