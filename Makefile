@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 .PHONY: train test slow venv lint types contracts wheel oldest bench bench-jflow
 
 train: venv  ## Glow on handwritten digits, into runs/digits/
-	$(BIN)/python -m experiments.train digits_glow
+	$(BIN)/python -m experiments.train digits_glow --resume
 
 test: venv  ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

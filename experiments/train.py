@@ -178,6 +178,10 @@ def main() -> None:
         profile: bool = False,
         smoke: bool = False,
         cache: Path | None = None,
+        distributed: bool = False,
+        coordinator: str | None = None,
+        processes: int | None = None,
+        process: int | None = None,
     ) -> None:
         """Fits, tests and draws.
 
@@ -188,10 +192,19 @@ def main() -> None:
           profile: trace the steps between the first two validations.
           smoke: two steps of a small model on noise, to see that all works.
           cache: a directory for compiled programs, which later runs then need not compile.
+          distributed: this is one of several processes, each started by the same command, which see
+            the same `directory`. On TPU pods, Slurm, Open MPI and Kubernetes the rest is found out.
+          coordinator: HOST:PORT of the first process, elsewhere.
+          processes: how many there are.
+          process: which of them this is, from 0.
         """
+        if distributed:
+            jax.distributed.initialize(coordinator, processes, process)
         config = config.smoke() if smoke else config
         with jflow.train.cache_compilations(cache):
-            print_result(run(config, directory, resume=resume, profile=profile), directory)
+            result = run(config, directory, resume=resume, profile=profile)
+            if jax.process_index() == 0:
+                print_result(result, directory)
 
     # On the command line, --steps and not --config.steps.
     kind = Annotated[type(default), tyro.conf.arg(name="")]

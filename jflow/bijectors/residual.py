@@ -11,7 +11,7 @@ from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_wide, batch_shape, is_traced
+from jflow.functional.arrays import as_wide, batch_shape, is_hidden
 from jflow.functional.contractions import Solution, default_tolerance, invert_residual
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.series import RussianRoulette
@@ -168,7 +168,7 @@ def _call(g: Any, x: Array) -> Array:
 
 
 def _check_converged(solution: Solution, y: Array, event_ndim: int) -> None:
-    if is_traced(solution.x) or is_traced(y):
+    if is_hidden(solution.x) or is_hidden(y):
         return
     event = tuple(range(-event_ndim, 0))
     if np.any(np.isnan(solution.x).any(event) & np.isfinite(y).all(event)):

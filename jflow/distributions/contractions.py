@@ -13,7 +13,7 @@ from jax import Array, lax
 from jflow.bijectors.base import Bijector, DirectionKind, rebuild
 from jflow.bijectors.residual import Residual
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import is_traced, wide_dtype
+from jflow.functional.arrays import is_hidden, wide_dtype
 from jflow.functional.log_determinants import LogDetEstimator
 
 Node = TypeVar("Node", bound=Flow | Bijector)
@@ -49,7 +49,7 @@ def check_converged(
     Raises:
       FloatingPointError: outside jit, a result is NaN.
     """
-    if kind != "iterative" or is_traced(found[0]) or not has_residual(bijector):
+    if kind != "iterative" or is_hidden(found[0]) or not has_residual(bijector):
         return
     failed = np.isnan(found[0]).any(axis=_trailing(found[1]))
     for array, event_ndim in given:

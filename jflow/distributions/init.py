@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jflow.bijectors.base import Bijector
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import as_wide, is_traced
+from jflow.functional.arrays import as_wide, is_hidden
 from jflow.functional.dequantization import check_levels, dequantize
 
 
@@ -40,7 +40,7 @@ def init(
     if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
         check_levels("y", y, module.values)
         y = dequantize(key, y, module.values)
-    if not is_traced(y) and y.is_fully_addressable and np.isnan(np.asarray(y)).any():
+    if not is_hidden(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = None if context is None else as_wide(context)
     return _init(module, key, y, context)

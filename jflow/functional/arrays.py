@@ -21,9 +21,14 @@ def as_wide(x: ArrayLike) -> Array:
     return x.astype(wide_dtype(x.dtype))
 
 
-def is_traced(x: ArrayLike) -> bool:
-    """Whether x has no values yet, because it is an argument of a function being compiled."""
-    return isinstance(x, Tracer)
+def is_hidden(x: ArrayLike) -> bool:
+    """Whether x's values cannot be looked at here.
+
+    It is an argument of a function being compiled, or has parts on devices of other processes.
+    """
+    if isinstance(x, Tracer):
+        return True
+    return isinstance(x, Array) and not (x.is_fully_addressable or x.is_fully_replicated)
 
 
 def sum_event(x: Array, event_ndim: int) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jflow.functional.arrays import is_traced
+from jflow.functional.arrays import is_hidden
 
 
 def dequantize(key: Array, y: Array, values: int) -> Array:
@@ -71,7 +71,7 @@ def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:
             f"{name} must be integer grey levels 0..{values - 1}; got {y.dtype}. Continuous "
             "values have a log_prob, not bits per dimension"
         )
-    if is_traced(y) or not y.size:
+    if is_hidden(y) or not y.size:
         return
     host = np.asarray(y)  # NumPy, because inside jit JAX would trace these, too
     low, high = int(host.min()), int(host.max())

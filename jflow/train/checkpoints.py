@@ -71,12 +71,12 @@ class Checkpoints:
         if self._first:
             self._folder.mkdir(exist_ok=True)
             self._remove_temporary()
-        if self.steps() and not resume:
+        # Others may look only after the first has made and cleaned the folder.
+        if _agreed(len(self.steps()) if self._first else 0) and not resume:
             raise FileExistsError(
                 f"{directory} holds the checkpoints of a run. Continue it with resume=True, or "
                 "choose another directory"
             )
-        _together("opened")
         options = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(), async_options=options
@@ -252,14 +252,8 @@ def _read(folder: Path, shapes: Any) -> Any:
     return jax.tree.map(lambda a: jnp.array(a) if isinstance(a, np.ndarray) else a, arrays)
 
 
-def _agreed(step: int) -> int:
+def _agreed(number: int) -> int:
     """The first process's number, on all."""
     if jax.process_count() == 1:
-        return step
-    return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-
-
-def _together(name: str) -> None:
-    """Returns when all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
