@@ -32,7 +32,7 @@ def images(path: str | None) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 1)).astype(np.uint8)
 
 
-def trainer(flow: Any, rules: Any, source: Any, workers: int) -> tuple[Trainer, Any]:
+def trainer(flow: Any, rules: Any, source: Any, workers: int) -> tuple[Any, Any]:
     """What `fit` makes, and a run at its first step."""
     inputs = Inputs(flow, source, None, None, jax.random.key(0), 64, None, workers)
     made = Trainer(flow, None, rules, Plan(10**6, CHUNK, None, None), inputs, 1, False)
@@ -84,4 +84,4 @@ def main(path: str | None, rounds: int = 6) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2] or [None])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -100,6 +100,11 @@ def compiled(name, mesh, memory="store"):
     return lowered.compile().as_text(), variables["params"], state.params
 
 
+def size_of(result):
+    shapes = re.findall(r"\w+\[([\d,]*)\]", result)
+    return sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+
+
 def collectives(text):
     kinds = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
     return re.findall(rf"= (\(.*?\)|\S+) ({kinds})(?:-start)?\(", text)
@@ -113,9 +118,10 @@ def test_data_parallel_steps_only_reduce(name):
     found = collectives(text)
     assert found
     assert {kind for _, kind in found} == {"all-reduce"}
-    sizes = [np.prod([int(n) for n in shape.split(",") if n]) for result, _ in found
-             for shape in re.findall(r"\w+\[([\d,]*)\]", result)]  # fmt: skip
-    assert sum(sizes) <= sum(leaf.size for leaf in jax.tree.leaves(params)) + 100
+    assert (
+        sum(size_of(result) for result, _ in found)
+        <= sum(leaf.size for leaf in jax.tree.leaves(params)) + 100
+    )
 
 
 @pytest.mark.xdist_group("sharding")
@@ -130,7 +136,12 @@ def test_fully_sharded_steps_never_have_all_parameters(name, memory):
             assert leaf.addressable_shards[0].data.size == leaf.size // 8
     for shape in large:
         assert f"[{','.join(map(str, shape))}]" not in text
-    assert "all-gather" in text
+    # What is gathered are parameters, of one layer at a time: never examples.
+    gathered = [result for result, kind in collectives(text) if kind == "all-gather"]
+    assert gathered
+    sizes = {leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params)}
+    for result in gathered:
+        assert size_of(result) in sizes, result
 
 
 def test_the_error_of_a_wrong_mesh():
