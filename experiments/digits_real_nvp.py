@@ -1,8 +1,8 @@
 """Real NVP on the 8x8 digits of scikit-learn: 17 grey levels, 1,297 training images.
 
 Expected: test 1.95 bits/dim, standard error 0.02 (1.87 by the importance-weighted bound of 16
-draws), in ten minutes on two CPU cores (`digits_glow`: 2.05). It is the first configuration that was
-tried.
+draws), in ten minutes on two CPU cores (`digits_glow`: 2.05). It is the first configuration that
+was tried.
 """
 
 from experiments.config import ImageExperiment

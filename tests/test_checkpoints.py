@@ -206,7 +206,7 @@ def test_two_runs_in_one_directory_are_refused(data, tmp_path):
 
 
 def test_a_run_is_not_overwritten(data, ended):
-    with pytest.raises(FileExistsError, match="holds the checkpoints of a run"):
+    with pytest.raises(FileExistsError, match="holds a run"):
         jflow.fit(flow(), data, key=KEY, directory=ended, **OPTIONS)
 
 
@@ -214,9 +214,13 @@ def test_a_run_is_not_overwritten(data, ended):
     ("change", "message"),
     [
         ({"batch_size": 8}, r"25: batch_size was 16, and is 8 now"),
-        ({"key": jax.random.key(1)}, r"data was float32\[90, 3\], checksum .* now"),
-        ({"optimizer": optax.sgd(1e-2)}, r"the array \['state'\]\['opt_state'\].* None now"),
-        ({"ema_decay": None}, r"the array \['state'\]\['average'\]"),
+        ({"key": jax.random.key(1)}, r"key was \[0, 0\], and is \[0, 1\] now"),
+        ({"validation": None}, r"validation was float32\[10, 3\], checksum .* and is None now"),
+        (
+            {"optimizer": optax.sgd(1e-2)},
+            r"or the optimizer, \['state'\]\['opt_state'\].* None",
+        ),
+        ({"ema_decay": None}, r"ema_decay was given, and is None now"),
     ],
 )
 def test_a_run_is_not_resumed_as_another(data, ended, change, message):
@@ -286,3 +290,41 @@ def test_nothing_that_is_not_numbers_is_read(ended):
     """The files are JSON and arrays: there is no pickle to load."""
     for file in (Path(ended) / "checkpoints").rglob("*"):
         assert not file.is_file() or not file.read_bytes().startswith(b"\x80\x04")
+
+
+@pytest.mark.parametrize("step", [10, 12])
+def test_sigterm_at_any_moment(data, whole, tmp_path, step):
+    """Also while the row of a step is written that is saved right afterwards."""
+
+    def signalled(density, row):
+        if row["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = OPTIONS | {"evaluate_every": step, "checkpoint_every": step}
+    with pytest.raises(train.Preempted):
+        jflow.fit(flow(), data, key=KEY, directory=tmp_path, callback=signalled, **options)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [str(step)]
+
+
+def test_columns_may_change(data, ended):
+    before = (ended / "metrics.jsonl").read_text().splitlines()
+    assert len(before) == 2
+    resumed(data, ended, max_skipped=1)
+    lines = (ended / "metrics.csv").read_text().splitlines()
+    assert lines[0].split(",")[-3:] == ["skipped", "train_nll", "validation_nll"]
+    with (ended / "metrics.jsonl").open() as file:
+        assert sum(1 for _ in file) == 4
+    resumed(data, ended, steps=50)
+    assert len((ended / "metrics.csv").read_text().splitlines()) == 6
+
+
+def test_metrics_of_a_run_without_checkpoints_are_not_overwritten(data, tmp_path, monkeypatch):
+    end_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        jflow.fit(flow(), data, key=KEY, directory=tmp_path, **OPTIONS)
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="holds a run"):
+        jflow.fit(flow(), data, key=KEY, directory=tmp_path, **OPTIONS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"directory must be a folder; .*file is a file"):
+        jflow.fit(flow(), data, key=KEY, directory=tmp_path / "file", **OPTIONS)

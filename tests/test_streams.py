@@ -76,7 +76,7 @@ def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch
     density, resumed = jflow.fit(flow(), source, resume=True, **options)
     chex.assert_trees_all_equal(dict(density.variables), dict(whole.variables))
     assert resumed.column("train_nll") == log.column("train_nll")
-    with pytest.raises(ValueError, match="data was a stream of 90, the first"):
+    with pytest.raises(ValueError, match="validation was float32"):
         jflow.fit(flow(), data.arrays(Y[::-1]), resume=True, **options)
 
 
@@ -128,6 +128,41 @@ def test_streams_that_do_not_fit(source, options, message):
         jflow.fit(flow(), data.arrays(source), **{"validation": None} | OPTIONS | options)
     with pytest.raises(ValueError, match=r"context of data must have shape \(2,\) for this flow"):
         jflow.fit(flow(context_features=2), data.arrays(Y), **OPTIONS | {"validation": None})
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_does_not_matter():
+    source = data.arrays(Y)
+    wanted = [np.asarray(feed(source).take(4).examples[0])]
+    for workers in (1, 2):
+        other = feed(source, workers=workers)
+        other.take(1)
+        other.seek(0)
+        wanted.append(np.asarray(other.take(4).examples[0]))
+        other.seek(2)
+        np.testing.assert_array_equal(other.take(2).examples[0][:2], wanted[0][2:4])
+    np.testing.assert_array_equal(wanted[0], wanted[1])
+    np.testing.assert_array_equal(wanted[0], wanted[2])
+
+
+def test_streams_of_another_kind():
+    grain = pytest.importorskip("grain")
+    rows = grain.MapDataset.source(Y)
+    for source, message in (
+        (grain.MapDataset.source(Y.tolist()), r"examples of data must be arrays, or .*first is \["),
+        (rows.map(lambda y: {"x": y}), r"the first is a dict of \['x'\]"),
+        (rows.repeat(), "it repeats for ever: leave out repeat"),
+        (rows[:0], "it is empty"),
+        (rows.filter(lambda y: False), "the first is None.*what filter"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jflow.fit(flow(), source, **OPTIONS)
+    with pytest.raises(ValueError, match="workers must be a whole number, 0 or more; got -1"):
+        jflow.fit(flow(), rows, workers=-1, **OPTIONS)
+    with pytest.raises(ValueError, match=r"validation must be \(y, context\), if a tuple; got 3"):
+        jflow.fit(flow(), rows, **OPTIONS | {"validation": (Y, None, None)})
+    with pytest.raises(TypeError, match=r"optimizer must be an optax\.Gradient"):
+        jflow.fit(flow(), rows, optimizer=1e-3, **OPTIONS)
 
 
 def test_a_bad_example_far_into_the_stream_is_found():

@@ -41,6 +41,8 @@ def open_checkpoints(
         yield None
         return
     directory = directory.absolute()
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"directory must be a folder; {directory} is a file")
     directory.mkdir(parents=True, exist_ok=True)
     lock = _locked(directory) if jax.process_index() == 0 else None
     try:
@@ -72,10 +74,10 @@ class Checkpoints:
             self._folder.mkdir(exist_ok=True)
             self._remove_temporary()
         # Others may look only after the first has made and cleaned the folder.
-        if _agreed(len(self.steps()) if self._first else 0) and not resume:
+        used = self._first and (self.steps() or (directory / "metrics.jsonl").exists())
+        if _agreed(bool(used)) and not resume:
             raise FileExistsError(
-                f"{directory} holds the checkpoints of a run. Continue it with resume=True, or "
-                "choose another directory"
+                f"{directory} holds a run. Continue it with resume=True, or choose another one"
             )
         options = ocp.options.AsyncOptions(post_finalization_callback=self._seal)
         self._writer = ocp.AsyncCheckpointer(
@@ -142,7 +144,7 @@ class Checkpoints:
         folder = self._folder / str(step)
         written = json.loads((folder / "record" / "metadata").read_bytes())
         _check_same(folder, "", written["settings"], self._settings)
-        _check_same(folder, "the array ", written["arrays"], _shapes(shapes))
+        _check_same(folder, "of the flow or the optimizer, ", written["arrays"], _shapes(shapes))
         return _read(folder / "arrays", shapes), written["record"]
 
     def close(self) -> None:
@@ -230,7 +232,7 @@ def _shapes(arrays: Any) -> dict[str, str]:
 def _check_same(
     folder: Path, kind: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-    for name in sorted(saved.keys() | wanted.keys()):
+    for name in dict.fromkeys([*wanted, *saved]):
         if saved.get(name) != wanted.get(name):
             raise ValueError(
                 f"cannot resume from {folder}: {kind}{name} was {saved.get(name)}, and is "

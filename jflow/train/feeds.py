@@ -37,11 +37,11 @@ class Feed(Protocol):
 
     Attributes:
       rows: the most batches that a chunk may have.
-      position: what JSON can hold, to go on from after the batches taken so far.
+      position: how many batches have been taken.
     """
 
     rows: int
-    position: Any
+    position: int
 
     def first(self) -> Examples:
         """A batch to initialise on."""
@@ -55,7 +55,7 @@ class Feed(Protocol):
         """Has the next `count` batches ready in memory, while the device is busy."""
         ...
 
-    def seek(self, position: Any) -> None:
+    def seek(self, position: int) -> None:
         """Goes to a former `position`."""
         ...
 
@@ -108,7 +108,6 @@ class StreamFeed:
         self, source: Any, flow: Flow, batch_size: int, rows: int, seed: int, workers: int,
         placement: Placement,
     ):  # fmt: skip
-        import grain
 
         self._flow, self._placement = flow, placement
         own = slice(jax.process_index(), None, jax.process_count())
@@ -117,14 +116,8 @@ class StreamFeed:
         first = self._checked(self._batches[0])
         size = sum(array.nbytes for array in first if array is not None)
         self.rows = max(1, min(rows, _CHUNK_BYTES // size))
-        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
-        stream = self._batches.to_iter_dataset(options)
-        if workers:
-            _parse_flags()
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-        self._iterator = iter(stream)
-        self._ahead: deque[tuple[Batch, Any]] = deque()
-        self.position = self._iterator.get_state()
+        self._workers, self._ahead, self._iterator = workers, deque[Batch](), None
+        self.seek(0)
 
     def first(self) -> Examples:
         """The first batch; it is also the first of those taken."""
@@ -134,27 +127,36 @@ class StreamFeed:
         """The next `count` batches."""
         self.read_ahead(count)
         taken = [self._ahead.popleft() for _ in range(count)]
-        self.position = taken[-1][1]
+        self.position += count
 
         def stacked(*arrays: np.ndarray) -> np.ndarray:
             chunk = np.zeros((self.rows, *arrays[0].shape), arrays[0].dtype)
             np.stack(arrays, out=chunk[:count])
             return chunk
 
-        examples = jax.tree.map(stacked, *(batch for batch, _ in taken))
+        examples = jax.tree.map(stacked, *taken)
         index = self._placement.replicate(np.arange(self.rows, dtype=np.int32))
         return Chunk(self._placement.local_batch(examples, axis=1), index)
 
     def read_ahead(self, count: int) -> None:
         """Reads until `count` batches, or as many as fit a chunk, are in memory."""
         while len(self._ahead) < min(count, self.rows):
-            batch = self._checked(next(self._iterator))
-            self._ahead.append((batch, self._iterator.get_state()))
+            self._ahead.append(self._checked(next(self._iterator)))
 
-    def seek(self, position: Any) -> None:
-        """Goes to a former position."""
+    def seek(self, position: int) -> None:
+        """Goes to the batch of that number.
+
+        Not by Grain's own state, which says the same in words that depend on `workers`.
+        """
+        import grain
+
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
+        stream = self._batches[position:].to_iter_dataset(options)
+        if self._workers:
+            _parse_flags()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         self._ahead.clear()
-        self._iterator.set_state(position)
+        self._iterator: Any = iter(stream)
         self.position = position
 
     def _checked(self, batch: dict[str, np.ndarray]) -> Batch:

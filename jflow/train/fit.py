@@ -101,9 +101,9 @@ def fit(
         it, SIGTERM writes a checkpoint and raises `Preempted`.
       checkpoint_every: steps between checkpoints; None for `evaluate_every`.
       keep: how many checkpoints, the last ones; each holds the best parameters, too.
-      resume: whether to go on from the last good checkpoint in `directory`, if there is one. All
-        else must be as it was, but for `steps`, `patience`, the optimizer's numbers, and what is
-        written and shown.
+      resume: whether to go on from the last good checkpoint in `directory`, if there is one. The
+        flow, the data, the key, the batch size and the kind of optimizer must be those that the run
+        began with. Numbers of the optimizer, `steps`, `patience` and the like may be others.
       cache: a directory for compiled programs, which later processes then need not compile; None
         for none. See `cache_compilations`.
       progress: whether to show a progress bar, if the screen is a terminal.
@@ -143,7 +143,7 @@ def _run(
     check_counts("fit", keep=keep)
     if directory is None and resume:
         raise ValueError("resume=True needs a directory to look in; got directory=None")
-    folder = None if directory is None else Path(directory)
+    folder = None if directory is None else Path(directory).expanduser()
     settings = {} if folder is None else trainer.settings
     steps, size, name = trainer.plan.steps, trainer.inputs.batch_size, unit(trainer.flow)
     with (

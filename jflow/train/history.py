@@ -48,11 +48,12 @@ def writer(directory: Path | None, columns: list[str], rows: Sequence[Row] = ())
         yield lambda row: None
         return
     directory.mkdir(parents=True, exist_ok=True)
-    with (
-        (directory / "metrics.jsonl").open("w") as lines,
-        (directory / "metrics.csv").open("w", newline="") as table,
-    ):
-        csv_writer = csv.DictWriter(table, columns)
+    # A run may be resumed with other options, and then has other columns from there on.
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    files = [directory / "metrics.jsonl", directory / "metrics.csv"]
+    started = [file.with_name(f".{file.name}.new") for file in files]
+    with started[0].open("w") as lines, started[1].open("w", newline="") as table:
+        csv_writer = csv.DictWriter(table, names)
         csv_writer.writeheader()
 
         def write(row: Row) -> None:
@@ -63,6 +64,9 @@ def writer(directory: Path | None, columns: list[str], rows: Sequence[Row] = ())
 
         for row in rows:
             write(row)
+        table.flush()
+        for new, file in zip(started, files, strict=True):
+            new.replace(file)  # so that the rows so far are there at any moment
         yield write
 
 

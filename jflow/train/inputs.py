@@ -15,6 +15,9 @@ from jflow.train.arrays import Examples, check_examples, is_stream, only_given, 
 from jflow.train.feeds import ArrayFeed, Feed, StreamFeed
 from jflow.train.sharding import Placement
 
+# No data set has so many examples; what is repeated without end has more.
+_ENDLESS = 2**50
+
 
 class Inputs:
     """The data of a run.
@@ -33,6 +36,7 @@ class Inputs:
     ):  # fmt: skip
         """See `fit` for the arguments, and for the errors."""
         check_counts("fit", batch_size=batch_size)
+        check_counts("fit", 0, workers=workers)
         self.flow, self.key, self.batch_size = flow, key, batch_size
         self._augment, self._workers = augment, workers
         self.train, self.held_out = _prepare(flow, data, context, validation, key)
@@ -67,9 +71,9 @@ class Inputs:
         return {
             "flow": recipe_entry(self.flow),
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
-            "data": _fingerprint(self.train),
-            "validation": _fingerprint(self.held_out),
             "batch_size": self.batch_size,
+            "validation": _fingerprint(self.held_out),
+            "data": _fingerprint(self.train),
         }
 
 
@@ -84,6 +88,8 @@ def _prepare(
     rng = _host_generator(key, 0)
     if is_stream(data) and context is not None:
         raise ValueError("the context of a stream is in its examples: {'y': ..., 'context': ...}")
+    if is_stream(data):
+        _check_stream(data)
     train = data if is_stream(data) else check_examples("data", flow, data, context)
     if validation is None:
         return train, None
@@ -96,20 +102,41 @@ def _prepare(
         train, held_out = hold_out_stream(train, count, int(rng.integers(2**31)))
         return train, check_examples("data", flow, held_out)
     pair = validation if isinstance(validation, tuple) else (validation,)
+    if len(pair) > 2:
+        raise ValueError(f"validation must be (y, context), if a tuple; got {len(pair)} parts")
     return train, check_examples("validation", flow, *pair)
 
 
+def _check_stream(data: Any) -> None:
+    """Refuses streams that have no number of examples, or examples of another kind."""
+    count = len(data)
+    if not 0 < count < _ENDLESS:
+        what = "it repeats for ever: leave out repeat()" if count else "it is empty"
+        raise ValueError(f"data must be a stream of a finite number of examples; {what}")
+    example = data[0]
+    found = only_given(example).get("y") if example is not None else None
+    if not hasattr(found, "shape"):
+        got = f"a dict of {sorted(example)}" if isinstance(example, dict) else repr(example)[:60]
+        raise ValueError(
+            "examples of data must be arrays, or {'y': array, 'context': array}; the first is "
+            f"{got}. Use map() to make them so; what filter() leaves out has no place in a stream "
+            "of known length"
+        )
+
+
 def _fingerprint(given: Any) -> str | None:
-    """What tells data apart: type, shape and a checksum; of a stream, that of its first example."""
+    """What tells data apart: type, shape and a checksum; of a stream, that of three examples."""
     if given is None:
         return None
     if not isinstance(given, Examples):
-        first = only_given(given[0])
-        return f"a stream of {len(given)}, the first {_describe(first['y'], first.get('context'))}"
+        some = [only_given(given[i]) for i in (0, len(given) // 2, len(given) - 1)]
+        each = ", ".join(_describe(example["y"], example.get("context")) for example in some)
+        return f"a stream of {len(given)}, such as {each}"
     return _describe(given.y, given.context)
 
 
 def _describe(y: Any, context: Any) -> str:
+    y = np.asarray(y)
     checksum = 0
     for leaf in jax.tree.leaves((y, context)):
         array: Any = np.ascontiguousarray(leaf)

@@ -20,10 +20,16 @@ def build_optimizer(
       clip_norm: the largest global norm of gradients; None for no limit.
 
     Raises:
+      TypeError: `optimizer` is none.
       ValueError: a negative `warmup_steps`, or `clip_norm` not positive.
     """
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps must be 0 or more; got {warmup_steps}")
+    if optimizer is not None and not hasattr(optimizer, "update"):
+        raise TypeError(
+            "optimizer must be an optax.GradientTransformation, such as optax.adam(1e-3); got "
+            f"{type(optimizer).__name__}"
+        )
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, or None; got {clip_norm}")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)

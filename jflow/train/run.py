@@ -55,7 +55,7 @@ class Record:
     skipped: int = 0
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
-    position: Any = None
+    position: int = 0
 
 
 @dataclass

@@ -11,6 +11,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jflow.functional.arguments import check_counts
+
 # Examples are split over both; parameters over the second, too.
 DATA, FSDP = "data", "fsdp"
 # Smaller arrays are kept whole on each device: their communication would cost more than they do.
@@ -158,6 +160,7 @@ def make_mesh(data: int | None = None, fsdp: int = 1) -> Mesh:
     Raises:
       ValueError: data * fsdp is not the number of devices.
     """
+    check_counts("make_mesh", fsdp=fsdp, data=1 if data is None else data)
     count = len(jax.devices())
     data = max(1, count // fsdp) if data is None else data
     if data * fsdp != count:

@@ -44,6 +44,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         check_counts("fit", validation_samples=self.validation_samples)
+        check_counts("fit", dimensions=1 if self.dimensions is None else self.dimensions)
         if self.check_drift and not is_reversible(self.flow.bijector):
             raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
         if self.plan.patience is not None and self.inputs.held_out is None:
@@ -62,8 +63,11 @@ class Trainer:
     @property
     def settings(self) -> dict[str, Any]:
         """What a run may not be resumed without, as JSON can hold it."""
-        more = {"dimensions": self.dimensions, "validation_samples": self.validation_samples}
-        return self.inputs.settings | more
+        return self.inputs.settings | {
+            "dimensions": self.dimensions,
+            "validation_samples": self.validation_samples,
+            "ema_decay": None if self.rules.ema_decay is None else "given",
+        }
 
     def start(self, variables: Any, checkpoints: Checkpoints | None) -> Run:
         """The run as the last good checkpoint has it, or else at its first step.
@@ -112,7 +116,8 @@ class Trainer:
         while run.step < plan.steps and run.record.misses < (plan.patience or math.inf):
             pace, stop = _agreed(min(pace, self.feed.rows), interrupted())
             if stop and checkpoints:
-                self._keep(run, checkpoints, clock)
+                if saved < run.step:
+                    self._keep(run, checkpoints, clock)
                 checkpoints.wait()
                 raise Preempted
             pace = self._advance(run, pace, history)
