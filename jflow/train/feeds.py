@@ -108,7 +108,6 @@ class StreamFeed:
         self, source: Any, flow: Flow, batch_size: int, rows: int, seed: int, workers: int,
         placement: Placement,
     ):  # fmt: skip
-
         self._flow, self._placement = flow, placement
         own = slice(jax.process_index(), None, jax.process_count())
         shuffled = source.map(only_given).seed(seed).shuffle().repeat()
@@ -116,7 +115,7 @@ class StreamFeed:
         first = self._checked(self._batches[0])
         size = sum(array.nbytes for array in first if array is not None)
         self.rows = max(1, min(rows, _CHUNK_BYTES // size))
-        self._workers, self._ahead, self._iterator = workers, deque[Batch](), None
+        self._workers, self._ahead = workers, deque[Batch]()
         self.seek(0)
 
     def first(self) -> Examples:
