@@ -2,9 +2,9 @@
 
 Reads MNIST by TensorFlow Datasets, or a file: --dataset mnist.npz (x_train, y_train, x_test,
 y_test). Published for Glow: 1.05 bits/dim (Residual Flow, Chen et al., 2019, table 1). This
-config is sized for one GPU, and has not been run to its end. A small one (`arguments={"levels": 3,
-"steps": 8, "hidden": 64}`, batches of 64) reaches 1.916 +- 0.004 after 4,500 steps on two CPU cores,
-where its validation still falls by 0.02 in 500 steps.
+config is sized for one GPU, and has not been run to its end. A small one (`arguments={"levels":
+3, "steps": 8, "hidden": 64}`, batches of 64) reaches 1.916 +- 0.004 after 4,500 steps on two CPU
+cores, where its validation still falls by 0.02 in 500 steps.
 """
 
 from experiments.config import ImageExperiment
