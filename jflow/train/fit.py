@@ -117,7 +117,7 @@ def fit(
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
       FileExistsError: another run is in `directory`, or was and is not to be resumed.
       CheckpointError: a checkpoint could not be written, or all that are there are damaged.
-      NonFiniteLossError: training diverged. The error holds the last good parameters.
+      NonFiniteLossError: training diverged. The error holds the best parameters so far.
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)

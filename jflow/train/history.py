@@ -114,6 +114,8 @@ def progress_bar(steps: int, examples: int, unit: str, *, enabled: bool) -> Iter
     from rich.text import Text
 
     class Throughput(ProgressColumn):
+        """Examples a second, of late."""
+
         def render(self, task: Any) -> Text:
             return Text(f"{(task.speed or 0) * task.fields['examples']:.0f} examples/s")
 
