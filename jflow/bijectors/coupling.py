@@ -9,6 +9,7 @@ from jax import Array
 from jflow.bijectors.base import OfTransformer
 from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
+from jflow.nets.layers import check_factory
 
 
 class Coupling(OfTransformer):
@@ -34,6 +35,7 @@ class Coupling(OfTransformer):
         (features,) or (height, width, channels), where axes of size 1 broadcast.
 
     Raises:
+      TypeError: `net` is a network, where what makes networks is wanted.
       ValueError: an unknown mask, one that does not fit the event, or a transformer that takes
         no parameters.
 
@@ -45,6 +47,7 @@ class Coupling(OfTransformer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", freeze_mask(self.mask))
+        check_factory("Coupling", self.net)
         if self.transformer.num_params == 0:
             raise ValueError(
                 f"Coupling: {type(self.transformer).__name__} takes no parameters, so there is "

@@ -9,6 +9,7 @@ from jax import Array
 from jflow.bijectors.base import OfTransformer
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
+from jflow.nets.layers import check_factory
 
 
 class HINT(OfTransformer):
@@ -28,6 +29,7 @@ class HINT(OfTransformer):
       depth: how many times halves are split, 1 for one coupling; None for down to single features.
 
     Raises:
+      TypeError: `net` is a network, where what makes networks is wanted.
       ValueError: `depth` below 1, a transformer without parameters, or fewer than 2 features.
 
     Reference: Kruse et al., HINT, 2021, eqs. 8-11, https://arxiv.org/abs/1905.10687
@@ -37,6 +39,7 @@ class HINT(OfTransformer):
     depth: int | None = None
 
     def __post_init__(self) -> None:
+        check_factory("HINT", self.net)
         if self.depth is not None:
             check_counts("HINT", depth=self.depth)
         if self.transformer.num_params == 0:

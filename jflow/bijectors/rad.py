@@ -11,6 +11,7 @@ from jax import Array
 
 from jflow.bijectors.base import Bijector, DirectionKind
 from jflow.functional.arrays import align, as_wide
+from jflow.nets.layers import check_factory
 from jflow.nets.mlp import MLP
 
 
@@ -36,6 +37,7 @@ class RAD(Bijector):
       net: makes the network of p's logits; see `jflow.nets`.
 
     Raises:
+      TypeError: `net` is a network, where what makes networks is wanted.
       ValueError: forward without the stream "branch".
 
     Reference: Dinh et al., A RAD approach to deep mixture models, 2019, eqs. 4-7,
@@ -43,6 +45,10 @@ class RAD(Bijector):
     """
 
     net: Callable[[int], nn.Module] = MLP((32, 32))
+
+    def __post_init__(self) -> None:
+        check_factory("RAD", self.net)
+        super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         if not self.has_rng("branch"):

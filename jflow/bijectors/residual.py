@@ -16,6 +16,7 @@ from jflow.functional.contractions import Solution, default_tolerance, invert_re
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.series import RussianRoulette
 from jflow.nets.contraction import Contraction
+from jflow.nets.layers import check_factory
 from jflow.transformers import Shift
 
 _DIRECTIONS = ("inverse", "forward")
@@ -203,4 +204,5 @@ def RevNet(net: Any, mask: Any = "half") -> Chain:
             f"RevNet: {type(net).__name__} is for Residual; here any network will do, such as "
             "nets.MLP((64, 64))"
         )
+    check_factory("RevNet", net)
     return Chain((Coupling(Shift(), net, mask + "_swapped"), Coupling(Shift(), net, mask)))

@@ -65,7 +65,7 @@ def causal_conv_inverse(y: Array, kernel: Array, size: int) -> Array:
             ]
             patches = jnp.concatenate(seen, axis=-1)
             y = y - matmul_last(patches, earlier, precision=_EXACT)
-        x = jnp.matmul(y.reshape(count, -1), undo, precision=_EXACT).reshape(y.shape)
+        x = jnp.matmul(y.reshape(count, width * channels), undo, precision=_EXACT).reshape(y.shape)
         return jnp.concatenate([rows, x[:, None]], axis=1)[:, 1:], x
 
     start = jnp.zeros((count, reach, width, channels), y.dtype)

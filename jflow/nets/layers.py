@@ -42,6 +42,21 @@ class Precision:
         return self.dtype or wide, self.param_dtype or wide
 
 
+def check_factory(owner: str, net: object) -> None:
+    """Refuses a network where what makes networks is wanted.
+
+    Raises:
+      TypeError: `net` is a network, which two layers given the same one would share, or cannot be
+        called.
+    """
+    if isinstance(net, nn.Module) or not callable(net):
+        got = f"a network, {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
+        raise TypeError(
+            f"{owner}: net must be a factory of networks, called with the number of outputs, such "
+            f"as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Net(Precision):
     """What all hidden layers share.
