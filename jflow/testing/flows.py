@@ -1,0 +1,169 @@
+"""The check of flows: samples and log_prob are of one distribution, of mass one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jflow.distributions import Density, Flow, init
+from jflow.testing.points import moved
+from jflow.testing.report import Checks, Report, describe
+
+_SIGMAS = 4.5
+_CHUNK = 20_000
+
+
+def check_flow(
+    flow: Flow,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    data: ArrayLike | None = None,
+    context: ArrayLike | None = None,
+    bounds: tuple[tuple[float, float], ...] | None = None,
+    samples: int = 4_000,
+    scale: float = 0.1,
+    seed: int = 0,
+) -> Report:
+    """Checks that a flow is one distribution: what it draws, what it scores, and a mass of one.
+
+    - the log_prob that comes with a sample is that of `log_prob`, and latents lead back to y;
+    - with one or two numbers an event, the density integrates to one, by quadrature, and samples
+      fall into its level sets as often as it says (4.5 standard errors);
+    - with more, the mean of q(y) / p(y) over samples is one, for a normal density q (4.5 standard
+      errors): so samples follow p, and p has a mass of one where q has its.
+
+    Args:
+      flow: what is checked.
+      variables: of the flow, such as trained ones; None for new ones, moved off their first values.
+      data: (N, *event) to initialise from; None for standard normals.
+      context: (C,), for a conditional flow.
+      bounds: for one or two numbers an event, the interval of each that holds the mass, such as
+        ((-pi, pi),) for an angle. None for the whole line, far out.
+      samples: how many are drawn.
+      scale: of the steps by which new parameters are moved.
+      seed: of what is drawn.
+
+    Returns:
+      The properties that were checked, with their errors: a table that prints.
+
+    Raises:
+      ContractError: properties do not hold; it names each, with its largest error and the point.
+      TypeError: not a flow.
+      ValueError: data or context that do not fit the flow.
+    """
+    if not isinstance(flow, Flow):
+        raise TypeError(f"check_flow: flow must be a jflow.Flow; got {flow!r}")
+    random, key = np.random.default_rng(seed), jax.random.key(seed)
+    checks = Checks(f"Flow of {type(flow.bijector).__name__} on events of shape {flow.event_shape}")
+    context = None if context is None else np.asarray(context)
+    if variables is None:
+        shape = (64, *flow.event_shape)
+        y = random.standard_normal(shape) if data is None else np.asarray(data)
+        variables = moved(init(flow, key, y.astype(float), context), scale, random)
+    density = Density(flow, variables)
+    y, log_prob = density.sample_and_log_prob(key, samples, context)
+    y, log_prob = np.asarray(y), np.asarray(log_prob)
+    _check_pairs(checks, density, y, log_prob, context)
+    if flow.bijector.log_det_kind != "exact":
+        checks.notes.append(f"mass: log_det is {flow.bijector.log_det_kind}")
+    elif y[0].size <= 2:
+        _check_mass(checks, density, y, log_prob, context, bounds)
+    else:
+        _check_importance(checks, y, log_prob)
+    return checks.report()
+
+
+def _check_pairs(checks: Checks, density: Density, y: Any, log_prob: Any, context: Any) -> None:
+    flow, at = density.flow, lambda i: describe(y=y[i])
+    allowed = 1e-3 if y.dtype == np.float32 else 1e-7
+    checks.finite("samples have finite log_prob", log_prob, at)
+    if flow.bijector.log_det_kind == "exact":
+        checks.close(
+            "log_prob of samples is that of sample_and_log_prob", density.log_prob(y, context),
+            log_prob, allowed * (1 + np.abs(log_prob)), at, "the directions' log_dets disagree",
+        )  # fmt: skip
+    if flow.bijector.forward_kind != "random":
+        again = density.from_latents(density.latents(y, context), context)
+        checks.close("from_latents(latents(y)) = y", again, y, allowed * (1 + np.abs(y)), at)
+
+
+def _check_mass(
+    checks: Checks, density: Density, y: Any, log_prob: Any, context: Any, bounds: Any
+) -> None:
+    """The integral over a grid; its own error is judged by that over every other point."""
+    flat = y.reshape(len(y), -1)
+    axes = [
+        _axis(
+            flat[:, i], 20_001 if flat.shape[1] == 1 else 601, None if bounds is None else bounds[i]
+        )
+        for i in range(flat.shape[1])
+    ]
+    points = np.stack(np.meshgrid(*(x for x, _ in axes), indexing="ij"), -1)
+    scores = _in_chunks(density, points.reshape(-1, *density.flow.event_shape), y.dtype, context)
+    scores = scores.reshape(points.shape[:-1])
+    p = np.exp(scores)
+    whole = _integral(p, [w for _, w in axes])
+    coarse = _integral(p[tuple(slice(None, None, 2) for _ in axes)], [_doubled(w) for _, w in axes])
+    allowed = 1e-3 + abs(whole - coarse)
+    checks.close("mass is one", whole, 1.0, allowed, lambda _: "the whole space",
+                 "log_dets are wrong, or the bijector is not onto")  # fmt: skip
+    shares = np.asarray([0.1, 0.5, 0.9])
+    levels = np.quantile(log_prob, 1 - shares)
+    found = [_integral(p * (scores > level), [w for _, w in axes]) for level in levels]
+    error = _SIGMAS * np.sqrt(shares * (1 - shares) / len(y)) + 5e-3 + allowed
+    at = lambda i: f"log p > {levels[i]:.4g}"  # noqa: E731
+    name, fix = "samples fall into level sets as the density says", "they follow another density"
+    checks.close(name, shares, found, error, at, fix)
+
+
+def _axis(y: np.ndarray, count: int, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Points and trapezoid weights: even in an interval, or fine at samples and reaching far."""
+    if bounds is not None:
+        x, step = np.linspace(bounds[0], bounds[1], count, retstep=True)
+        slope = np.ones(count)
+    else:
+        low, middle, high = np.quantile(y, [0.05, 0.5, 0.95])
+        end = np.arcsinh(1000.0)
+        t, step = np.linspace(-end, end, count, retstep=True)
+        width = max(high - low, 1e-6) / 2
+        x, slope = middle + width * np.sinh(t), width * np.cosh(t)
+    weights = slope * step
+    weights[[0, -1]] /= 2
+    return x, weights
+
+
+def _doubled(weights: np.ndarray) -> np.ndarray:
+    """The weights of every other point."""
+    return 2 * weights[::2]
+
+
+def _integral(values: np.ndarray, weights: list[np.ndarray]) -> float:
+    for w in weights[::-1]:
+        values = values @ w
+    return float(values)
+
+
+def _in_chunks(density: Density, points: np.ndarray, dtype: Any, context: Any) -> np.ndarray:
+    size = min(_CHUNK, len(points))
+    padded = np.resize(points.astype(dtype), (-(-len(points) // size) * size, *points.shape[1:]))
+    parts = [
+        density.log_prob(part, context) for part in padded.reshape(-1, size, *points.shape[1:])
+    ]
+    return np.concatenate(parts)[: len(points)].astype(np.float64)
+
+
+def _check_importance(checks: Checks, y: np.ndarray, log_prob: np.ndarray) -> None:
+    """E[q(y) / p(y)] over samples of p is the mass that q has where p is positive: one."""
+    flat = y.reshape(len(y), -1).astype(np.float64)
+    mean, cov = flat.mean(axis=0), 0.5 * np.cov(flat.T)
+    half = np.linalg.cholesky(cov)
+    z = np.linalg.solve(half, (flat - mean).T)
+    log_q = -0.5 * np.sum(z**2, axis=0) - np.log(np.diag(half)).sum()
+    log_q -= 0.5 * flat.shape[1] * np.log(2 * np.pi)
+    ratio = np.exp(log_q - log_prob)
+    error = _SIGMAS * ratio.std(ddof=1) / np.sqrt(len(ratio)) + 1e-3
+    checks.close("samples follow log_prob: mean of q / p is one", ratio.mean(), 1.0, error,
+                 lambda _: f"{len(y)} samples", "samples and log_prob are of two densities, or "
+                 "the mass is not one")  # fmt: skip
