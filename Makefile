@@ -3,23 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# What is not imported need not be compiled.
+PIP := -m pip install --quiet --no-compile
 
-.PHONY: train test slow venv lint types contracts wheel oldest bench bench-jflow
+.PHONY: train test slow nightly venv lint types contracts wheel oldest bench bench-jflow
 
 train: venv  ## Glow on handwritten digits, into runs/digits/
 	$(BIN)/python -m experiments.train digits_glow --resume
 
 test: venv  ## all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	.ci/cached $(VENV) -m pytest -n 2 --dist worksteal
 
 slow: venv  ## the slow tests
-	$(BIN)/python -m pytest -m slow
+	.ci/cached $(VENV) -m pytest -m slow
+
+nightly: venv  ## before a release: slow tests, all with the oldest versions, all optimisations; no cache
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	JFLOW_OPTIMIZE=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_bijectors.py
+	.ci/test-oldest $(PYTHON) "not slow"
 
 venv: $(STAMP)  ## .venv with jflow, its tests and its tools, in pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python $(PIP) --editable '.[dev]' --constraint constraints.txt
 	touch $@
 
 lint: venv
@@ -43,7 +50,7 @@ bench: venv .venv-jax/installed .venv-torch/installed  ## jflow beside seven oth
 
 .venv-%/installed: benchmarks/peers/requirements-%.txt constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --requirement $< --constraint constraints.txt
+	$(@D)/bin/python $(PIP) --requirement $< --constraint constraints.txt
 	touch $@
 
 bench-jflow: venv  ## jflow alone: what its design rests on

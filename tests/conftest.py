@@ -1,44 +1,41 @@
 """All tests run in strict mode: float64 switched on, no implicit promotion of dtype or rank."""
 
-from itertools import count
+import os
 
-import jax
-import pytest
+# JFLOW_OPTIMIZE=1 compiles as users do. Otherwise: tests compile much and compute little, and XLA's
+# newer code generators for CPU take twice the time.
+OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"
+if not OPTIMIZE:
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile much and compute little.
-jax.config.update("jax_disable_most_optimizations", True)
-
-_finished = count(1)
-
-
-def pytest_collection_modifyitems(items):
-    """Puts the tests of one case (of cases.py) side by side and in one process.
-
-    So the case's programs are compiled once, and may be dropped afterwards.
-    """
-
-    def case(item):
-        name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
-        return str(item.path), name if item.path.name == "test_bijectors.py" else ""
-
-    items.sort(key=case)
-    for item in items:
-        if case(item)[1]:
-            item.add_marker(pytest.mark.xdist_group(case(item)[1]))
+jax.config.update("jax_disable_most_optimizations", not OPTIMIZE)
 
 
 @pytest.fixture(autouse=True)
-def few_compiled_programs():
-    """Drops compiled programs now and then.
+def few_compiled_programs(request):
+    """Drops the compiled programs of a case (of cases.py), which no other test runs.
 
-    Each takes memory maps, of which Linux allows a process 65,530. A thousand tests take more,
-    and then the process dies.
+    Each takes memory maps, of which Linux allows a process 65,530, and then the process dies.
     """
     yield
-    if next(_finished) % 50 == 0:
+    if (
+        "name" in getattr(request.node, "fixturenames", ())
+        and request.path.name == "test_bijectors.py"
+    ):
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_compiled_programs_of_other_files():
+    """Drops compiled programs at the end of each file."""
+    yield
+    jax.clear_caches()
