@@ -15,8 +15,10 @@ from tests.cases import CASES, SLOW, one_case_for_each_class, parts
 from tests.harness import check, perturbed
 
 KEY = jax.random.key(0)
-# These run with the oldest versions, and outside of jit, too.
+# These run with the oldest versions, too.
 ONE_FOR_EACH_CLASS = one_case_for_each_class()
+# These outside of jit.
+EAGER = one_case_for_each_class(jb.Bijector)
 
 
 def marks(name):
@@ -30,7 +32,7 @@ every_case = pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) fo
 @every_case
 def test_keeps_the_contract(name):
     """In float64 to rounding, in float32 on batches, near and far; see `check_bijector`."""
-    check(name, eager=name in ONE_FOR_EACH_CLASS)
+    check(name, eager=name in EAGER)
 
 
 @pytest.mark.slow
@@ -38,6 +40,22 @@ def test_keeps_the_contract(name):
 def test_keeps_the_contract_in_float64_throughout(name):
     """Batches against single points, and eager against compiled, to rounding."""
     check(name, dtype="float64", eager=True)
+
+
+def test_transformers_are_the_same_outside_of_jit():
+    """One of each class, in one test: operations of one shape are compiled once for all."""
+    random, seen = np.random.default_rng(0), set()
+    for case in (CASES[name] for name in CASES if name.startswith("Elementwise-")):
+        transformer = case.make().transformer
+        if type(transformer) in seen:
+            continue
+        seen.add(type(transformer))
+        y = jnp.asarray(case.data(random, (6,)))
+        params = jnp.asarray(0.3 * random.standard_normal((6, transformer.num_params)))
+        run = transformer.inverse_and_log_det
+        for eager, compiled in zip(run(y, params), jax.jit(run)(y, params), strict=True):
+            np.testing.assert_allclose(eager, compiled, rtol=1e-9, atol=1e-10)
+    assert len(seen) == len(jt.__all__) - 1  # all but the base class
 
 
 @every_case

@@ -145,6 +145,10 @@ def test_compositions_that_cannot_be():
         (lambda: jt.SinhArcsinh(max_tail=-1), "max_tail must be positive; got -1"),
         (lambda: nets.MLP(dropout=1.0), r"dropout must be in \[0, 1\); got 1.0"),
         (lambda: flows.nice(4, layers=3), "nice: layers must be an even number.*got 3"),
+        (
+            lambda: nets.ResidualConvNet(blocks=0),
+            "ResidualConvNet: blocks must be a whole number, 1",
+        ),
         (lambda: flows.real_nvp(), "give features or image_shape"),
         (lambda: flows.real_nvp(2, hidden=3), "hidden must be a tuple of widths; got 3"),
         (

@@ -86,7 +86,7 @@ class EmergingConv(_Conv):
             log_scale = self.param(f"log_scale_{name}", nn.initializers.zeros, (channels,), x.dtype)
             log_scale = log_scale.astype(x.dtype)
             own = jnp.triu(kernel[-1], 1) + jnp.diag(jnp.exp(log_scale))
-            kernel = kernel.at[-1].set(own)
+            kernel = jnp.asarray(kernel).at[-1].set(own)
             turned = jnp.flip(x, (1, 2, 3)) if name == "second" else x
             run = conv.causal_conv if inverse else conv.causal_conv_inverse
             turned = run(turned, kernel, self.kernel_size)

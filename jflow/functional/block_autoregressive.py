@@ -71,7 +71,8 @@ def _layer(kernel: Array, log_diagonal: Array, values: Array) -> Array:
     """The layer's product: (*batch, D, inputs) to (*batch, D, outputs)."""
     features, inputs, _, outputs = kernel.shape
     own = jnp.arange(features, dtype=jnp.int32)
-    kernel = kernel.at[own, :, own, :].set(jnp.exp(log_diagonal), unique_indices=True)
+    diagonal = jnp.exp(log_diagonal)
+    kernel = jnp.asarray(kernel).at[own, :, own, :].set(diagonal, unique_indices=True)
     degrees = np.arange(features).repeat
     flat = values.reshape(*values.shape[:-2], features * inputs)
     product = triangular_product(

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align
 from jflow.nets.layers import Linear, Net, Precision, broadcast_context
 
@@ -74,11 +75,18 @@ class ResidualConvNet(Net):
       blocks: how many residual blocks.
       activation, dropout, dtype, param_dtype: see `Net`.
 
+    Raises:
+      ValueError: `hidden` or `blocks` is not a whole number, 1 or more.
+
     Reference: Dinh et al., Real NVP, 2017, section 4.1, https://arxiv.org/abs/1605.08803
     """
 
     hidden: int = 64
     blocks: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts("ResidualConvNet", hidden=self.hidden, blocks=self.blocks)
 
     def __call__(self, features: int) -> nn.Module:
         """The network with that many output channels."""
