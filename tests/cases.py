@@ -278,7 +278,9 @@ CASES: dict[str, Case] = {
     ),
     "HINT": Case(lambda: jb.HINT(jt.Affine(), nets.MLP((5,)))),
     "HINT-context": Case(
-        lambda: jb.HINT(jt.RationalQuadraticSpline(4), nets.MLP((5,)), depth=2), context_features=2
+        lambda: jb.HINT(jt.RationalQuadraticSpline(3), nets.MLP((5,)), depth=2),
+        context_features=2,
+        scale=0.15,
     ),
     "Residual": residual(),
     "Residual-context": residual(
@@ -328,7 +330,14 @@ CASES: dict[str, Case] = {
 # Costly to compile, and made of two parts that others show to be right: for `make slow`. Of
 # transformers in autoregressive use some are quick: affine, splines, iterative, with domains.
 SLOW = {
-    f"Coupling-{name}" for name in ("DeepSigmoid", "SumOfSquares", "UnconstrainedMonotonic")
+    "BlockAutoregressive-forward-context",
+    "Coupling-DeepSigmoid",
+    "Coupling-SumOfSquares",
+    "Coupling-UnconstrainedMonotonic",
+    "HINT-context",
+    "Residual-dense",
+    "Residual-dense-image",
+    "Residual-norms",
 } | {
     f"Autoregressive-{name}"
     for name in (

@@ -6,8 +6,10 @@ import os
 # newer code generators for CPU take twice the time.
 OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"
 if not OPTIMIZE:
+    # In the environment, so that processes that tests start do the same.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

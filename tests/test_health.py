@@ -9,6 +9,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets, train
 from jflow import transformers as jt
+from tests.harness import perturbed
 
 KEY = jax.random.key(0)
 Y = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
@@ -20,14 +21,26 @@ def stacked(memory):
 
 
 def moved(flow, y, scale=0.5):
-    variables = jflow.init(flow, KEY, y)
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(KEY, len(leaves))
-    noisy = [
-        leaf + scale * jax.random.normal(k, leaf.shape, leaf.dtype)
-        for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return jflow.Density(flow, {**variables, "params": jax.tree.unflatten(tree, noisy)})
+    return jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), scale))
+
+
+@jax.jit
+def one_by_one(params, y):
+    """Matrices of the linear layers, and candidates for the shares of scales that saturate."""
+    each = [jax.tree.map(lambda a, i=i: a[i], params["bijectors_1"]["bijector"]) for i in range(3)]
+    linear, eye = jb.Linear("dense"), jnp.eye(4, dtype=jnp.float32)
+    matrices = [linear.apply({"params": p["bijectors_0"]}, eye, method="forward") for p in each]
+    layer = stacked("store").bijector.bijectors[1].bijector
+    x = jb.ActNorm().apply({"params": params["bijectors_0"]}, y, method="inverse")
+    shares = []
+    for own in each:
+        x = linear.apply({"params": own["bijectors_0"]}, x, method="inverse")
+        raw = nets.MLP((8,))(4).apply({"params": own["bijectors_1"]["conditioner"]}, x[:, :2])
+        x = layer.bijectors[1].apply({"params": own["bijectors_1"]}, x, method="inverse")
+        parts = raw.reshape(64, 2, 2)
+        candidates = [jnp.abs(jnp.tanh(parts[..., 1])), jnp.abs(jnp.tanh(parts[:, 1]))]
+        shares.append([(c > 0.95).mean() for c in candidates])
+    return matrices, shares
 
 
 @pytest.mark.parametrize("memory", ["store", "remat", "reversible"])
@@ -35,33 +48,18 @@ def test_condition_and_saturation_of_each_layer(memory):
     density = moved(stacked(memory), Y, 1.0)
     found = train.health(density, Y)
     path = "bijectors_1.bijector.bijectors_0"
-    params = density.variables["params"]["bijector"]
-    each = [jax.tree.map(lambda a, i=i: a[i], params["bijectors_1"]["bijector"]) for i in range(3)]
-    linear, eye = jb.Linear("dense"), jnp.eye(4, dtype=jnp.float32)
-    matrices = [linear.apply({"params": p["bijectors_0"]}, eye, method="forward") for p in each]
+    matrices, shares = one_by_one(density.variables["params"]["bijector"], Y)
     np.testing.assert_allclose(
         found.layers["condition"][path], [np.linalg.cond(m) for m in matrices], rtol=1e-3
     )
     assert found.worst("condition")[1] == pytest.approx(max(map(np.linalg.cond, matrices)), 1e-3)
 
-    # The share of saturated scales, from the layers one by one.
-    layer = stacked("store").bijector.bijectors[1].bijector
-    x = jnp.asarray(Y)
-    x = jb.ActNorm().apply({"params": params["bijectors_0"]}, x, method="inverse")
-    shares = []
-    for own in each:
-        x = linear.apply({"params": own["bijectors_0"]}, x, method="inverse")
-        raw = nets.MLP((8,))(4).apply({"params": own["bijectors_1"]["conditioner"]}, x[:, :2])
-        x = layer.bijectors[1].apply({"params": own["bijectors_1"]}, x, method="inverse")
-        parts = raw.reshape(64, 2, 2)
-        candidates = [np.abs(np.tanh(parts[..., 1])), np.abs(np.tanh(parts[:, 1]))]
-        shares.append([float((c > 0.95).mean()) for c in candidates])
     reported = found.layers["saturation"]["bijectors_1.bijector.bijectors_1"]
     assert reported.shape == (3,)
     assert np.abs(reported[:, None] - np.asarray(shares)).min(axis=1).max() < 1e-6
     assert reported.max() > 0
 
-    error = jnp.abs(density.from_latents(density.latents(Y)) - Y).max()
+    error = np.abs(density.from_latents(density.latents(Y)) - Y).max()
     assert found.round_trip == pytest.approx(float(error), rel=5, abs=1e-6)
     np.testing.assert_allclose(found.log_prob, density.log_prob(Y), rtol=1e-4)
     text = str(found)
@@ -111,11 +109,11 @@ def test_importance_weighted_bits_are_tighter_and_right():
     """The bound falls with more draws, to the exact bits of the cells."""
     flow = jflow.Flow(jb.Elementwise(jt.Affine()), (2,), values=4)
     y = np.asarray([[0, 3], [1, 2], [2, 2]])
-    density = jflow.Density(flow, {"params": {"bijector": {"transformer": jnp.zeros((2, 2))}}})
-    plain = density.bits_per_dim(y, KEY, samples=4000)
+    density = jflow.Density(flow, {"params": {"bijector": {"transformer": np.zeros((2, 2))}}})
+    plain = np.asarray(density.bits_per_dim(y, KEY, samples=4000))
     one = density.bits_per_dim(y, KEY, samples=1, importance_weighted=True)
     np.testing.assert_allclose(one, density.bits_per_dim(y, KEY, samples=1), rtol=1e-6)
-    many = density.bits_per_dim(y, KEY, samples=4000, importance_weighted=True)
+    many = np.asarray(density.bits_per_dim(y, KEY, samples=4000, importance_weighted=True))
     from scipy.stats import norm
 
     cells = norm.cdf((y + 1) / 4) - norm.cdf(y / 4)

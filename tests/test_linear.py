@@ -1,5 +1,7 @@
 """Linear flows: what each matrix is, both ways of applying it, and what it costs to be told."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,47 +21,63 @@ DIAGONAL = np.diag([2.0, -5.0, 1.0, 2.0])
 LOWER = np.asarray([[1.0, 0, 0, 0], [2, 4, 0, 0], [1, -1, 2, 0], [4, -2, -2, 1]])
 
 
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def run(layer, method, variables, y, rngs=None):
+    return layer.apply(variables, y, method=method, rngs=rngs)
+
+
+@cache
 def started(kind, size=4, **options):
     layer = jb.Linear(kind, **options)
-    variables = perturbed({"params": {}, **jflow.init(layer, KEY, jnp.ones((2, size)))}, 0.3)
+    variables = perturbed({"params": {}, **jflow.init(layer, KEY, np.ones((2, size)))}, 0.3)
     return layer, {name: value for name, value in variables.items() if value}
 
 
 def matrix_of(layer, variables, size=4):
-    return np.asarray(layer.apply(variables, jnp.eye(size), method="inverse"))
+    return np.asarray(run(layer, "inverse", variables, np.eye(size)))
+
+
+@partial(jax.jit, static_argnums=2)
+def triangular(triangle, x, lower):
+    """x over the triangle, its inverse in float32, and gradients of two inverses."""
+    sines = lambda t, inverse: jnp.sum(jnp.sin(inverse(t)))  # noqa: E731
+    grads = [jax.grad(sines)(triangle, f) for f in (triangular_inverse, jnp.linalg.inv)]
+    single = triangular_inverse(triangle.astype(jnp.float32))
+    return solve_rows(triangle, x, lower=lower), single, grads
 
 
 @pytest.mark.parametrize("lower", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 5, 12, 64, 65])
 def test_triangular_systems(size, lower):
-    kernel = 0.3 * jax.random.normal(KEY, (size, size))
-    triangle = jnp.tril(kernel, -1) if lower else jnp.triu(kernel, 1)
-    triangle += jnp.diag(1 + jnp.abs(jnp.diagonal(kernel)))
-    x = jax.random.normal(jax.random.key(1), (3, size))
+    kernel = 0.3 * normal(size, size)
+    triangle = np.tril(kernel, -1) if lower else np.triu(kernel, 1)
+    triangle += np.diag(1 + np.abs(np.diagonal(kernel)))
+    x = normal(3, size, seed=1)
+    solved, single_inverse, grads = triangular(triangle, x, lower)
     want = x @ np.linalg.inv(triangle)
-    np.testing.assert_allclose(solve_rows(triangle, x, lower=lower), want, rtol=1e-10, atol=1e-12)
-    single = triangle.astype(jnp.float32)
-    found = np.asarray(triangular_inverse(single), np.float64)
-    error = found - np.linalg.inv(np.asarray(single, np.float64))
+    np.testing.assert_allclose(solved, want, rtol=1e-10, atol=1e-12)
+    single = triangle.astype(np.float32)
+    assert single_inverse.dtype == np.float32
+    error = np.asarray(single_inverse, np.float64) - np.linalg.inv(single.astype(np.float64))
     assert np.max(np.abs(error)) < 1e-5
-    grads = [
-        jax.grad(lambda t, f=f: jnp.sum(jnp.sin(f(t))))(triangle)
-        for f in (triangular_inverse, jnp.linalg.inv)
-    ]
     np.testing.assert_allclose(*grads, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(("matrix", "determinant"), [(DIAGONAL, -20.0), (LOWER, 8.0)])
 def test_determinants_of_problem_16_4(matrix, determinant):
-    y = jax.random.normal(KEY, (3, 4))
-    x, log_det = jb.Linear(matrix).apply({}, y, method="inverse_and_log_det")
+    y = normal(3, 4)
+    x, log_det = run(jb.Linear(matrix), "inverse_and_log_det", {}, y)
     np.testing.assert_allclose(x, y @ matrix, atol=1e-12)
     np.testing.assert_allclose(log_det, np.log(abs(determinant)), atol=1e-12)
     kind = "diagonal" if determinant < 0 else "lower"
-    params = {"log_scale": jnp.log(jnp.abs(jnp.diag(matrix))), "kernel": jnp.asarray(matrix)}
+    params = {"log_scale": np.log(np.abs(np.diag(matrix))), "kernel": matrix}
     if kind == "diagonal":
         del params["kernel"]
-    x, log_det = jb.Linear(kind).apply({"params": params}, y, method="inverse_and_log_det")
+    x, log_det = run(jb.Linear(kind), "inverse_and_log_det", {"params": params}, y)
     np.testing.assert_allclose(x, y @ np.abs(matrix) if determinant < 0 else y @ matrix, atol=1e-12)
     np.testing.assert_allclose(log_det, np.log(abs(determinant)), atol=1e-12)
 
@@ -68,10 +86,16 @@ def test_determinants_of_problem_16_4(matrix, determinant):
 def test_many_rows_and_few_give_the_same(kind):
     layer, variables = started(kind)
     matrix = matrix_of(layer, variables)
-    y = jax.random.normal(KEY, (9, 4))
-    for method, wanted in (("inverse", y @ matrix), ("forward", y @ np.linalg.inv(matrix))):
-        many = layer.apply(variables, y, method=method)
-        few = layer.apply(variables, y[:2], method=method)
+    y = normal(9, 4)
+
+    @jax.jit
+    def results(variables, y):
+        apply = partial(layer.apply, variables)
+        both = ("inverse", "forward")
+        return [(apply(y, method=method), apply(y[:2], method=method)) for method in both]
+
+    inverse, forward = results(variables, y)
+    for (many, few), wanted in ((inverse, y @ matrix), (forward, y @ np.linalg.inv(matrix))):
         np.testing.assert_allclose(many, wanted, atol=1e-10)
         np.testing.assert_allclose(few, wanted[:2], atol=1e-10)
 
@@ -85,10 +109,10 @@ def test_orthogonal_kinds_are_orthogonal(kind):
 
 
 def test_fixed_transforms_are_those_of_their_names():
-    x = jax.random.normal(KEY, (3, 8))
-    dct = jb.Linear("dct").apply({}, x, method="inverse")
-    np.testing.assert_allclose(dct, scipy.fft.dct(np.asarray(x), norm="ortho"), atol=1e-12)
-    haar = jb.Linear("haar").apply({}, jnp.arange(4.0), method="inverse")
+    x = normal(3, 8)
+    dct = run(jb.Linear("dct"), "inverse", {}, x)
+    np.testing.assert_allclose(dct, scipy.fft.dct(x, norm="ortho"), atol=1e-12)
+    haar = run(jb.Linear("haar"), "inverse", {}, np.arange(4.0))
     np.testing.assert_allclose(haar, [3, -2, -(0.5**0.5), -(0.5**0.5)], atol=1e-12)
 
 
@@ -108,33 +132,43 @@ def test_low_rank_differs_from_a_diagonal_by_that_rank():
 
 @pytest.mark.parametrize("count", [1, 5, 32, 70])
 def test_reflections_in_blocks(count):
-    vectors = jax.random.normal(KEY, (count, 6))
+    vectors = normal(count, 6)
     wanted = np.eye(6)
-    for v in np.asarray(vectors):
+    for v in vectors:
         wanted = wanted @ (np.eye(6) - 2 * np.outer(v, v) / (v @ v))
-    np.testing.assert_allclose(reflect(vectors, jnp.eye(6)), wanted, atol=1e-12)
-    np.testing.assert_allclose(reflect(vectors, jnp.eye(6), inverse=True), wanted.T, atol=1e-12)
+    there, back = jax.jit(lambda v: (reflect(v, jnp.eye(6)), reflect(v, jnp.eye(6), inverse=True)))(
+        vectors
+    )
+    np.testing.assert_allclose(there, wanted, atol=1e-12)
+    np.testing.assert_allclose(back, wanted.T, atol=1e-12)
 
 
 def test_a_zero_vector_reflects_nothing_and_has_finite_gradients():
-    run = lambda v: jnp.sum(reflect(v, jnp.ones((1, 3))) ** 3)  # noqa: E731
-    np.testing.assert_allclose(reflect(jnp.zeros((1, 3)), jnp.eye(3)), np.eye(3))
-    assert np.isfinite(jax.grad(run)(jnp.zeros((1, 3)))).all()
+    cubes = lambda v: jnp.sum(reflect(v, jnp.ones((1, 3))) ** 3)  # noqa: E731
+    reflected, gradient = jax.jit(lambda v: (reflect(v, jnp.eye(3)), jax.grad(cubes)(v)))(
+        np.zeros((1, 3))
+    )
+    np.testing.assert_allclose(reflected, np.eye(3))
+    assert np.isfinite(gradient).all()
+
+
+@partial(jax.jit, static_argnums=0)
+def told_by(layer, variables, y):
+    return layer.apply(variables, y, method="inverse", mutable=["solver"])
 
 
 @pytest.mark.parametrize("kind", ["dense", "plu", "low_rank"])
 def test_condition_number_on_request(kind):
     layer, variables = started(kind)
-    y = jnp.ones((2, 4))
-    _, told = layer.apply(variables, y, method="inverse", mutable=["solver"])
+    _, told = told_by(layer, variables, np.ones((2, 4)))
     wanted = np.linalg.cond(matrix_of(layer, variables))
     assert float(told["solver"]["condition"]) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_condition_numbers_of_a_repeat():
     layer = jb.Repeat(jb.Linear(), 3)
-    variables = jflow.init(layer, KEY, jnp.ones((2, 4)))
-    _, told = layer.apply(variables, jnp.ones((2, 4)), method="inverse", mutable=["solver"])
+    variables = jflow.init(layer, KEY, np.ones((2, 4)))
+    _, told = told_by(layer, variables, np.ones((2, 4)))
     np.testing.assert_allclose(told["solver"]["bijector"]["condition"], np.ones(3), rtol=1e-6)
 
 
@@ -142,13 +176,13 @@ def test_condition_numbers_of_a_repeat():
 def test_large_matrices_in_float32(kind):
     size = 200
     layer = jb.Linear(kind)
-    y = jax.random.normal(KEY, (3, size), jnp.float32)
+    y = normal(3, size).astype(np.float32)
     variables = perturbed(jflow.init(layer, KEY, y), 0.01)
-    x, log_det = layer.apply(variables, y, method="inverse_and_log_det")
-    again, opposite = layer.apply(variables, x, method="forward_and_log_det")
+    x, log_det = run(layer, "inverse_and_log_det", variables, y)
+    again, opposite = run(layer, "forward_and_log_det", variables, x)
     np.testing.assert_allclose(again, y, atol=1e-4)
     np.testing.assert_allclose(log_det, -opposite, rtol=1e-6)
-    matrix = np.asarray(layer.apply(variables, jnp.eye(size, dtype=y.dtype), method="inverse"))
+    matrix = np.asarray(run(layer, "inverse", variables, np.eye(size, dtype=y.dtype)))
     np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix.astype(float))[1], atol=1e-3)
 
 
@@ -157,9 +191,8 @@ def test_large_matrices_in_float32(kind):
 )
 @pytest.mark.parametrize("method", ["inverse_and_log_det", "forward_and_log_det"])
 def test_empty_batches_of_vectors(layer, method):
-    variables = jflow.init(layer, KEY, jnp.ones((2, 3)))
-    rngs = {"branch": KEY}
-    x, log_det = layer.apply(variables, jnp.zeros((0, 3)), method=method, rngs=rngs)
+    variables = jflow.init(layer, KEY, np.ones((2, 3)))
+    x, log_det = run(layer, method, variables, np.zeros((0, 3)), {"branch": KEY})
     assert (x.shape, log_det.shape) == ((0, 3), (0,))
 
 
@@ -167,8 +200,8 @@ def test_empty_batches_of_vectors(layer, method):
     "layer", [jb.Conv1x1("low_rank", axes="pixels"), jb.Conv1x1("circulant"), jb.WoodburyConv(1, 1)]
 )
 def test_empty_batches(layer):
-    variables = jflow.init(layer, KEY, jnp.ones((2, 4, 4, 2)))
-    x, log_det = layer.apply(variables, jnp.zeros((0, 4, 4, 2)), method="inverse_and_log_det")
+    variables = jflow.init(layer, KEY, np.ones((2, 4, 4, 2)))
+    x, log_det = run(layer, "inverse_and_log_det", variables, np.zeros((0, 4, 4, 2)))
     assert (x.shape, log_det.shape) == ((0, 4, 4, 2), (0,))
 
 

@@ -15,17 +15,28 @@ from jflow.functional import conv2d
 KEY = jax.random.key(0)
 
 
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
 @pytest.mark.parametrize("name", MASK_NAMES)
 def test_named_masks_split_and_merge(name):
     shape = (5,) if name.startswith(("half", "alternating")) else (3, 4, 3)
     parts = partition(freeze_mask(name), shape)
-    y = jax.random.normal(KEY, (2, *shape))
-    seen, moved = parts.split(y)
-    np.testing.assert_array_equal(parts.merge(y, moved), y)
-    changed = parts.merge(y, moved + 100) - y
+    y = normal(2, *shape)
+
+    @jax.jit
+    def split_and_merge(y):
+        seen, moved = parts.split(y)
+        other = parts.merge(y, moved + 100)
+        return seen, parts.merge(y, moved), other, parts.split(other)[0]
+
+    seen, merged, other, still_seen = split_and_merge(y)
+    np.testing.assert_array_equal(merged, y)
+    changed = np.asarray(other) - y
     assert 0 < (changed > 50).sum() < y.size
     # What the network sees does not depend on what is moved.
-    np.testing.assert_array_equal(parts.split(parts.merge(y, moved + 100))[0], seen)
+    np.testing.assert_array_equal(still_seen, seen)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +68,10 @@ def native(x, kernel):
 @pytest.mark.parametrize("channels", [(2, 5), (5, 2)])
 @pytest.mark.parametrize("size", [(3, 3), (5, 1)])
 def test_convolution_and_its_derivatives_are_the_native_ones(channels, size):
-    keys = jax.random.split(KEY, 3)
-    x = jax.random.normal(keys[0], (2, 4, 3, channels[0]))
-    kernel = jax.random.normal(keys[1], (*size, *channels))
-    weights = jax.random.normal(keys[2], (2, 4, 3, channels[1]))
+    x = normal(2, 4, 3, channels[0])
+    kernel = normal(*size, *channels, seed=1)
+    weights = normal(2, 4, 3, channels[1], seed=2)
 
-    @partial(jax.jit, static_argnums=0)
     def derivatives(f, x, kernel):
         def loss(x, kernel):
             return jnp.sum(weights * f(x, kernel) ** 3)
@@ -71,11 +80,14 @@ def test_convolution_and_its_derivatives_are_the_native_ones(channels, size):
         tangent = jax.jvp(gradient, (x, kernel), (jnp.cos(x), jnp.sin(kernel)))[1]
         return f(x, kernel), gradient(x, kernel), tangent
 
-    chex.assert_trees_all_close(
-        derivatives(conv2d, x, kernel), derivatives(native, x, kernel), rtol=1e-9, atol=1e-9
-    )
-    mapped = jax.vmap(lambda x: conv2d(x[None], kernel)[0])(x)
-    np.testing.assert_allclose(mapped, native(x, kernel), atol=1e-12)
+    @jax.jit
+    def results(x, kernel):
+        mapped = jax.vmap(lambda x: conv2d(x[None], kernel)[0])(x)
+        return derivatives(conv2d, x, kernel), derivatives(native, x, kernel), mapped
+
+    found, wanted, mapped = results(x, kernel)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(mapped, wanted[0], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +95,21 @@ def test_convolution_and_its_derivatives_are_the_native_ones(channels, size):
 )
 def test_image_networks_start_at_zero_and_take_context(net):
     module = net(3)
-    x, context = jax.random.normal(KEY, (2, 4, 4, 2)), jnp.ones(5)
-    variables = module.init(KEY, x, context)
-    out = module.apply(variables, x, context)
+    x, context = normal(2, 4, 4, 2), np.ones(5)
+
+    @jax.jit
+    def results(key, x, context):
+        variables = module.init(key, x, context)
+        moved = jax.tree.map(lambda v: v + 0.1, variables)
+        apply = partial(module.apply, moved)
+        out = module.apply(variables, x, context)
+        return out, apply(x, context), apply(x[1], context), apply(x, -context)
+
+    out, moved, alone, opposite = results(KEY, x, context)
     assert out.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(out, 0)
-    moved = jax.tree.map(lambda v: v + 0.1, variables)
-    np.testing.assert_allclose(
-        module.apply(moved, x[1], context), module.apply(moved, x, context)[1], atol=1e-12
-    )
-    assert np.abs(module.apply(moved, x, context) - module.apply(moved, x, -context)).max() > 0
+    np.testing.assert_allclose(alone, moved[1], atol=1e-12)
+    assert np.abs(moved - opposite).max() > 0
 
 
 def test_networks_refuse_contexts_of_another_batch():

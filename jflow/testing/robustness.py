@@ -149,21 +149,24 @@ class _Batch:
         if s.wide != "float64":
             return
         params, y = s.variables["params"], in_dtype(s.y, s.wide)
-        along = direction_like(params, s.random)
-        found = _dot(by_params, along)
-        wanted = (self._loss(_plus(params, along, _STEP), y)
-                  - self._loss(_plus(params, along, -_STEP), y)) / (2 * _STEP)  # fmt: skip
-        size = np.sqrt(_dot(by_params, by_params))
+        along, step = direction_like(params, s.random), direction_like(y, s.random)
+        self._compare(
+            "parameters", by_params, along, lambda t: self._loss(_plus(params, along, t), y)
+        )
+        self._compare("y", by_y, step, lambda t: self._loss(params, y + t * step))
+
+    def _compare(self, name: str, gradient: Any, along: Any, loss: Any) -> None:
+        """A derivative along a direction lies between the differences to both sides.
+
+        They are equal but where the step meets a kink, as of rectified units.
+        """
+        found, size = _dot(gradient, along), np.sqrt(_dot(gradient, gradient))
+        below, here, above = (loss(t) for t in (-_STEP, 0.0, _STEP))
+        wanted = np.clip(found, *sorted(((here - below) / _STEP, (above - here) / _STEP)))
         fix = "a part of the derivative is missing: look for stop_gradient and custom derivatives"
-        self.checks.close("gradients by parameters = differences", found, wanted,
-                          self.gradient * (size + 1e-3), lambda _: "all parameters",
-                          fix)  # fmt: skip
-        step = s.random.standard_normal(y.shape)
-        wanted = (self._loss(params, y + _STEP * step)
-                  - self._loss(params, y - _STEP * step)) / (2 * _STEP)  # fmt: skip
-        size = np.sqrt(_dot(by_y, by_y))
-        self.checks.close("gradients by y = differences", _dot(by_y, step), wanted,
-                          self.gradient * (size + 1e-3), lambda _: "all points", fix)  # fmt: skip
+        allowed = self.gradient * (size + 1e-3)
+        name = f"gradients by {name} = differences"
+        self.checks.close(name, found, wanted, allowed, lambda _: "all points", fix)
 
     def _loss(self, params: Any, y: np.ndarray) -> float:
         s = self.subject
