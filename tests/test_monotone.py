@@ -48,7 +48,15 @@ def test_recipes_sample_score_and_save(name, context_features, tmp_path):
     np.testing.assert_array_equal(again.log_prob(y, context), density.log_prob(y, context))
 
 
-@pytest.mark.parametrize("name", ["naf", "sos", "umnn", "bnaf", "planar-inverse", "hint"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "naf",
+        "bnaf",
+        "planar-inverse",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sos", "umnn", "hint")),
+    ],
+)
 def test_trained_densities_integrate_to_one(name):
     density = data.toy("two_moons")
     y = density.sample(KEY, 2_000)
@@ -292,10 +300,10 @@ for which, got in results(np.float32, None):
 """
 
 
+@pytest.mark.slow
 def test_compiled_with_all_optimisations():
     """The other tests switch most of them off; XLA:CPU once made wrong code of a sum over nodes."""
     # As users compile it, and not as conftest.py has it.
     flags = os.environ.get("XLA_FLAGS", "").replace("--xla_cpu_use_fusion_emitters=false", "")
-    subprocess.run(
-        [sys.executable, "-c", OPTIMISED], check=True, env={**os.environ, "XLA_FLAGS": flags}
-    )
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    subprocess.run([sys.executable, "-c", OPTIMISED], check=True, env=environment)
