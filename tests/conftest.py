@@ -7,8 +7,9 @@ import os
 OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"
 if not OPTIMIZE:
     # In the environment, so that processes that tests start do the same.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = [flag for flag in flags if "use_fusion_emitters" not in flag]
+    os.environ["XLA_FLAGS"] = " ".join((*flags, "--xla_cpu_use_fusion_emitters=false"))
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
