@@ -3,7 +3,7 @@
 import os
 
 # JFLOW_OPTIMIZE=1 compiles as users do. Otherwise: tests compile much and compute little, and XLA's
-# newer code generators for CPU take twice the time.
+# newer code generators for CPU take nearly twice the time.
 OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"
 if not OPTIMIZE:
     # In the environment, so that processes that tests start do the same.
