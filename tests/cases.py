@@ -327,8 +327,8 @@ CASES: dict[str, Case] = {
     "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),
 }
 
-# Costly to compile, and made of two parts that others show to be right: for `make slow`. Of
-# transformers in autoregressive use some are quick: affine, splines, iterative, with domains.
+# Costly to compile, and variants of others: for `make slow`. Of transformers in autoregressive use
+# some are quick: affine, a spline, an iterative one, one with a domain.
 SLOW = {
     "BlockAutoregressive-forward-context",
     "Coupling-DeepSigmoid",

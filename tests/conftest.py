@@ -23,22 +23,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", not OPTIMIZE)
 
 
-@pytest.fixture(autouse=True)
-def few_compiled_programs(request):
-    """Drops the compiled programs of a case (of cases.py), which no other test runs.
+@pytest.fixture(autouse=True, scope="module")
+def no_compiled_programs_of_other_files():
+    """Drops compiled programs at the end of each file.
 
     Each takes memory maps, of which Linux allows a process 65,530, and then the process dies.
     """
-    yield
-    if (
-        "name" in getattr(request.node, "fixturenames", ())
-        and request.path.name == "test_bijectors.py"
-    ):
-        jax.clear_caches()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_compiled_programs_of_other_files():
-    """Drops compiled programs at the end of each file."""
     yield
     jax.clear_caches()

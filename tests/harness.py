@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from jflow import testing
+from jflow.testing.points import moved
 from tests.cases import CASES, Case
 
 
@@ -23,9 +23,4 @@ def check(case: Case | str, **options: Any) -> testing.Report:
 
 def perturbed(variables: Any, scale: float, seed: int = 7) -> Any:
     """Variables with parameters moved off their initial values, where so much is zero."""
-    random = np.random.default_rng(seed)
-
-    def moved(leaf: Any) -> Any:
-        return (leaf + scale * random.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    return {**variables, "params": jax.tree.map(moved, jax.device_get(variables["params"]))}
+    return moved(variables, scale, np.random.default_rng(seed))

@@ -26,6 +26,13 @@ def marks(name):
     return core + ([pytest.mark.slow] if name in SLOW else [])
 
 
+@pytest.fixture(autouse=True)
+def no_compiled_programs_of_other_cases():
+    """Drops the programs of a case, which no other test runs; see conftest.py."""
+    yield
+    jax.clear_caches()
+
+
 every_case = pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in CASES])
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -120,6 +121,82 @@ def test_planted_mistakes_are_found(mistake, network):
     failed = [p.name for p in caught.value.report.failures]
     assert any(MISTAKES[mistake] in name for name in failed), failed
     assert MISTAKES[mistake] in str(caught.value)
+
+
+class Faulty(jb.Bijector):
+    """y = 2 x with one fault; it has no parameters."""
+
+    fault: Any = ""
+
+    def forward_and_log_det(self, x, context=None):
+        x = as_wide(x)
+        log_det = jnp.full(x.shape[:-1], x.shape[-1] * np.log(2), x.dtype)
+        if self.fault == "forward's derivative stopped":
+            x = jax.lax.stop_gradient(x)
+        return 2 * x, self._noisy(log_det)
+
+    def inverse_and_log_det(self, y, context=None):
+        y = as_wide(y)
+        log_det = jnp.full(y.shape[:-1], -y.shape[-1] * np.log(2), y.dtype)
+        if self.fault == "far points overflow":
+            log_det = log_det + 0 * jnp.exp(jnp.abs(y)).sum(-1)
+        if self.fault == "a gradient stopped":
+            y = jnp.where(y > 0, jax.lax.stop_gradient(y), y)
+        if self.fault == "wide in float32":
+            return (y / 2).astype(jnp.float64), log_det
+        if self.fault == "no empty batch":
+            y = y.reshape(y.shape[0], -1).reshape(y.shape)  # of nothing, no size can be inferred
+        return y / 2, self._noisy(log_det)
+
+    def _noisy(self, log_det):
+        if not str(self.fault).startswith(("unbiased", "bound")):
+            return log_det
+        off = {"unbiased": 0.0, "unbiased, off": 0.1, "bound": -0.1, "bound, off": 0.1}[self.fault]
+        noise = jax.random.normal(self.make_rng("trace"), log_det.shape, log_det.dtype)
+        return log_det + 0.01 * noise + off
+
+    @property
+    def log_det_kind(self):
+        kind = str(self.fault).split(",")[0]
+        return kind if kind in ("unbiased", "bound") else "exact"
+
+    @property
+    def inverse_kind(self):
+        return "iterative" if self.fault == "tolerance" else "closed form"
+
+    @property
+    def forward_kind(self):
+        return "missing" if self.fault == "no forward" else "closed form"
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("forward's derivative stopped", "forward's derivative is the inverse of the inverse's"),
+        ("far points overflow", "far points: finite"),
+        ("a gradient stopped", "gradients by y = differences"),
+        ("wide in float32", "inverse: a batch of any size, of bfloat16"),
+        ("no empty batch", "inverse: an empty batch"),
+        ("tolerance", "tolerance is true"),
+        ("unbiased, off", "log_det is unbiased, 64 draws"),
+        ("bound, off", "log_det is bound, 64 draws"),
+        (["a list"], "fields are hashable"),
+    ],
+)
+def test_other_faults_are_found(fault, name):
+    with pytest.raises(testing.ContractError, match=re.escape(name)):
+        testing.check_bijector(Faulty(fault), (3,))
+
+
+@pytest.mark.parametrize("fault", ["", "unbiased", "bound"])
+def test_without_these_faults_it_passes(fault):
+    assert not testing.check_bijector(Faulty(fault), (3,)).failures
+
+
+def test_a_forward_direction_that_is_missing_is_not_checked():
+    report = testing.check_bijector(Faulty("no forward"), (3,))
+    assert "not checked: forward" in str(report)
+    assert not any("forward" in p.name for p in report.properties)
 
 
 def test_planted_mistakes_are_found_in_one_dtype():
@@ -265,6 +342,8 @@ def test_arguments():
         testing.check_transformer(norm)
     with pytest.raises(ValueError, match=r"x must be \(N,\) and params \(N, 2\); got"):
         testing.check_transformer(jt.Affine(), params=np.ones((3, 4)))
+    with pytest.raises(ValueError, match="samples must be a whole number, 2 or more; got 1"):
+        testing.check_flow(jflow.Flow(norm, (2,)), samples=1)
     with pytest.raises(TypeError, match=r"flow must be a jflow\.Flow"):
         testing.check_flow(norm)
 
@@ -292,6 +371,11 @@ class Leaky(jt.Tanh):
 def test_mistakes_of_transformers_are_found(transformer, message):
     with pytest.raises(testing.ContractError, match=re.escape(message)):
         testing.check_transformer(transformer)
+
+
+def test_a_log_derivative_that_is_declared_biased_is_not_compared():
+    report = testing.check_transformer(jt.UnconstrainedMonotonic(nodes=8))
+    assert "not checked: the log-derivative, which is declared biased" in str(report)
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (3,)])

@@ -52,7 +52,7 @@ def check_bijector(
         NumPy generator and a shape; None for standard normals. They lie inside the support.
       base: the same for the base side.
       dtype: None checks exactness in float64 and the rest in float32; "float32" or "float64" all
-        in that one.
+        in that one. Gradients are compared with differences where float64 is one of them.
       variables: of the bijector, such as trained ones; None for new ones, moved by `scale`.
       scale: of the steps by which parameters are moved. Less for deep ones, whose condition number
         is the product of those of their layers.
@@ -75,7 +75,6 @@ def check_bijector(
             "check_bijector: bijector must be an instance of a jflow.bijectors.Bijector; got "
             f"{bijector!r}"
         )
-    wide, narrow = precisions(dtype)
     wide, narrow = precisions(dtype)
     with jax.enable_x64(True) if wide == "float64" else nullcontext():
         checks = Checks(f"{type(bijector).__name__} on events of shape {tuple(event_shape)}")

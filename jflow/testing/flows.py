@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
+from jflow.functional.arguments import check_counts
 from jflow.testing.points import moved
 from jflow.testing.report import Checks, Report, describe
 
@@ -37,11 +38,12 @@ def check_flow(
     Args:
       flow: what is checked.
       variables: of the flow, such as trained ones; None for new ones, moved off their first values.
-      data: (N, *event) to initialise from; None for standard normals.
+      data: (N, *event) to initialise from; of a flow of grey levels (`values=k`), levels / k. None
+        for standard normals.
       context: (C,), for a conditional flow.
       bounds: for one or two numbers an event, the interval of each that holds the mass, such as
         ((-pi, pi),) for an angle. None for the whole line, far out.
-      samples: how many are drawn.
+      samples: how many are drawn, 2 or more.
       scale: of the steps by which new parameters are moved.
       seed: of what is drawn.
 
@@ -51,10 +53,11 @@ def check_flow(
     Raises:
       ContractError: properties do not hold; it names each, with its largest error and the point.
       TypeError: not a flow.
-      ValueError: data or context that do not fit the flow.
+      ValueError: data or context that do not fit the flow, or too few samples.
     """
     if not isinstance(flow, Flow):
         raise TypeError(f"check_flow: flow must be a jflow.Flow; got {flow!r}")
+    check_counts("check_flow", 2, samples=samples)
     random, key = np.random.default_rng(seed), jax.random.key(seed)
     checks = Checks(f"Flow of {type(flow.bijector).__name__} on events of shape {flow.event_shape}")
     context = None if context is None else np.asarray(context)

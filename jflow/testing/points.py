@@ -61,16 +61,15 @@ def far_points(event_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def moved(variables: Mapping[str, Any], scale: float, random: np.random.Generator) -> dict:
-    """Variables with parameters moved off their first values, at which layers may be identities.
+    """Variables with parameters moved off their first values, at which layers may be identities."""
+    params = jax.device_get(variables.get("params", {}))
+    step = lambda leaf: leaf + leaf.dtype.type(scale) * _normal(random, leaf)  # noqa: E731
+    return {**variables, "params": jax.tree.map(step, params)}
 
-    Floating values are exact in float32, so that both precisions see the same.
-    """
-    found = {**variables}
-    if "params" in found:
-        found["params"] = jax.tree.map(
-            lambda leaf: np.asarray(leaf) + scale * _normal(random, leaf), found["params"]
-        )
-    return jax.tree.map(lambda leaf: rounded(np.asarray(leaf)), found)
+
+def rounded_tree(tree: Any) -> Any:
+    """A pytree with floating values that float32 holds exactly: both precisions see the same."""
+    return jax.tree.map(lambda leaf: rounded(np.asarray(leaf)), tree)
 
 
 def in_dtype(tree: Any, dtype: Any) -> Any:

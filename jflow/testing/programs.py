@@ -111,7 +111,7 @@ class Programs:
             inside = jnp.where(jnp.isneginf(log_det), jnp.zeros_like(log_det), log_det)
             return jnp.sum(weights[0] * x) + jnp.sum(weights[1] * inside), result
 
-        gradients, latents = jax.grad(loss, (0, 1), has_aux=True)(variables.get("params", {}), y)
+        gradients, latents = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], y)
         ahead = self._run(FORWARD, variables, x, shared, key) if x is not None else None
         return ahead, latents, gradients
 

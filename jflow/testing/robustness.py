@@ -55,8 +55,7 @@ class _Batch:
         self._check_round_trips(ahead)
         self._check_rows(back)
         self._check_far()
-        if jax.tree.leaves(gradients[0]):
-            self._check_gradients(*gradients)
+        self._check_gradients(*gradients)
 
     def _check_dtypes(self, ahead: Any, back: Any) -> None:
         found = {str(a.dtype) for a in (*(ahead or ()), *back)}
@@ -81,7 +80,7 @@ class _Batch:
         against = f"{self.dtype} batch = {self.subject.wide} points"
         fix = (
             "either the batch is not treated point by point (a sum, a mean or a context along the "
-            f"wrong axis), or {self.dtype} loses digits; check with dtype='float64' tells which"
+            f"wrong axis), or {self.dtype} loses digits; a check with dtype='float64' tells which"
         )
         value, log_det = wanted
         self.checks.close(f"{direction}: {against}", found[0], value,
@@ -147,6 +146,7 @@ class _Batch:
         """Gradients along random directions, against differences of values in the wide dtype."""
         s = self.subject
         if s.wide != "float64":
+            self.checks.notes.append("gradients = differences, which take float64")
             return
         params, y = s.variables["params"], in_dtype(s.y, s.wide)
         along, step = direction_like(params, s.random), direction_like(y, s.random)

@@ -10,7 +10,16 @@ from jax.typing import ArrayLike
 from jflow.bijectors.base import Bijector
 from jflow.distributions.init import init
 from jflow.testing.mistakes import explain
-from jflow.testing.points import BATCH, COUNT, Sampler, draw, draw_context, in_dtype, moved
+from jflow.testing.points import (
+    BATCH,
+    COUNT,
+    Sampler,
+    draw,
+    draw_context,
+    in_dtype,
+    moved,
+    rounded_tree,
+)
 from jflow.testing.programs import Programs
 from jflow.testing.report import Checks, describe
 
@@ -69,11 +78,11 @@ class Subject:
             except Exception as error:
                 self.checks.failed(name, error, explain(error, self.bijector))
                 return False
-            variables = moved(made, scale, self.random)
+            variables = rounded_tree(moved(made, scale, self.random))
         leaves = jax.tree.leaves_with_path(dict(variables))
         bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not _all_finite(leaf)]
         self.checks.holds(name, not bad, ", ".join(bad), "Start parameters at finite values")
-        self.variables = in_dtype(dict(variables), self.wide)
+        self.variables = {"params": {}, **in_dtype(dict(variables), self.wide)}
         return True
 
     @property
