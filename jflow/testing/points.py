@@ -60,16 +60,18 @@ def far_points(event_shape: tuple[int, ...]) -> np.ndarray:
     return np.resize(FAR, (COUNT, *event_shape)) + own
 
 
-def moved(variables: Mapping[str, Any], scale: float, random: np.random.Generator) -> dict:
+def moved(
+    variables: Mapping[str, Any], scale: float, random: np.random.Generator
+) -> dict[str, Any]:
     """Variables with parameters moved off their first values, at which layers may be identities."""
     params = jax.device_get(variables.get("params", {}))
     step = lambda leaf: leaf + leaf.dtype.type(scale) * _normal(random, leaf)  # noqa: E731
     return {**variables, "params": jax.tree.map(step, params)}
 
 
-def rounded_tree(tree: Any) -> Any:
-    """A pytree with floating values that float32 holds exactly: both precisions see the same."""
-    return jax.tree.map(lambda leaf: rounded(np.asarray(leaf)), tree)
+def rounded_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Variables with values that float32 holds exactly: both precisions see the same."""
+    return jax.tree.map(lambda leaf: rounded(np.asarray(leaf)), variables)
 
 
 def in_dtype(tree: Any, dtype: Any) -> Any:

@@ -18,7 +18,7 @@ from jflow.testing.points import (
     draw_context,
     in_dtype,
     moved,
-    rounded_tree,
+    rounded_variables,
 )
 from jflow.testing.programs import Programs
 from jflow.testing.report import Checks, describe
@@ -78,7 +78,7 @@ class Subject:
             except Exception as error:
                 self.checks.failed(name, error, explain(error, self.bijector))
                 return False
-            variables = rounded_tree(moved(made, scale, self.random))
+            variables = rounded_variables(moved(made, scale, self.random))
         leaves = jax.tree.leaves_with_path(dict(variables))
         bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not _all_finite(leaf)]
         self.checks.holds(name, not bad, ", ".join(bad), "Start parameters at finite values")
