@@ -1,10 +1,11 @@
 """On one GPU: what it can do at most, and jflow and the PyTorch libraries beside that.
 
-python -m benchmarks.gpu [glow | maf | spline] [--torch PYTHON] [--tiny]
+python -m benchmarks.gpu [maf | spline | glow] [--torch PYTHON] [--minutes M] [--tiny]
 
 It needs JAX for the GPU with jflow; and, for the others, a Python with PyTorch and the libraries of
 benchmarks/peers/requirements-torch.txt (those that are missing are left out). Each library has the
-GPU to itself, one after the other. `--tiny` tries it out anywhere.
+GPU to itself, one after the other; those whose turn comes after `--minutes` are named and left
+out. `--tiny` tries it out anywhere.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from benchmarks.peers.cases import Case, chosen
 
 # XLA otherwise takes most of the memory at once; then nobody sees what a program needs.
 MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-OURS = ("", "reversible", "bfloat16", "bfloat16 reversible", "bfloat16 remat:dots_saveable")
-THEIRS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("bfloat16", "tf32", "float32")
+# What says most comes first: time may end before the list.
+OURS = ("", "bfloat16", "reversible", "bfloat16 reversible", "bfloat16 remat:dots_saveable")
+REPEATS = 5
 
 
 def _seconds(program: Callable[..., Any], *args: Any) -> float:
@@ -85,18 +88,18 @@ def work(case: Case, bytes_each: int) -> tuple[float, float]:
 
 
 def largest(name: str, library: str, python: str, limit: int, **environment: str) -> list[dict]:
-    """Measurements at batches that double until memory ends, or `limit` is reached."""
-    found, batch = [], 16
+    """Measurements at batches from 256 that grow fourfold until memory ends or `limit` is reached."""
+    found, batch = [], 256
     while batch <= limit:
         try:
             process = Library(library, name, python, BENCH_BATCH=str(batch), **environment)
-            least = {p: min(process.run(p, 10)) for p in chosen(name).programs}
+            least = {p: min(process.run(p, REPEATS)) for p in chosen(name).programs}
             process.close()
         except LibraryError as error:
             print(f"  {library}, batch {batch}: {error}", file=sys.stderr, flush=True)
             break
         found.append({"batch": batch, **least, **process.about})
-        batch *= 2
+        batch *= 4
     return found
 
 
@@ -108,11 +111,12 @@ def glow(options: Any, most: dict[str, Any]) -> None:
         "largest batch | best batch | images/s | of bf16 rate | of roofline | log_prob, sample, ms"
     )
     print(f"\n### {case.title}\n\n| | {heads} | first step, s |\n{'|---' * 8}|")
-    runs = [(f"jflow {v}".strip(), sys.executable, v, MEMORY) for v in OURS]
-    for precision in THEIRS:
+    ours = [(f"jflow {v}".strip(), sys.executable, v, MEMORY) for v in OURS]
+    theirs = []
+    for precision in PRECISIONS:
         given = {"BENCH_DEVICE": options.device, "BENCH_PRECISION": precision}
-        runs += [(library, options.torch, precision, given) for library in ("normflows", "nflows")]
-    for library, python, variant, environment in runs:
+        theirs += [(lib, options.torch, precision, given) for lib in ("normflows", "nflows")]
+    for library, python, variant, environment in options.in_time([*ours[:2], *theirs, *ours[2:]]):
         found = largest(name, library, python, options.limit, **environment)
         if not found:
             continue
@@ -138,10 +142,10 @@ def vectors(kind: str, options: Any) -> None:
     runs = [("jflow", sys.executable, MEMORY), ("jflow bfloat16", sys.executable, MEMORY)]
     given = {"BENCH_DEVICE": options.device, "BENCH_PRECISION": "tf32"}
     runs += [(library, options.torch, given) for library in ("zuko", "nflows", "normflows")]
-    for library, python, environment in runs:
+    for library, python, environment in options.in_time(runs):
         try:
             process = Library(library, name, python, **environment)
-            cells = [f"{1e3 * min(process.run(p, 10)):.2f}" for p in case.programs]
+            cells = [f"{1e3 * min(process.run(p, REPEATS)):.2f}" for p in case.programs]
             process.close()
         except LibraryError as error:
             print(f"  {error}", file=sys.stderr, flush=True)
@@ -152,20 +156,31 @@ def vectors(kind: str, options: Any) -> None:
 
 def main() -> None:
     """The command line."""
-    parts = ("glow", "maf", "spline")
+    parts = ("maf", "spline", "glow")
     parser = argparse.ArgumentParser(description="Flows on one GPU.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--torch", metavar="PYTHON", default=sys.executable)
-    parser.add_argument("--limit", type=int, default=4096, help="the largest batch to try")
+    parser.add_argument("--limit", type=int, default=256, help="the largest batch of Glow to try")
+    parser.add_argument("--minutes", type=float, default=8.0, help="when to begin nothing more")
     parser.add_argument("--tiny", action="store_true", help="small flows, on whatever there is")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(parts):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    end = time.monotonic() + 60 * options.minutes
+
+    def in_time(runs: list) -> Iterator[Any]:
+        for run in runs:
+            if time.monotonic() < end:
+                yield run
+            else:
+                print(f"  {run[0]}: no time left", file=sys.stderr, flush=True)
+
+    options.in_time = in_time
     most = in_own_process(ceilings, 256 if options.tiny else 8192)
     if most["platform"] == "cpu" and not options.tiny:
         parser.error("JAX finds no GPU here; --tiny tries this out on a processor")
     options.device = "cpu" if most["platform"] == "cpu" else "cuda"
-    rates = ", ".join(f"{name} {most[name] / 1e12:.3g}" for name in THEIRS)
+    rates = ", ".join(f"{name} {most[name] / 1e12:.3g}" for name in PRECISIONS)
     print(f"{most['kind']}, jax {jax.__version__}. Measured here: {rates} TFLOP/s; "
           f"{most['bytes'] / 1e9:.0f} GB/s", flush=True)  # fmt: skip
     for part in options.parts or parts:
