@@ -88,7 +88,7 @@ def work(case: Case, bytes_each: int) -> tuple[float, float]:
 
 
 def largest(name: str, library: str, python: str, limit: int, **environment: str) -> list[dict]:
-    """Measurements at batches from 256 that grow fourfold until memory ends or `limit` is reached."""
+    """Measurements at batches from 256, fourfold until memory ends or `limit` is reached."""
     found, batch = [], 256
     while batch <= limit:
         try:
