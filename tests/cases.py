@@ -327,35 +327,30 @@ CASES: dict[str, Case] = {
     "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),
 }
 
-# Costly to compile, and variants of others: for `make slow`. Of transformers in autoregressive use
-# some are quick: affine, a spline, an iterative one, one with a domain.
+# For `make slow`: variants that take long to compile, and each transformer's uses in couplings and
+# autoregressively, which are one mechanism. Quick are the affine ones, a spline, one that iterates,
+# and one with a domain; and every transformer with free parameters.
+QUICK_USES = ("Affine", "RationalQuadraticSpline", "LogisticMixture", "LinearSpline-unit")
 SLOW = {
+    "Autoregressive-Jacobi-forward",
+    "Autoregressive-LogisticMixture",
+    "Autoregressive-forward-context",
     "BlockAutoregressive-forward-context",
-    "Coupling-DeepSigmoid",
-    "Coupling-SumOfSquares",
-    "Coupling-UnconstrainedMonotonic",
     "HINT-context",
+    "MultiScale-likelihood",
+    "RAD-Repeat",
+    "Residual-Repeat",
+    "Residual-context",
     "Residual-dense",
     "Residual-dense-image",
+    "Residual-forward-context",
     "Residual-norms",
+    "Sylvester-forward-context",
+    "Sylvester-householder",
 } | {
-    f"Autoregressive-{name}"
-    for name in (
-        "BernsteinPolynomial",
-        "BernsteinPolynomial-unit",
-        "CircularSpline",
-        "CubicSpline",
-        "CubicSpline-unit",
-        "DeepSigmoid",
-        "LinearSpline",
-        "LogisticMixture",
-        "QuadraticSpline",
-        "QuadraticSpline-unit",
-        "RationalQuadraticSpline-unit",
-        "SquareRootBins-unit",
-        "SumOfSquares",
-        "UnconstrainedMonotonic",
-    )
+    name
+    for name in {**LEARNED, **ON_UNIT}
+    if not name.startswith("Elementwise-") and name.partition("-")[2] not in QUICK_USES
 }
 
 

@@ -51,10 +51,11 @@ def test_recipes_sample_score_and_save(name, context_features, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "naf",
-        "bnaf",
         "planar-inverse",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sos", "umnn", "hint")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("naf", "bnaf", "sos", "umnn", "hint")
+        ),
     ],
 )
 def test_trained_densities_integrate_to_one(name):

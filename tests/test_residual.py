@@ -379,10 +379,8 @@ def test_recipes_of_vectors(name, tmp_path):
     np.testing.assert_allclose(density.from_latents(z, context[:5]), y[:5], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["residual_flow", *(pytest.param(n, marks=pytest.mark.slow) for n in IMAGES if n[0] != "r")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IMAGES)
 def test_recipes_of_images(name, tmp_path):
     y = np.random.default_rng(0).integers(0, 4, (32, 4, 4, 1), np.int32)
     density, _ = jflow.fit(
@@ -396,6 +394,7 @@ def test_recipes_of_images(name, tmp_path):
     jflow.load(tmp_path / "d")
 
 
+@pytest.mark.slow
 def test_fit_to_target_moves_the_vectors():
     flow = small(direction="forward")
     target = lambda y: -jnp.sum((y - 1) ** 2, axis=-1)  # noqa: E731

@@ -51,6 +51,10 @@ def size(tree):
     return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
+# Each direction once, and both kinds.
+QUICK = (("repeat", "inverse_and_log_det"), ("chain", "forward_and_log_det"))
+
+
 def assert_same(a, b, tolerance=1e-9):
     """In global L2, as gradients matter."""
     a, b = jax.device_get((a, b))
@@ -58,10 +62,13 @@ def assert_same(a, b, tolerance=1e-9):
     assert size(jax.tree.map(np.subtract, a, b)) <= tolerance * size(b)
 
 
-@pytest.mark.parametrize("method", ["inverse_and_log_det", "forward_and_log_det"])
 @pytest.mark.parametrize(
-    "name",
-    ["repeat", "chain", *(pytest.param(n, marks=pytest.mark.slow) for n in list(VECTORS)[2:])],
+    ("name", "method"),
+    [
+        pytest.param(name, method, marks=[] if (name, method) in QUICK else pytest.mark.slow)
+        for name in VECTORS
+        for method in ("inverse_and_log_det", "forward_and_log_det")
+    ],
 )
 def test_gradients_are_those_of_stored_activations(name, method):
     """For parameters, input, context and log_det; each example by itself, too."""
@@ -173,6 +180,7 @@ def temporary(loss, params):
     return jax.jit(jax.grad(loss)).lower(params).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_glow_in_all_levels_and_both_directions():
     y = np.random.default_rng(0).uniform(size=(4, 8, 8, 1))
     variables = perturbed(jflow.init(glow("store", 3), KEY, y), 0.1)
@@ -191,7 +199,7 @@ def test_glow_in_all_levels_and_both_directions():
     assert_same(grads[1], grads[0])
 
 
-@pytest.mark.parametrize("kind", ["glow", "revnet"])
+@pytest.mark.parametrize("kind", [pytest.param("glow", marks=pytest.mark.slow), "revnet"])
 def test_memory_does_not_grow_with_depth(kind):
     shape = (16, 8, 8, 1) if kind == "glow" else (256, 16)
     y = np.random.default_rng(0).uniform(size=shape).astype(np.float32)

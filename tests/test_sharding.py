@@ -42,10 +42,10 @@ def fit(name, mesh, dtype=np.float64):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("glow", "data"),
         ("nsf", "fsdp"),
-        pytest.param("glow", "fsdp", marks=pytest.mark.slow),
         pytest.param("nsf", "data", marks=pytest.mark.slow),
+        pytest.param("glow", "data", marks=pytest.mark.slow),
+        pytest.param("glow", "fsdp", marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_equal_one(name, kind):
