@@ -73,7 +73,7 @@ def test_per_example_gradients_agree_with_single_ones(vector):
     density, y, context = vector
 
     def loss(params, y, context):
-        return Density(density.flow, {"params": params}).log_prob(y, context)
+        return Density(density.flow, {**density.variables, "params": params}).log_prob(y, context)
 
     @jax.jit
     def gradients(params, y, context):
@@ -302,7 +302,7 @@ def test_damaged_and_foreign_files(vector, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has format 99; this jflow reads format 1"),
+        ({"format": 99}, "has format 99; this jflow reads formats 1 to 2"),
         ({"recipe": {"name": "magic", "arguments": {}}}, "unknown recipe 'magic'; known are"),
         ({"recipe": {"name": "glow", "arguments": {"size": 1}}}, "refuses its arguments"),
         ({"recipe": 3}, "is not the file of a saved density, or is damaged"),

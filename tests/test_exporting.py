@@ -70,7 +70,8 @@ def test_programs_run_with_jax_alone(name, tmp_path):
     code = [sys.executable, "-c", textwrap.dedent(READER), str(tmp_path)]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as arrays:
+        found = dict(arrays)
     wanted = density.log_prob(y, context, key=key)
     np.testing.assert_allclose(found["log_prob"], wanted, rtol=1e-5, atol=1e-5)
     keys = jax.random.split(jax.random.key(0), 5)

@@ -128,9 +128,11 @@ def test_the_loop_equals_plain_optax_steps(data):
 
     @jax.jit
     def step(params):
-        gradient = jax.grad(
-            lambda p: -flow().apply({"params": p}, jnp.asarray(data), method="log_prob").mean()
-        )(params)
+        def loss(params):
+            given = {**start, "params": params}
+            return -flow().apply(given, jnp.asarray(data), method="log_prob").mean()
+
+        gradient = jax.grad(loss)(params)
         return jax.tree.map(lambda p, g: p - jnp.float32(1e-2) * g, params, gradient)
 
     params = start["params"]

@@ -25,13 +25,15 @@ def moved(flow, y, scale=0.5):
 
 
 @jax.jit
-def one_by_one(params, y):
+def one_by_one(variables, y):
     """Matrices of the linear layers, and candidates for the shares of scales that saturate."""
+    params = variables["params"]
     each = [jax.tree.map(lambda a, i=i: a[i], params["bijectors_1"]["bijector"]) for i in range(3)]
     linear, eye = jb.Linear("dense"), jnp.eye(4, dtype=jnp.float32)
     matrices = [linear.apply({"params": p["bijectors_0"]}, eye, method="forward") for p in each]
     layer = stacked("store").bijector.bijectors[1].bijector
-    x = jb.ActNorm().apply({"params": params["bijectors_0"]}, y, method="inverse")
+    first = {kind: values["bijectors_0"] for kind, values in variables.items()}
+    x = jb.ActNorm().apply(first, y, method="inverse")
     shares = []
     for own in each:
         x = linear.apply({"params": own["bijectors_0"]}, x, method="inverse")
@@ -48,7 +50,7 @@ def test_condition_and_saturation_of_each_layer(memory):
     density = moved(stacked(memory), Y, 1.0)
     found = train.health(density, Y)
     path = "bijectors_1.bijector.bijectors_0"
-    matrices, shares = one_by_one(density.variables["params"]["bijector"], Y)
+    matrices, shares = one_by_one({k: v["bijector"] for k, v in density.variables.items()}, Y)
     np.testing.assert_allclose(
         found.layers["condition"][path], [np.linalg.cond(m) for m in matrices], rtol=1e-3
     )

@@ -14,14 +14,18 @@ from jflow.functional.arrays import align, as_wide, batch_shape
 class ActNorm(Bijector):
     """Shifts and scales each channel, starting from statistics of the data (Glow).
 
-        forward   y = x e^s + t        log_det = +n sum(s)
-        inverse   x = (y - t) e^-s     log_det = -n sum(s)
+        forward   y = (x + t) e^s + c      log_det = +n sum(s)
+        inverse   x = (y - c) e^-s - t     log_det = -n sum(s)
 
     The last axis holds the channels, and n is the product of the other event axes (height
-    times width for images). At `init`, s and t are chosen so that the result of the direction
-    being run has mean 0 and variance 1 in each channel, over the batch and those other axes; a
-    channel that is constant over the batch is only shifted. Under jit with a batch sharded over
-    devices, the statistics are those of the whole batch.
+    times width for images). At `init`, s and t, or c, are chosen so that the result of the
+    direction being run has mean 0 and variance 1 in each channel, over the batch and those other
+    axes; a channel that is constant over the batch is only shifted. Under jit with a batch sharded
+    over devices, the statistics are those of the whole batch.
+
+    c is the data's mean, kept in the collection "constants", and t is in units of the data's
+    standard deviation, so that a step of an optimiser means the same for data of any scale and
+    offset. (Run forward at `init`, c is 0.)
 
     Attributes:
       event_ndim: how many trailing axes are the event.
@@ -33,26 +37,21 @@ class ActNorm(Bijector):
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         x = as_wide(x)
-        shift, log_scale = self._shift_and_log_scale(x, inverse=False)
-        return x * jnp.exp(log_scale) + shift, self._log_det(x, log_scale)
+        center, shift, log_scale = self._numbers(x, inverse=False)
+        return (x + shift) * jnp.exp(log_scale) + center, self._log_det(x, log_scale)
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         y = as_wide(y)
-        shift, log_scale = self._shift_and_log_scale(y, inverse=True)
-        return (y - shift) * jnp.exp(-log_scale), -self._log_det(y, log_scale)
+        center, shift, log_scale = self._numbers(y, inverse=True)
+        return (y - center) * jnp.exp(-log_scale) - shift, -self._log_det(y, log_scale)
 
     @nn.compact
-    def _shift_and_log_scale(self, x: Array, *, inverse: bool) -> tuple[Array, Array]:
-        # From `inverse`, mean and standard deviation themselves; from `forward`, what undoes them.
-        def init_log_scale(_: Array) -> Array:
-            return _log_std(x) if inverse else -_log_std(x)
-
-        def init_shift(_: Array) -> Array:
-            return _mean(x) if inverse else -_mean(x) * jnp.exp(-_log_std(x))
-
-        shift = self.param("shift", init_shift)
-        log_scale = self.param("log_scale", init_log_scale)
-        return align(shift, x), align(log_scale, x)
+    def _numbers(self, x: Array, *, inverse: bool) -> tuple[Array, Array, Array]:
+        zeros = jnp.zeros(x.shape[-1:], x.dtype)
+        center = self.variable("constants", "center", lambda: _mean(x) if inverse else zeros)
+        shift = self.param("shift", lambda _: zeros if inverse else -_mean(x))
+        log_scale = self.param("log_scale", lambda _: _log_std(x) if inverse else -_log_std(x))
+        return align(center.value, x), align(shift, x), align(log_scale, x)
 
     def _log_det(self, x: Array, log_scale: Array) -> Array:
         positions = math.prod(x.shape[x.ndim - self.event_ndim : -1])
@@ -152,7 +151,10 @@ class BatchNorm(Bijector):
 
 
 def _mean(x: Array) -> Array:
-    return jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+    """Of each channel, in two passes: the first loses digits where the offset is large."""
+    rows = tuple(range(x.ndim - 1))
+    first = jnp.mean(x, axis=rows)
+    return first + jnp.mean(x - align(first, x), axis=rows)
 
 
 def _variance(x: Array) -> Array:
@@ -160,8 +162,15 @@ def _variance(x: Array) -> Array:
 
 
 def _log_std(x: Array) -> Array:
-    """Log standard deviation of each channel, or 0 where it is nothing but rounding error."""
-    mean, variance = _mean(x), _variance(x)
-    rounding = jnp.square(8 * jnp.finfo(x.dtype).eps * jnp.abs(mean))
-    constant = variance <= rounding
-    return jnp.where(constant, 0.0, 0.5 * jnp.log(jnp.where(constant, 1.0, variance)))
+    """Log standard deviation of each channel, or 0 where it is nothing but rounding error.
+
+    Deviations are divided by the largest before they are squared: in float32, squares of numbers
+    below 1e-22 are 0, and above 1e19 infinite.
+    """
+    mean, rows = _mean(x), tuple(range(x.ndim - 1))
+    deviations = jnp.abs(x - align(mean, x))
+    largest = jnp.max(deviations, axis=rows, initial=0)
+    constant = largest <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
+    largest = jnp.where(constant, 1, largest)
+    shares = jnp.mean(jnp.square(deviations / align(largest, x)), axis=rows)
+    return jnp.where(constant, 0, jnp.log(largest) + 0.5 * jnp.log(shares))

@@ -17,15 +17,22 @@ class Permute(Bijector):
       order: the permutation, or None for a random one, drawn when the parameters are
         initialised and kept in the collection "constants". In `Repeat`, each layer draws its own.
       event_ndim: how many trailing axes are the event.
+      halves: whether the random order exchanges the halves: what is among the first features // 2
+        leaves them. Between couplings of mask "half", every feature is then transformed by one of
+        any two, which an order without this does not do.
 
     Raises:
-      ValueError: `order` is not a permutation, or has not the size of the last axis.
+      ValueError: `order` is not a permutation, has not the size of the last axis, or is given
+        with `halves`.
     """
 
     order: tuple[int, ...] | None = None
     event_ndim: int = 1
+    halves: bool = False
 
     def __post_init__(self) -> None:
+        if self.halves and self.order is not None:
+            raise ValueError("Permute: halves=True draws a random order; got an order as well")
         if self.order is not None:
             order = tuple(int(i) for i in self.order)
             if sorted(order) != list(range(len(order))):
@@ -48,9 +55,19 @@ class Permute(Bijector):
             order = np.asarray(self.order)
             return permute(x, np.argsort(order) if inverse else order), log_det
         order = self.variable(
-            "constants", "order", lambda: jax.random.permutation(self.make_rng(), x.shape[-1])
+            "constants", "order", lambda: self._drawn(self.make_rng(), x.shape[-1])
         ).value
         return permute(x, jnp.argsort(order) if inverse else order), log_det
+
+    @nn.nowrap
+    def _drawn(self, key: Array, size: int) -> Array:
+        if not self.halves:
+            return jax.random.permutation(key, size)
+        first, second = jax.random.split(key)
+        few = jax.random.permutation(first, size // 2)
+        many = size // 2 + jax.random.permutation(second, size - size // 2)
+        # Into the first half go as many of the second; the rest, one if size is odd, stays there.
+        return jnp.concatenate([many[: size // 2], few, many[size // 2 :]])
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

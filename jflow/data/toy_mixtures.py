@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax.nn import logsumexp
 from jax.typing import ArrayLike, DTypeLike
 
+from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide
 
 # Distances that `_log_mixture` holds at once: 4 MiB in float32.
@@ -38,9 +39,9 @@ class ToyDensity(ABC):
                     f"{type(self).__name__}: {field.name} must be positive and finite; got {value}"
                 )
 
-    def sample(self, key: Array, n: int) -> Array:
+    def sample(self, key: Array | int, n: int) -> Array:
         """`n` independent points, (n, 2), in JAX's default floating dtype."""
-        return _sample(self, key, n, jax.dtypes.canonicalize_dtype(float))
+        return _sample(self, as_key("sample", key), n, jax.dtypes.canonicalize_dtype(float))
 
     def log_prob(self, y: ArrayLike) -> Array:
         """log p(y) in nats: (..., 2) to (...), in float64 if y is that, otherwise in float32.

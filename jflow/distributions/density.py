@@ -16,7 +16,7 @@ from jflow.distributions import compiled, saving
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.dequantization import check_levels
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.traces import Estimated
@@ -40,7 +40,7 @@ class Density:
     variables: Mapping[str, Any]
 
     def log_prob(
-        self, y: ArrayLike, context: ArrayLike | None = None, *, key: Array | None = None
+        self, y: ArrayLike, context: ArrayLike | None = None, *, key: Array | int | None = None
     ) -> Array:
         """log p(y) in nats, (*batch). -inf outside the support; NaN where y is NaN.
 
@@ -54,6 +54,7 @@ class Density:
           ValueError: y or context has the wrong shape, or the flow needs a key.
         """
         arrays = _arrays(y, context)
+        key = None if key is None else as_key("log_prob", key)
         log_prob = compiled.apply(self.flow, "log_prob", self.variables, *arrays, rng=key)
         self._check_inverse(log_prob, 0, *arrays)
         return log_prob
@@ -61,7 +62,7 @@ class Density:
     def log_prob_estimate(
         self,
         y: ArrayLike,
-        key: Array,
+        key: Array | int,
         context: ArrayLike | None = None,
         *,
         probes: int = 16,
@@ -74,7 +75,7 @@ class Density:
 
         Args:
           y: continuous values.
-          key: a JAX random key.
+          key: a JAX random key or a whole number.
           context: (C,) or (*batch, C), for a conditional flow.
           probes: how many estimates, one after the other; 2 or more for an error.
           terms: terms that a series takes for certain, in place of the estimator's own number. More
@@ -86,6 +87,7 @@ class Density:
             check_counts("log_prob_estimate", terms=terms)
             flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
         arrays = _arrays(y, context)
+        key = as_key("log_prob_estimate", key)
         estimate = compiled.estimate(flow, self.variables, *arrays, key, probes)
         self._check_inverse(estimate.mean, 0, *arrays)
         return estimate
@@ -107,7 +109,7 @@ class Density:
 
     def sample(
         self,
-        key: Array,
+        key: Array | int,
         shape: int | tuple[int, ...] = (),
         context: ArrayLike | None = None,
         temperature: float = 1.0,
@@ -115,19 +117,20 @@ class Density:
         """Draws (*shape, *event), given context (C,) or (*shape, C).
 
         Args:
-          key: a JAX random key.
+          key: a JAX random key or a whole number.
           shape: how many to draw; an int or a tuple.
           context: for a conditional flow.
           temperature: scales the base's deviations from its mean.
         """
         context, temperature = _arrays(context, temperature)
+        key = as_key("sample", key)
         arguments = (self.variables, key, _shape(shape), context, temperature)
         y = compiled.draw(self.flow, "sample", *arguments)
         self._check_forward(y, (context, 1), (temperature, jnp.ndim(temperature)))
         return y
 
     def sample_and_log_prob(
-        self, key: Array, shape: int | tuple[int, ...] = (), context: ArrayLike | None = None
+        self, key: Array | int, shape: int | tuple[int, ...] = (), context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Draws (*shape, *event) and log p of each, in one pass.
 
@@ -135,6 +138,7 @@ class Density:
         inverting.
         """
         (context,) = _arrays(context)
+        key = as_key("sample_and_log_prob", key)
         arguments = (self.variables, key, _shape(shape), context)
         y, log_prob = compiled.draw(self.flow, "sample_and_log_prob", *arguments)
         self._check_forward(y, (context, 1))
@@ -171,7 +175,7 @@ class Density:
     def bits_per_dim(
         self,
         y: ArrayLike,
-        key: Array,
+        key: Array | int,
         context: ArrayLike | None = None,
         *,
         samples: int = 1,
@@ -188,7 +192,7 @@ class Density:
 
         Args:
           y: integers 0..k-1, where k is the flow's `values`.
-          key: a JAX random key, for u.
+          key: a JAX random key or a whole number, for u.
           context: for a conditional flow.
           samples: how many draws of u to average over.
           dimensions: D, if not the event's size: give the number of real pixels when images
@@ -205,6 +209,7 @@ class Density:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
         levels, context = _arrays(y, context)
         check_levels("y", levels, self.flow.values)
+        key = as_key("bits_per_dim", key)
         arguments = (levels, context, key, samples, dimensions, importance_weighted)
         bits = compiled.bits_per_dim(self.flow, self.variables, *arguments)
         self._check_inverse(bits, 0, levels, context)

@@ -30,7 +30,7 @@ def export_density(
     Raises:
       FileExistsError: `path` holds something that is not an export.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     _check_folder(folder)
     (batch,) = export.symbolic_shape("batch")
     described, files = {}, {}

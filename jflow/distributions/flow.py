@@ -60,6 +60,13 @@ class Flow(nn.Module):
         self.bijector.latent_shape(self.event_shape)
         super().__post_init__()
 
+    @nn.nowrap
+    def __reduce__(self) -> Any:
+        # Pickled by its recipe, if that still builds it: activations of JAX cannot be pickled.
+        if self.recipe is not None and self.recipe.build() == self:
+            return self.recipe.build, ()
+        return super().__reduce_ex__(2)
+
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one latent x."""

@@ -11,18 +11,19 @@ from jax.typing import ArrayLike
 
 from jflow.bijectors.base import Bijector
 from jflow.distributions.flow import Flow
+from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide, is_hidden
 from jflow.functional.dequantization import check_levels, dequantize
 
 
 def init(
-    module: Flow | Bijector, key: Array, y: ArrayLike, context: ArrayLike | None = None
+    module: Flow | Bijector, key: Array | int, y: ArrayLike, context: ArrayLike | None = None
 ) -> dict[str, Any]:
     """The variables of a flow or bijector, compiled, with data-dependent layers set by y.
 
     Args:
       module: the flow or bijector.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       y: a real batch on the data side, (*batch, *event); for a flow with grey levels it may be
         the levels themselves. If it is sharded over devices, statistics are of the whole.
       context: (C,) or (*batch, C), for conditional flows.
@@ -34,7 +35,7 @@ def init(
       TypeError: y is not floating (nor grey levels for a flow that has them).
       ValueError: y is empty, holds NaN or levels out of range, or has the wrong shape.
     """
-    y = jnp.asarray(y)
+    key, y = as_key("init", key), jnp.asarray(y)
     if y.size == 0:
         raise ValueError(f"y must hold a batch to initialise from; got shape {y.shape}")
     if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):

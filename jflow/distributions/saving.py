@@ -5,8 +5,10 @@ that file, variables-*.safetensors. Both are plain data: reading them runs no co
 """
 
 import hashlib
+import inspect
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from jflow.distributions.flow import Flow
-from jflow.distributions.recipe import Recipe
+from jflow.distributions.recipe import RECIPES, Recipe
 from jflow.functional.arrays import as_wide
 
 _KIND = "jflow density"
-_FORMAT = 1
+_FORMAT = 2
+# Arguments of recipes that files of format 1 do not have, and what was built then.
+_FORMAT_1 = {"activation": "relu"}
 _CONFIG = "config.json"
 
 
@@ -30,7 +34,7 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     """Writes flow and variables. config.json comes last, so a density is there whole or not."""
     from safetensors.numpy import save as to_bytes
 
-    folder = Path(path)
+    folder = Path(path).expanduser()
     flat = flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(_on_host(value)) for name, value in flat.items()}
     if jax.process_index():
@@ -65,7 +69,7 @@ def _on_host(value: Any) -> np.ndarray:
 
 def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[str, Any]]:
     """Reads what `save` wrote, and checks it against the flow."""
-    folder = Path(path)
+    folder = Path(path).expanduser()
     config = _read_config(folder)
     if flow is None:
         recipe = config["recipe"]
@@ -73,15 +77,34 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
             raise ValueError(
                 f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...)"
             )
-        flow = Recipe(recipe["name"], json.dumps(recipe["arguments"], sort_keys=True)).build()
+        arguments = recipe["arguments"]
+        if config["format"] == 1:
+            arguments = _arguments_then(recipe["name"]) | arguments
+        flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
     if _interface(flow) != config["flow"]:
         raise ValueError(
             f"{folder} does not fit the flow: it was saved with {config['flow']}; the flow has "
             f"{_interface(flow)}"
         )
     arrays = _read_arrays(folder, config["variables"])
+    if config["format"] == 1:
+        _add_centers(flow, arrays)
     _check_arrays(folder, flow, arrays)
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
+
+
+def _arguments_then(recipe: str) -> dict[str, Any]:
+    build = RECIPES.get(recipe)
+    known = {} if build is None else inspect.signature(build).parameters
+    return {name: value for name, value in _FORMAT_1.items() if name in known}
+
+
+def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
+    """Format 1 had the centers of `ActNorm` as its shifts."""
+    for name in expected_variables(flow).keys() - arrays.keys():
+        shift = re.sub("^constants/(.*)center$", r"params/\1shift", name)
+        if shift != name and shift in arrays:
+            arrays[name], arrays[shift] = arrays[shift], np.zeros_like(arrays[shift])
 
 
 def recipe_entry(flow: Flow) -> dict[str, Any] | None:
@@ -149,8 +172,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged") from error
     if kind != _KIND or not whole:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged")
-    if version != _FORMAT:
-        raise ValueError(f"{file} has format {version}; this jflow reads format {_FORMAT}")
+    if version not in (1, _FORMAT):
+        raise ValueError(f"{file} has format {version}; this jflow reads formats 1 to {_FORMAT}")
     return config
 
 

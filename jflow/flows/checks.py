@@ -1,5 +1,11 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
 from jflow.bijectors import (
     Bijector,
     Chain,
@@ -18,6 +24,20 @@ _LEARNED = (
 _IMAGES = ("emerging", "periodic", "woodbury")
 
 
+_ACTIVATIONS = {
+    "silu": jax.nn.silu, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "elu": jax.nn.elu,
+    "tanh": jnp.tanh,
+}  # fmt: skip
+
+
+def activation_named(recipe: str, name: str) -> Callable[[Array], Array]:
+    """The nonlinearity of a recipe's networks."""
+    if name not in _ACTIVATIONS:
+        names = ", ".join(_ACTIVATIONS)
+        raise ValueError(f"{recipe}: activation must be one of {names}; got {name!r}")
+    return _ACTIVATIONS[name]
+
+
 def pairs(recipe: str, layers: int) -> int:
     """How many pairs of layers make `layers`; refuses odd numbers and none."""
     if layers < 2 or layers % 2:
@@ -25,12 +45,13 @@ def pairs(recipe: str, layers: int) -> int:
     return layers // 2
 
 
-def mixer(recipe: str, mixing: str, event_ndim: int = 1) -> Bijector:
+def mixer(recipe: str, mixing: str, event_ndim: int = 1, *, halves: bool = False) -> Bijector:
     """What stands between layers and mixes features, or an image's channels, by name.
 
     "reverse" and "permute" (random) rearrange; learned matrices are "plu" (or "lu") and the other
     kinds of `Linear`; for images, "emerging" and "periodic" also convolve, and "woodbury" adds
-    low-rank updates over channels and pixels.
+    low-rank updates over channels and pixels. `halves`, between couplings, is for random orders
+    that exchange the halves, so that no feature is kept by every layer; see `Permute`.
     """
     names = ("reverse", "permute", "lu", *_LEARNED, *(_IMAGES if event_ndim == 3 else ()))
     if mixing not in names:
@@ -38,7 +59,7 @@ def mixer(recipe: str, mixing: str, event_ndim: int = 1) -> Bijector:
     if mixing == "reverse":
         return Reverse(event_ndim)
     if mixing == "permute":
-        return Permute(event_ndim=event_ndim)
+        return Permute(event_ndim=event_ndim, halves=halves)
     if mixing == "emerging":
         return Chain((Conv1x1(), EmergingConv()))
     if mixing == "periodic":

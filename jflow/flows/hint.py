@@ -3,7 +3,7 @@
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer
+from jflow.flows.checks import activation_named, mixer
 from jflow.nets import MLP
 from jflow.transformers import Affine
 
@@ -18,6 +18,7 @@ def hint(
     context_features: int | None = None,
     values: int | None = None,
     mixing: str = "lu",
+    activation: str = "silu",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -35,13 +36,15 @@ def hint(
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "lu" (learned), "permute" (random) or "reverse".
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Kruse et al., 2021, https://arxiv.org/abs/1905.10687
     """
-    layer = HINT(Affine(), MLP(hidden, dropout=dropout, dtype=dtype), depth)
-    step = Chain((ActNorm(), layer, mixer("hint", mixing)))
+    net = MLP(hidden, activation=activation_named("hint", activation), dropout=dropout, dtype=dtype)
+    layer = HINT(Affine(), net, depth)
+    step = Chain((ActNorm(), layer, mixer("hint", mixing, halves=True)))
     bijector = Repeat(step, layers, memory)
     return Flow(bijector, (features,), context_features=context_features, values=values)

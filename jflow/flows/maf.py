@@ -3,7 +3,7 @@
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer
+from jflow.flows.checks import activation_named, mixer
 from jflow.nets import MADE
 from jflow.transformers import Affine
 
@@ -18,6 +18,7 @@ def maf(
     values: int | None = None,
     mixing: str = "permute",
     residual: bool = False,
+    activation: str = "silu",
     bound: float = 2.0,
     dropout: float = 0.0,
     memory: Memory = "store",
@@ -37,6 +38,7 @@ def maf(
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "permute" (random), "reverse" (the paper) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       bound: the largest log-scale of a layer, in nats.
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
@@ -44,7 +46,13 @@ def maf(
 
     Reference: Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057
     """
-    net = MADE(hidden, residual, dropout=dropout, dtype=dtype)
+    net = MADE(
+        hidden,
+        residual,
+        activation=activation_named("maf", activation),
+        dropout=dropout,
+        dtype=dtype,
+    )
     layer = MaskedAutoregressive(Affine(bound), net=net)
     step = Chain((ActNorm(), layer, mixer("maf", mixing)))
     bijector = Repeat(step, layers, memory)
@@ -60,6 +68,7 @@ def iaf(
     context_features: int | None = None,
     mixing: str = "permute",
     residual: bool = False,
+    activation: str = "silu",
     bound: float = 2.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -76,6 +85,7 @@ def iaf(
       context_features: width of the context; None for an unconditional flow.
       mixing: what stands between layers: "permute" (random), "reverse" (the paper) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       bound: the largest log-scale of a layer, in nats.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -83,7 +93,9 @@ def iaf(
     Reference: Kingma et al., 2016, https://arxiv.org/abs/1606.04934
     """
     layer = MaskedAutoregressive(
-        Affine(bound), net=MADE(hidden, residual, dtype=dtype), direction="forward"
+        Affine(bound),
+        net=MADE(hidden, residual, activation=activation_named("iaf", activation), dtype=dtype),
+        direction="forward",
     )
     bijector = Repeat(Chain((layer, mixer("iaf", mixing))), layers, memory)
     return Flow(bijector, (features,), context_features=context_features)

@@ -12,7 +12,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer
+from jflow.flows.checks import activation_named, mixer
 from jflow.nets import MADE
 from jflow.transformers import (
     DeepSigmoid,
@@ -34,6 +34,7 @@ def naf(
     context_features: int | None = None,
     values: int | None = None,
     mixing: str = "reverse",
+    activation: str = "silu",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -52,13 +53,14 @@ def naf(
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Huang et al., 2018, https://arxiv.org/abs/1804.00779
     """
-    net = MADE(hidden, dropout=dropout, dtype=dtype)
+    net = MADE(hidden, activation=activation_named("naf", activation), dropout=dropout, dtype=dtype)
     layer = _layer(DeepSigmoid(units, depth), net)
     return _stack("naf", layer, features, layers, mixing, memory, context_features, values)
 
@@ -75,6 +77,7 @@ def sos(
     context_features: int | None = None,
     values: int | None = None,
     mixing: str = "reverse",
+    activation: str = "silu",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -95,13 +98,14 @@ def sos(
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Jaini et al., 2019, https://arxiv.org/abs/1905.02325
     """
-    net = MADE(hidden, dropout=dropout, dtype=dtype)
+    net = MADE(hidden, activation=activation_named("sos", activation), dropout=dropout, dtype=dtype)
     layer = _layer(SumOfSquares(terms, degree, bound=bound), net)
     return _stack("sos", layer, features, layers, mixing, memory, context_features, values)
 
@@ -119,6 +123,7 @@ def umnn(
     context_features: int | None = None,
     values: int | None = None,
     mixing: str = "reverse",
+    activation: str = "silu",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -141,13 +146,16 @@ def umnn(
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Wehenkel and Louppe, 2019, https://arxiv.org/abs/1908.05164
     """
-    net = MADE(hidden, dropout=dropout, dtype=dtype)
+    net = MADE(
+        hidden, activation=activation_named("umnn", activation), dropout=dropout, dtype=dtype
+    )
     layer = _layer(UnconstrainedMonotonic(units, nodes, steepness, bound=bound), net)
     return _stack("umnn", layer, features, layers, mixing, memory, context_features, values)
 

@@ -1,9 +1,11 @@
 """Neural spline flows."""
 
+from typing import Any
+
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer
+from jflow.flows.checks import activation_named, mixer
 from jflow.nets import MADE, MLP
 from jflow.transformers import RationalQuadraticSpline
 
@@ -21,6 +23,7 @@ def nsf(
     values: int | None = None,
     mixing: str = "permute",
     residual: bool = False,
+    activation: str = "silu",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -43,6 +46,7 @@ def nsf(
       mixing: what stands between layers: "permute" (random, and fastest), "lu" (the paper; surer
         where features and layers are few, since a random order may serve some badly) or "reverse".
       residual: whether masked networks are residual (autoregressive only).
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -54,11 +58,16 @@ def nsf(
     """
     if residual and not autoregressive:
         raise ValueError("nsf: residual networks are masked ones; give autoregressive=True")
+    options: Any = {
+        "activation": activation_named("nsf", activation),
+        "dropout": dropout,
+        "dtype": dtype,
+    }
     spline = RationalQuadraticSpline(bins=bins, bound=bound)
-    layer: Bijector = Coupling(spline, MLP(hidden, dropout=dropout, dtype=dtype))
+    layer: Bijector = Coupling(spline, MLP(hidden, **options))
     if autoregressive:
-        net = MADE(hidden, residual, dropout=dropout, dtype=dtype)
+        net = MADE(hidden, residual, **options)
         layer = MaskedAutoregressive(spline, net=net)
-    stack = Repeat(Chain((layer, mixer("nsf", mixing))), layers, memory)
+    stack = Repeat(Chain((layer, mixer("nsf", mixing, halves=not autoregressive))), layers, memory)
     bijector = Chain((ActNorm(), stack))
     return Flow(bijector, (features,), context_features=context_features, values=values)

@@ -14,7 +14,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer, pairs
+from jflow.flows.checks import activation_named, mixer, pairs
 from jflow.nets import MLP, ResidualConvNet
 from jflow.transformers import Affine, Sigmoid
 
@@ -33,6 +33,7 @@ def real_nvp(
     values: int | None = None,
     mixing: str | None = None,
     split: Literal["half", "likelihood"] = "half",
+    activation: str | None = None,
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -63,6 +64,8 @@ def real_nvp(
       mixing: what mixes features, or an image's channels, before each coupling, by the names of
         `flows.glow`; None for nothing, as in the paper.
       split: which half of an image's channels a level sets aside; see `MultiScale`.
+      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh"; None for "silu" of
+        vectors and "relu" of images.
       dropout: in the coupling networks, in training.
       memory: what the backward pass of a vector flow stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -72,11 +75,13 @@ def real_nvp(
 
     Reference: Dinh, Sohl-Dickstein, Bengio, 2017, https://arxiv.org/abs/1605.08803
     """
+    activation = activation or ("silu" if image_shape is None else "relu")
+    nonlinear = activation_named("real_nvp", activation)
     if features is not None and image_shape is None:
         widths = (128, 128) if hidden is None else hidden
         if isinstance(widths, int):
             raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
-        net = MLP(widths, dropout=dropout, dtype=dtype)
+        net = MLP(widths, activation=nonlinear, dropout=dropout, dtype=dtype)
         bijector = _of_vectors(net, pairs("real_nvp", layers), mixing, memory)
         return Flow(bijector, (features,), context_features=context_features, values=values)
     if image_shape is None or features is not None:
@@ -86,7 +91,7 @@ def real_nvp(
     channels = 64 if hidden is None else hidden
     if not isinstance(channels, int):
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
-    net = ResidualConvNet(channels, blocks, dropout=dropout, dtype=dtype)
+    net = ResidualConvNet(channels, blocks, activation=nonlinear, dropout=dropout, dtype=dtype)
     bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
     values = 256 if values is None else values
     return Flow(bijector, image_shape, context_features=context_features, values=values)

@@ -3,6 +3,11 @@
 from numbers import Integral
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
 
 def check_counts(owner: str, least: int = 1, /, **counts: Any) -> None:
     """Refuses what is not a whole number, `least` or more.
@@ -21,3 +26,24 @@ def check_counts(owner: str, least: int = 1, /, **counts: Any) -> None:
             raise ValueError(
                 f"{owner}: {name} must be a whole number, {least} or more; got {count!r}"
             )
+
+
+def as_key(owner: str, key: Any) -> Array:
+    """A JAX random key: itself, that of a whole number, or that of old-style key data (2,) uint32.
+
+    Raises:
+      TypeError: `key` is something else.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.ndim:
+            raise TypeError(f"{owner}: key must be one key; got {key.shape} of them")
+        return key
+    if isinstance(key, Integral) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    data = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if data == (np.uint32, (2,)):
+        return jax.random.wrap_key_data(key)
+    raise TypeError(
+        f"{owner}: key must be a whole number or a JAX key, such as 0 or jax.random.key(0); "
+        f"got {key!r:.60}"
+    )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import align, as_wide, batch_shape
 from jflow.functional.traces import Estimated, mean_and_error, standard_basis
 
@@ -120,7 +120,7 @@ def estimate_log_det(
     estimator: LogDetEstimator,
     function: Function,
     x: Array,
-    key: Array,
+    key: Array | int,
     *,
     replicates: int = 16,
     event_ndim: int = 1,
@@ -131,10 +131,11 @@ def estimate_log_det(
       estimator: how to estimate.
       function: g, from (*batch, *event) to the same.
       x: where.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       replicates: how many, 2 or more for an error.
       event_ndim: how many trailing axes are the event.
     """
     check_counts("estimate_log_det", replicates=replicates)
+    key = as_key("estimate_log_det", key)
     run = lambda key: estimator.value_and_log_det(function, x, key, event_ndim)[1]  # noqa: E731
     return mean_and_error(jax.vmap(run)(jax.random.split(key, replicates)))

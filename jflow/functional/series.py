@@ -120,14 +120,12 @@ class PowerSeries(_Series):
         self, function: Function, x: Array, key: Array | None = None, event_ndim: int = 1
     ) -> tuple[Array, Array]:
         key = _required("PowerSeries", key)
-        v = [
-            draw_probes(k, as_wide(x), self.distribution, event_ndim)
-            for k in jax.random.split(key, self.probes)
-        ]
+        draw = lambda key: draw_probes(key, as_wide(x), self.distribution, event_ndim)  # noqa: E731
+        v = jax.vmap(draw)(jax.random.split(key, self.probes))
         run = lambda v: self.estimate(function, x, v, jnp.zeros(()), event_ndim)  # noqa: E731
         if self.probes == 1:
             return run(v[0])
-        y, log_dets = jax.vmap(run, out_axes=(None, 0))(jnp.stack(v))
+        y, log_dets = jax.vmap(run, out_axes=(None, 0))(v)
         return y, jnp.mean(log_dets, axis=0)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import align, as_wide, batch_shape, sum_event
 
 # v (*batch, *event) to A v, or to v^T A, of one matrix A for each element of the batch.
@@ -71,7 +71,7 @@ def draw_probes(key: Array, like: Array, distribution: Distribution, event_ndim:
 def hutchinson(
     product: Product,
     like: Array,
-    key: Array,
+    key: Array | int,
     *,
     probes: int = 1,
     distribution: Distribution = "rademacher",
@@ -85,7 +85,7 @@ def hutchinson(
     Args:
       product: v (*batch, *event) to A v or v^T A.
       like: an array of v's shape and dtype.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       probes: how many, evaluated at once (`jax.vmap`).
       distribution: of the probes, see `draw_probes`: "rademacher", "gaussian" or "spherical".
       event_ndim: how many trailing axes A acts on.
@@ -96,8 +96,7 @@ def hutchinson(
     Reference: Hutchinson, 1990, https://doi.org/10.1080/03610919008812866
     """
     check_counts("hutchinson", probes=probes)
-    keys = jax.random.split(key, probes)
-    v = jnp.stack([draw_probes(k, like, distribution, event_ndim) for k in keys])
+    v = _draw(as_key("hutchinson", key), probes, like, distribution, event_ndim)
     return mean_and_error(sum_event(v * jax.vmap(product)(v), event_ndim))
 
 
@@ -118,7 +117,7 @@ def standard_basis(like: Array, event_ndim: int) -> Array:
 def hutch_pp(
     product: Product,
     like: Array,
-    key: Array,
+    key: Array | int,
     *,
     products: int,
     distribution: Distribution = "rademacher",
@@ -136,7 +135,7 @@ def hutch_pp(
     Args:
       product: v (*batch, *event) to A v.
       like: an array of v's shape and dtype.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       products: how many in all, 3 or more.
       distribution: of the probes g.
       event_ndim: how many trailing axes A acts on.
@@ -150,11 +149,10 @@ def hutch_pp(
         return _without_error(exact_trace(product, like, event_ndim))
     sketch, count = products // 3, products - 2 * (products // 3)
     apply = _on_columns(product, like, event_ndim)
-    keys = jax.random.split(key, sketch + count)
-    vectors = [draw_probes(k, like, "rademacher", event_ndim) for k in keys[:sketch]]
+    first, second = jax.random.split(as_key("hutch_pp", key))
+    vectors = _draw(first, sketch, like, "rademacher", event_ndim)
     basis = _orthonormal(apply(_columns(vectors, event_ndim)))
-    probes = [draw_probes(k, like, distribution, event_ndim) for k in keys[sketch:]]
-    g = _columns(probes, event_ndim)
+    g = _columns(_draw(second, count, like, distribution, event_ndim), event_ndim)
     off = g - basis @ (basis.mT @ g)
     rest = mean_and_error(jnp.moveaxis(jnp.sum(off * apply(off), axis=-2), -1, 0))
     seen = jnp.sum(basis * apply(basis), axis=(-2, -1))
@@ -162,7 +160,7 @@ def hutch_pp(
 
 
 def xtrace(
-    product: Product, like: Array, key: Array, *, products: int, event_ndim: int = 1
+    product: Product, like: Array, key: Array | int, *, products: int, event_ndim: int = 1
 ) -> Estimated:
     """tr A by XTrace: Hutch++ with every vector used for the sketch and as a probe.
 
@@ -180,7 +178,7 @@ def xtrace(
     Args:
       product: v (*batch, *event) to A v.
       like: an array of v's shape and dtype.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       products: how many in all, 2 or more; an odd one is left out.
       event_ndim: how many trailing axes A acts on.
 
@@ -193,8 +191,7 @@ def xtrace(
     if products >= size:
         return _without_error(exact_trace(product, like, event_ndim))
     apply = _on_columns(product, like, event_ndim)
-    keys = jax.random.split(key, k)
-    w = _columns([draw_probes(i, like, "spherical", event_ndim) for i in keys], event_ndim)
+    w = _columns(_draw(as_key("xtrace", key), k, like, "spherical", event_ndim), event_ndim)
     seen = apply(w)
     basis, left_out = _leave_one_out(seen)
     moved = apply(basis)
@@ -216,11 +213,19 @@ def _without_error(trace: Array) -> Estimated:
     return Estimated(trace, jnp.zeros_like(trace))
 
 
-def _columns(vectors: list[Array], event_ndim: int) -> Array:
-    """Vectors of the batch (*batch, *event) as the columns of matrices, (*batch, D, count)."""
-    size = math.prod(vectors[0].shape[vectors[0].ndim - event_ndim :])
-    flat = [v.reshape(*batch_shape(v, event_ndim), size) for v in vectors]
-    return as_wide(jnp.stack(flat, axis=-1))
+def _draw(
+    key: Array, count: int, like: Array, distribution: Distribution, event_ndim: int
+) -> Array:
+    """Probes (count, *batch, *event). Written out, hundreds would take minutes to compile."""
+    draw = lambda key: draw_probes(key, like, distribution, event_ndim)  # noqa: E731
+    return jax.vmap(draw)(jax.random.split(key, count))
+
+
+def _columns(vectors: Array, event_ndim: int) -> Array:
+    """Vectors (count, *batch, *event) as the columns of matrices, (*batch, D, count)."""
+    size = math.prod(vectors.shape[vectors.ndim - event_ndim :])
+    flat = vectors.reshape(*batch_shape(vectors, event_ndim), size)
+    return as_wide(jnp.moveaxis(flat, 0, -1))
 
 
 def _on_columns(product: Product, like: Array, event_ndim: int) -> Product:

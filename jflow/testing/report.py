@@ -85,6 +85,9 @@ class ContractError(AssertionError):
         self.report = report
         super().__init__(_message(report))
 
+    def __reduce__(self) -> tuple[type, tuple[Report]]:
+        return type(self), (self.report,)
+
 
 def _message(report: Report) -> str:
     lines = [f"{report.subject} fails {len(report.failures)} of {len(report.properties)} checks:"]

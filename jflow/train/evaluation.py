@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
+from jflow.functional.arguments import as_key
 from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
@@ -45,7 +46,7 @@ def evaluate(
     y: ArrayLike,
     context: ArrayLike | None = None,
     *,
-    key: Array,
+    key: Array | int,
     samples: int = 1,
     dimensions: int | None = None,
     importance_weighted: bool = False,
@@ -71,6 +72,7 @@ def evaluate(
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
+    key = as_key("evaluate", key)
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(
         density.flow,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import as_key, check_counts
 from jflow.train.checkpoints import open_checkpoints
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, Row, progress_bar, writer
@@ -29,7 +29,7 @@ def fit(
     flow: Flow,
     data: Any,
     *,
-    key: Array,
+    key: Array | int,
     context: ArrayLike | None = None,
     validation: Any = 0.1,
     steps: int = 2000,
@@ -68,7 +68,8 @@ def fit(
       data: (N, *event): floating, or integer grey levels for a flow with `values`. Or a stream, for
         data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
         "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
-      key: a JAX random key; it decides the split, the parameters, the order and the noise.
+      key: a JAX random key or a whole number; it decides the split, the parameters, the order and
+        the noise.
       context: (N, C), for a conditional flow.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
         of such an array and its context, or a stream, which is read whole; or None. Its noise is
@@ -121,7 +122,7 @@ def fit(
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
-    data = Inputs(flow, data, context, validation, key, batch_size, augment, workers)
+    data = Inputs(flow, data, context, validation, as_key("fit", key), batch_size, augment, workers)
     optimizer = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     objective = MaximumLikelihood(flow, dimensions, augment)
     rules = Rules(objective, optimizer, ema_decay, max_skipped, place(mesh, batch_size))

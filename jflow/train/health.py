@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jflow.bijectors.base import rebuild
 from jflow.distributions import Density, Flow
+from jflow.functional.arguments import as_key
 from jflow.functional.dequantization import dequantize
 from jflow.train.arrays import check_examples
 
@@ -58,7 +59,11 @@ class Health:
 
 
 def health(
-    density: Density, y: ArrayLike, context: ArrayLike | None = None, *, key: Array | None = None
+    density: Density,
+    y: ArrayLike,
+    context: ArrayLike | None = None,
+    *,
+    key: Array | int | None = None,
 ) -> Health:
     """Condition numbers, saturation, and the round trip of a density, layer by layer, on a batch.
 
@@ -78,7 +83,7 @@ def health(
       TypeError, ValueError: y does not fit the flow.
     """
     examples = check_examples("y", density.flow, y, context)
-    key = jax.random.key(0) if key is None else key
+    key = as_key("health", 0 if key is None else key)
     # Layers whose activations are computed backwards keep their reports to themselves.
     flow = rebuild(
         density.flow, lambda name, v: "store" if name == "memory" and v == "reversible" else v

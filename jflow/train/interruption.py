@@ -15,6 +15,9 @@ class Preempted(SystemExit):
     def __init__(self) -> None:
         super().__init__(75)
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
+
 
 @contextmanager
 def watch_for_termination(enabled: bool) -> Iterator[Callable[[], bool]]:

@@ -135,7 +135,9 @@ def run(
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < rules.max_skipped)
-        state = lax.cond(finite, lambda s: _updated(s, grads, moved, rules), lambda s: s, state)
+        again = lambda s, params: loss(params, s.moving, index[i], step_key)[0]  # noqa: E731
+        update = lambda s: _updated(s, grads, moved, rules, value, partial(again, s))  # noqa: E731
+        state = lax.cond(finite, update, lambda s: s, state)
         if rules.max_skipped:
             state = _counted(state, finite, taken)
         state = rules.placement.constrain(state)
@@ -148,10 +150,20 @@ def run(
     return lax.while_loop(lambda carry: (carry[1].steps < steps) & carry[2], step, first)[:2]
 
 
-def _updated(state: State, grads: Any, moved: Moving, rules: Rules) -> State:
+def _updated(
+    state: State,
+    grads: Any,
+    moved: Moving,
+    rules: Rules,
+    value: Array,
+    value_fn: Callable[[Any], Array],
+) -> State:
+    # What some optimisers ask for: a line search, or a rate that falls where the loss does not.
+    extra = {"value": value, "grad": grads, "value_fn": value_fn}
     # Optax relies on implicit promotion, which the user may have switched off.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, opt_state = rules.optimizer.update(grads, state.opt_state, state.params)
+        update = optax.with_extra_args_support(rules.optimizer).update
+        updates, opt_state = update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         step, average = state.step + 1, None
         if rules.ema_decay is not None:

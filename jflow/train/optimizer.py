@@ -14,7 +14,9 @@ def build_optimizer(
     """Clips gradients by global norm, then the optimiser, then scales its updates in warm-up.
 
     Args:
-      optimizer: any optax optimiser; None for Adam with `learning_rate`.
+      optimizer: any optax optimiser; None for Adam with `learning_rate`. It is also given the loss,
+        the gradients and the loss as a function of the parameters, which `reduce_on_plateau`,
+        `polyak_sgd` and `lbfgs` need.
       learning_rate: of that Adam; a number or a schedule.
       warmup_steps: over which updates grow linearly from nothing to their full size.
       clip_norm: the largest global norm of gradients; None for no limit.
@@ -25,7 +27,9 @@ def build_optimizer(
     """
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps must be 0 or more; got {warmup_steps}")
-    if optimizer is not None and not hasattr(optimizer, "update"):
+    if optimizer is not None and not (
+        callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))
+    ):
         raise TypeError(
             "optimizer must be an optax.GradientTransformation, such as optax.adam(1e-3); got "
             f"{type(optimizer).__name__}"
@@ -44,7 +48,11 @@ def _built(
     clip_norm: float | None,
 ) -> optax.GradientTransformation:
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    parts.append(optimizer or optax.adam(learning_rate))
+    if optimizer is None:
+        optimizer = optax.adam(learning_rate)
+    if not isinstance(optimizer, optax.GradientTransformation):  # such as `optax.MultiSteps`
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    parts.append(optimizer)
     if warmup_steps:
         ramp = optax.linear_schedule(1 / (warmup_steps + 1), 1.0, warmup_steps)
         parts.append(optax.scale_by_schedule(ramp))

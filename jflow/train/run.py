@@ -15,6 +15,7 @@ class NonFiniteLossError(FloatingPointError):
     """Training met too many losses or gradients that are not finite, or no finite validation loss.
 
     Attributes:
+      what: happened.
       step: the step that was not taken, counted from 0.
       density: the density with the best parameters so far; without a validation before, those that
         training began with.
@@ -28,7 +29,11 @@ class NonFiniteLossError(FloatingPointError):
             "outliers and for points outside the flow's support; single bad batches may be skipped "
             "by max_skipped"
         )
-        self.step, self.density, self.history = step, density, history
+        self.what, self.step, self.density, self.history = what, step, density, history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors are pickled by their message alone otherwise, and a pool of processes hangs.
+        return type(self), (self.what, self.step, self.density, self.history)
 
 
 @dataclass

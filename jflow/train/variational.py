@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
+from jflow.functional.arguments import as_key
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.loop import Report as LoopReport
@@ -54,7 +55,7 @@ def fit_to_target(
     flow: Flow,
     target: Callable[..., Array],
     *,
-    key: Array,
+    key: Array | int,
     context: ArrayLike | None = None,
     steps: int = 2000,
     samples: int = 256,
@@ -79,7 +80,7 @@ def fit_to_target(
       flow: q.
       target: log p up to a constant, jittable: y (n, *event) to (n,); for a conditional flow, of y
         and context (n, C). It must be the same object from call to call, or it compiles again.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       context: (N, C), for a conditional flow; each step draws `samples` of them.
       steps: how many parameter updates.
       samples: of q, for each.
@@ -107,7 +108,7 @@ def fit_to_target(
         evaluate_every=evaluate_every,
         evaluation_samples=evaluation_samples,
     )
-    contexts = _contexts(flow, context)
+    key, contexts = as_key("fit_to_target", key), _contexts(flow, context)
     objective = ReverseKL(flow, target)
     tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     _check_target(objective, contexts)
@@ -116,7 +117,7 @@ def fit_to_target(
     trainer = _Trainer(objective, tx, contexts, samples, evaluation_samples, key)
     with (
         cache_compilations(cache),
-        writer(None if directory is None else Path(directory), _COLUMNS) as write,
+        writer(None if directory is None else Path(directory).expanduser(), _COLUMNS) as write,
         progress_bar(steps, samples, _UNIT, enabled=progress) as bar,
     ):
         return trainer.train(variables, steps, evaluate_every, [write, bar.show])
@@ -189,7 +190,7 @@ class _Trainer:
 def importance(
     density: Density,
     target: Callable[..., Array],
-    key: Array,
+    key: Array | int,
     samples: int = 4096,
     context: ArrayLike | None = None,
 ) -> Importance:
@@ -198,7 +199,7 @@ def importance(
     Args:
       density: q.
       target: log p up to a constant, the same object from call to call; see `fit_to_target`.
-      key: a JAX random key.
+      key: a JAX random key or a whole number.
       samples: how many, in all.
       context: (N, C), for a conditional flow. Up to samples / 256 of them, drawn at random, share
         the samples.
@@ -206,7 +207,7 @@ def importance(
     Raises:
       ValueError: arguments that do not fit.
     """
-    contexts = _contexts(density.flow, context)
+    key, contexts = as_key("importance", key), _contexts(density.flow, context)
     _check_counts(samples=samples)
     count = min(_count(contexts), max(1, samples // _EACH))
     choice, noise = jax.random.split(key)

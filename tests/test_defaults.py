@@ -1,0 +1,166 @@
+"""Recipes as they are: no feature is left out, and data of any scale give the same fit."""
+
+import hashlib
+import json
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows, train
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("features", [5, 8])
+@pytest.mark.parametrize("mixing", ["permute", "reverse"])
+def test_couplings_leave_no_feature_out(features, mixing):
+    """Each latent depends nonlinearly on its own feature, whatever the seed: x_i'' != 0.
+
+    A flow starts as a permutation of standardised features, which says which latent is whose.
+    """
+    flow = flows.nsf(features, 2, bins=3, hidden=(6,), mixing=mixing)
+    y = np.random.default_rng(0).standard_normal((30, features))
+
+    def latents(variables, y):
+        return flow.apply(variables, y, method="latents")
+
+    @jax.jit
+    def look(start, moved):
+        place = jnp.argmax(jnp.abs(jax.jacfwd(lambda y: latents(start, y))(y[0])), axis=0)
+        own = lambda y: latents(moved, y)[place]  # noqa: E731
+        second = jax.vmap(jax.jacfwd(lambda y: jnp.diagonal(jax.jacfwd(own)(y))))(y)
+        return jnp.max(jnp.abs(jnp.diagonal(second, axis1=1, axis2=2)), axis=0)
+
+    for seed in range(12):
+        start = jflow.init(flow, seed, y)
+        bends = np.asarray(look(start, perturbed(start, 0.3, seed)))
+        assert (bends > 1e-3).all(), (seed, bends)
+
+
+def test_orders_that_exchange_the_halves():
+    for size in (1, 2, 5, 8):
+        layer = jb.Permute(halves=True)
+        order = jflow.init(layer, 0, np.zeros((1, size)))["constants"]["order"]
+        assert sorted(np.asarray(order)) == list(range(size))
+        assert (np.asarray(order)[: size // 2] >= size // 2).all()
+    with pytest.raises(ValueError, match="halves=True draws a random order; got an order as well"):
+        jb.Permute((1, 0), halves=True)
+
+
+RECIPES = {
+    "maf": lambda: flows.maf(2, 2, (8,)),
+    "nsf": lambda: flows.nsf(2, 2, 4, (8,)),
+    "real_nvp": lambda: flows.real_nvp(2, 2, (8,)),
+    "nice": lambda: flows.nice(2, 2, (8,)),
+    "hint": lambda: flows.hint(2, 2, (8,)),
+    "naf": lambda: flows.naf(2, 2, (8,), units=3),
+    "sos": lambda: flows.sos(2, 2, (8,)),
+    "umnn": lambda: flows.umnn(2, 2, (8,), units=4),
+    "bnaf": lambda: flows.bnaf(2, 2, 4),
+    "sylvester": lambda: flows.sylvester(2, 4, direction="inverse"),
+    "planar": lambda: flows.planar(2, 4, direction="inverse"),
+    "radial": lambda: flows.radial(2, 4, direction="inverse"),
+    "residual_flow": lambda: flows.residual_flow(2, blocks=2, hidden=(8,)),
+}
+QUICK = ("maf", "nsf", "real_nvp")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES]
+)
+def test_the_unit_of_the_data_does_not_matter(name):
+    """From 1e-20 to 1e20, and a million standard deviations off: the same fit, to 0.02 nats."""
+    random = np.random.default_rng(0)
+    z = random.standard_normal((400, 2))
+    z[:, 1] = np.sin(2 * z[:, 0]) + 0.3 * z[:, 1]
+    options = {"steps": 60, "evaluate_every": 30, "warmup_steps": 5, "progress": False}
+
+    def loss(y, scale=1.0):
+        _, log = jflow.fit(RECIPES[name](), y.astype(np.float32), key=0, **options)
+        return log.column("validation_nll")[1][-1] - 2 * np.log(scale)
+
+    wanted = loss(z)
+    for scale in (1e-20, 1e-5, 1e20):
+        assert loss(scale * z, scale) == pytest.approx(wanted, abs=0.02), scale
+    # A million off, float32 has steps of 1/16.
+    off = (z + 1e6).astype(np.float32)
+    assert loss(off) == pytest.approx(loss(off - 1e6), abs=0.02)
+
+
+def test_whole_numbers_are_keys():
+    flow = flows.real_nvp(2, 2, (4,))
+    y = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    options = {"steps": 2, "evaluate_every": 2, "batch_size": 8, "progress": False}
+    of_number, _ = jflow.fit(flow, y, key=3, **options)
+    of_key, _ = jflow.fit(flow, y, key=jax.random.key(3), **options)
+    of_data, _ = jflow.fit(flow, y, key=jax.random.PRNGKey(3), **options)
+    for other in (of_key, of_data):
+        jax.tree.map(np.testing.assert_array_equal, of_number.variables, other.variables)
+    np.testing.assert_array_equal(of_key.sample(1, 3), of_key.sample(jax.random.key(1), 3))
+    for wrong in (1.5, None, "0", True, jax.random.split(KEY, 2)):
+        with pytest.raises(TypeError, match="sample: key must be"):
+            of_key.sample(wrong, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau(patience=2)),
+        optax.polyak_sgd(0.1),
+        optax.lbfgs(),
+        optax.MultiSteps(optax.adam(1e-2), 2),
+    ],
+    ids=["reduce_on_plateau", "polyak_sgd", "lbfgs", "MultiSteps"],
+)
+def test_optimisers_that_ask_for_more_than_gradients(optimizer):
+    y = (3 + 2 * np.random.default_rng(0).standard_normal((200, 2))).astype(np.float32)
+    options = {"steps": 20, "evaluate_every": 10, "warmup_steps": 0, "progress": False}
+    _, log = jflow.fit(flows.real_nvp(2, 2, (4,)), y, key=0, optimizer=optimizer, **options)
+    losses = log.column("train_nll")
+    assert losses[-1] < losses[0]
+
+
+def test_errors_pass_between_processes():
+    flow = flows.real_nvp(2, 2, (4,))
+    y = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    options = {"steps": 4, "evaluate_every": 2, "batch_size": 8, "progress": False}
+    with pytest.raises(train.NonFiniteLossError) as caught:
+        jflow.fit(flow, y, key=0, learning_rate=float("nan"), **options)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert again.step == caught.value.step
+    np.testing.assert_array_equal(again.density.log_prob(y), caught.value.density.log_prob(y))
+    for error in (train.Preempted(), train.CheckpointError("damaged")):
+        assert pickle.loads(pickle.dumps(error)).args == error.args
+
+
+def test_densities_saved_before_actnorm_had_centers(tmp_path):
+    """Format 1: networks with ReLU, and shifts in the units of the data."""
+    from safetensors.numpy import load_file, save_file
+
+    y = 5 + 3 * np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    flow = flows.nsf(3, 2, bins=3, hidden=(4,), activation="relu")
+    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.1))
+    norm = density.variables["params"]["bijector"]["bijectors_0"]
+    norm["shift"] = np.zeros_like(norm["shift"])
+    density.save(tmp_path / "d")
+    config = json.loads((tmp_path / "d" / "config.json").read_text())
+    file = tmp_path / "d" / config["variables"]["file"]
+    arrays = load_file(file)
+    place = "bijector/bijectors_0"
+    arrays[f"params/{place}/shift"] = arrays.pop(f"constants/{place}/center")
+    save_file(arrays, file)
+    config["variables"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    config["format"] = 1
+    del config["recipe"]["arguments"]["activation"]
+    (tmp_path / "d" / "config.json").write_text(json.dumps(config))
+    again = jflow.load(tmp_path / "d")
+    assert again.flow == flow
+    np.testing.assert_allclose(again.log_prob(y), density.log_prob(y), rtol=1e-6)
