@@ -1,5 +1,6 @@
 """Data sets: fixed splits, files, TensorFlow Datasets built here, and clear errors."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,88 @@ def test_images_of_folders_in_fewer_bits(picture_folder, stream):
     assert padded.values == 32
     if stream:
         assert padded.train[0]["y"].shape == (8, 8, 3)
+
+
+def saved(folder, name, pixels, **options):
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(folder / name, **options)
+
+
+def test_labels_are_those_of_training_where_a_class_is_missing(picture_folder):
+    shutil.rmtree(picture_folder / "test" / "cats")
+    splits = data.images(picture_folder, validation=4)
+    assert set(splits.test.labels) == {1}
+    saved(picture_folder / "test" / "birds", "0.png", np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"test has the classes \['birds'\], which are not among"):
+        data.images(picture_folder, validation=4)
+
+
+def test_what_lies_about_in_folders(picture_folder):
+    train = picture_folder / "train"
+    saved(train / ".ipynb_checkpoints", "a.png", np.zeros((6, 8, 3), np.uint8))
+    (train / "cats" / "._0.png").write_bytes(b"resource fork")
+    (train / "cats" / "more").symlink_to(picture_folder / "test" / "cats")
+    (train / "dogs" / "loop").symlink_to(train)
+    source = data.folder(train)
+    assert len(source) == 16
+    assert [data.load(source).labels.tolist().count(i) for i in (0, 1)] == [10, 6]
+    (train / "eels").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"the classes \['eels'\] have no images; remove"):
+        data.folder(train)
+    (train / "eels").rmdir()
+    saved(train, "stray.png", np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"images beside the folders of its classes.*stray.png"):
+        data.folder(train)
+
+
+def test_a_folder_of_images_alone(picture_folder, tmp_path, monkeypatch):
+    splits = data.images(picture_folder / "train" / "cats", validation=2)
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [2, 2, 2]
+    shutil.rmtree(picture_folder / "test")
+    with pytest.raises(FileNotFoundError, match="has no folder 'test' beside the other"):
+        data.images(picture_folder, validation=4)
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"give './digits' for the folder, or jflow.data.digits"):
+        data.images("digits")
+
+
+def test_pixels_of_all_kinds(tmp_path):
+    from PIL import Image
+
+    levels = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    saved(tmp_path / "a", "0.png", levels)
+    found = data.folder(tmp_path / "a", grey=True)[0]["y"][..., 0]
+    np.testing.assert_array_equal(found, np.round(levels / 257))
+    clear = np.zeros((6, 8, 4), np.uint8)
+    clear[:3, :, 3] = 255  # above black, below transparent
+    saved(tmp_path / "b", "0.png", clear)
+    found = data.folder(tmp_path / "b")[0]["y"]
+    assert (found[:3] == 0).all()
+    assert (found[3:] == 255).all()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    saved(tmp_path / "c", "0.jpg", np.zeros((6, 8, 3), np.uint8), exif=turned)
+    assert data.folder(tmp_path / "c")[0]["y"].shape == (8, 6, 3)
+    saved(tmp_path / "d", "0.tiff", np.zeros((6, 8), np.float32))
+    with pytest.raises(ValueError, match=r"0.tiff has real numbers for pixels; convert it"):
+        data.folder(tmp_path / "d")[0]
+
+
+def test_sizes_and_damage(picture_folder):
+    cats = picture_folder / "train" / "cats"
+    saved(cats, "9.png", np.zeros((5, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"9.png has \(5, 8\) pixels, but .*; give size=\(height"):
+        data.load(data.folder(cats))
+    assert len(data.load(data.folder(cats, size=(4, 4)))) == 7
+    (cats / "3.png").write_bytes((cats / "3.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"3.png cannot be read as an image"):
+        data.load(data.folder(cats, size=(4, 4)))
+    with pytest.warns(UserWarning, match=r"1 of 7 images cannot be read and are left out: .*3.png"):
+        source = data.folder(cats, size=(4, 4), skip_damaged=True)
+    assert len(data.load(source)) == 6
 
 
 def test_images_errors(arrays, tmp_path):

@@ -1,5 +1,6 @@
 """Tables: fixed splits, standardisation and back, constant and discrete columns, files, errors."""
 
+import gzip
 import importlib.util
 import sys
 
@@ -137,7 +138,9 @@ def test_csv_with_words(tmp_path):
         f"{a!r},{'cat' if i % 2 else 'dog'},{b!r}" for i, (a, b) in enumerate(RAW[:, :2].tolist())
     ]
     (tmp_path / "pets.csv").write_text("\n".join(["a,pet,b", *rows]))
-    with pytest.raises(TypeError, match=r"columns \['pet'\] are not numeric; encode them, or"):
+    with pytest.raises(
+        TypeError, match=r"column 'pet', row 0: 'dog' \(str_\) is no number; encode"
+    ):
         table(tmp_path / "pets.csv")
     found = table(tmp_path / "pets.csv", ignore=["pet"])
     assert found.columns == ("a", "b")
@@ -186,7 +189,7 @@ def test_parquet_files(tmp_path):
     found = table(tmp_path / "t.parquet", ignore=["pet", "holes"])
     assert found.columns == ("p", "q")
     np.testing.assert_array_equal(found.train, table(RAW[:, :2]).train)
-    with pytest.raises(TypeError, match=r"columns \['pet'\] are not numeric"):
+    with pytest.raises(TypeError, match=r"column 'pet', row 0: 'cat' \(str\) is no number"):
         table(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"\['holes'\] hold NaN or infinities, in 1 of 100 rows"):
         table(tmp_path / "t.parquet", ignore=["pet"])
@@ -202,7 +205,9 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
 def test_wrong_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*none.csv; give the path of a table"):
         table(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match=r"t.xlsx must be one of \['.csv', '.npy', '.parquet'\]"):
+    with pytest.raises(
+        ValueError, match=r"t.xlsx must be one of \['.csv', '.tsv', '.npy', '.parquet', "
+    ):
         table(tmp_path / "t.xlsx")
     for empty in (np.zeros((0, 3)), np.zeros((5, 0)), np.zeros(5)):
         with pytest.raises(ValueError, match=r"source must be \(N, D\) and not empty; got shape"):
@@ -213,8 +218,10 @@ def test_wrong_sources(tmp_path):
         table(RAW[:2])
     with pytest.raises(ValueError, match=r"one and the same shape \(N,\); got {'a': \(100,\), 'b'"):
         table(named(short=np.zeros(3)))
-    with pytest.raises(TypeError, match=r"columns \['w', 'z'\] are not numeric"):
-        table(named(w=["x"] * 100, z=RAW[:, 0] + 1j))
+    with pytest.raises(TypeError, match=r"column 'w', row 3: 'x' \(str_\) is no number"):
+        table(named(w=["1", "2", "3", *["x"] * 97]))
+    with pytest.raises(TypeError, match=r"column 'z', row 0: .*\(complex128\) is no number"):
+        table(named(z=RAW[:, 0] + 1j))
     holes = np.where(np.arange(100)[:, None] < [0, 2, 3], np.nan, RAW)
     with pytest.raises(ValueError, match=r"\['x1', 'x2'\] hold NaN or infinities, in 3 of 100"):
         table(holes)
@@ -258,3 +265,100 @@ def test_wrong_options():
         found.standardize(RAW[:, :2])
     with pytest.raises(ValueError, match=r"y must have shape \(..., 3\)"):
         found.restore(0.0)
+
+
+def test_large_floats_are_not_discrete_for_being_whole():
+    """Beyond 2^23 all float32 numbers are integers; what is below, or repeats, tells."""
+    random = np.random.default_rng(0)
+    large = (1e9 * (1 + random.random((100, 2)))).astype(np.float32)
+    assert table(large).discrete == ()
+    assert table((1e17 * (1 + random.random((100, 1)))).tolist()).discrete == ()
+    mixed = np.round(10 ** random.uniform(0, 9, (100, 1))).astype(np.float32)
+    assert table(np.hstack([mixed, large])).discrete == ("x0",)
+    assert table(np.hstack([np.repeat(large[:50, :1], 2, axis=0), large])).discrete == ("x0",)
+
+
+def test_tiny_and_huge_numbers():
+    for scale in (1e-200, 1e200):
+        found = table(scale * RAW)
+        np.testing.assert_allclose(found.train, table(RAW).train, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"columns \['x0'\] vary too little for float64"):
+        table(np.hstack([(np.arange(100)[:, None] % 25 == 0) * 5e-324, RAW]), discrete="keep")
+
+
+def test_masks_object_arrays_and_byte_order():
+    masked = np.ma.masked_array(RAW, np.arange(300).reshape(100, 3) == 7)
+    with pytest.raises(ValueError, match=r"\['x1'\] hold NaN or infinities, in 1 of 100 rows"):
+        table(masked)
+    wanted = table(RAW).train
+    for other in (RAW.astype(">f8"), RAW.astype(object), RAW.tolist(), RAW.astype(str)):
+        np.testing.assert_array_equal(table(other).train, wanted)
+    holes = RAW.astype(object)
+    holes[4, 2] = None
+    with pytest.raises(ValueError, match=r"\['x2'\] hold NaN or infinities, in 1 of 100 rows"):
+        table(holes)
+    holes[4, 2] = "?"
+    with pytest.raises(TypeError, match=r"column 'x2', row 4: '\?' \(str\) is no number"):
+        table(holes)
+    dates = {"a": RAW[:, 0], "day": np.full(100, "2024-01-31", "datetime64[D]")}
+    with pytest.raises(TypeError, match=r"column 'day', row 0: '2024-01-31' \(datetime64\[D\]\)"):
+        table(dates)
+
+
+class Frame:
+    """What data frames of pandas and polars have in common."""
+
+    def __init__(self, columns):
+        self._columns, self.columns = columns, list(columns)
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+
+def test_data_frames_are_read_by_name():
+    frame = Frame(named(c=RAW[:, 2]))
+    found = table(frame)
+    assert found.columns == ("a", "b", "c")
+    np.testing.assert_array_equal(found.train, table(RAW).train)
+    swapped = Frame({name: frame[name] for name in ("c", "a", "b")})
+    np.testing.assert_array_equal(found.standardize(swapped), found.standardize(RAW))
+    with_more = {"more": np.ones(100), **named(c=RAW[:, 2])}
+    np.testing.assert_array_equal(found.standardize(with_more), found.standardize(RAW))
+    with pytest.raises(ValueError, match=r"raw lacks the columns \['b'\]; it has \['a', 'c'\]"):
+        found.standardize({"a": RAW[:, 0], "c": RAW[:, 2]})
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+@pytest.mark.filterwarnings("ignore")
+def test_data_frames_of_libraries(library):
+    frames = pytest.importorskip(library)
+    make = frames.table if library == "pyarrow" else frames.DataFrame
+    found = table(make(named(c=RAW[:, 2])))
+    assert found.columns == ("a", "b", "c")
+    np.testing.assert_array_equal(
+        found.standardize(make(named(c=RAW[:, 2]))), found.standardize(RAW)
+    )
+
+
+def test_text_files_as_people_have_them(tmp_path):
+    wanted = table(RAW).train
+    rows = [["größe", "b", "c"], *[[repr(v) for v in row] for row in RAW.tolist()]]
+    text = "\n".join("\t".join(row) for row in rows)
+    for name, content in (
+        ("t.tsv", text.encode()),
+        ("latin.tsv", text.encode("latin-1")),
+        ("wide.tsv", text.encode("utf-16")),
+        ("t.tsv.gz", gzip.compress(text.encode())),
+        ("comma.csv", text.replace("\t", ";").replace(".", ",").encode()),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = table(tmp_path / name)
+        assert found.columns == ("größe", "b", "c")
+        np.testing.assert_array_equal(found.train, wanted)
+    counted = text.replace("größe\tb\tc", "0\t1\t2")
+    (tmp_path / "counted.tsv").write_text(counted)
+    assert table(tmp_path / "counted.tsv").columns == ("0", "1", "2")
+    np.testing.assert_array_equal(table(tmp_path / "counted.tsv").train, wanted)
+    (tmp_path / "t.npy.gz").touch()
+    with pytest.raises(ValueError, match=r"t.npy.gz must be one of"):
+        table(tmp_path / "t.npy.gz")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jflow.data.image_files import classes_of, files_below
 from jflow.data.sources import folder, load, tfds
 from jflow.data.splits import Labelled, Splits, hold_out, hold_out_stream
 
@@ -48,7 +49,7 @@ def npz(path: str | os.PathLike[str], *, validation: int = 5000, seed: int = 0) 
       FileNotFoundError: no such file.
       ValueError: an array is missing, or images are not 8-bit integers.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; give the path of a .npz file")
     with np.load(file, allow_pickle=False) as arrays:
@@ -74,8 +75,9 @@ def images(
 
     Args:
       name: "digits"; the path of a .npz file; of a folder with the folders train and test, of
-        images; or a data set of TensorFlow Datasets, such as "cifar10".
-      validation: how many training images to hold out.
+        images, or of images alone; or a data set of TensorFlow Datasets, such as "cifar10".
+      validation: how many training images to hold out; of a folder of images alone, so many are the
+        test images, too.
       seed: for their choice.
       bits: grey levels of 8-bit images are cut to so many bits, 1 to 8: y // 2**(8 - bits).
       stream: whether training images are read as they are needed. Otherwise they are in memory.
@@ -84,11 +86,17 @@ def images(
 
     Raises:
       FileNotFoundError, RuntimeError: there is no such file, folder or data set.
-      ValueError: what is there are not images, or `bits` is out of range.
+      ValueError: what is there are not images, `bits` is out of range, or a folder "digits" leaves
+        open what is meant.
     """
     if not 1 <= bits <= 8:
         raise ValueError(f"bits must be 1 to 8; got {bits}")
     path = Path(name).expanduser()
+    if name == "digits" and path.exists():
+        raise ValueError(
+            "images: 'digits' are those of scikit-learn, but there is a folder of that name; give "
+            "'./digits' for the folder, or jflow.data.digits() for scikit-learn's"
+        )
     if name == "digits":
         if bits != 8 or stream:
             raise ValueError("digits have 17 levels, in memory: leave bits and stream as they are")
@@ -99,7 +107,7 @@ def images(
         splits = npz(path, validation=validation, seed=seed)
     else:
         if path.is_dir():
-            train, test = (folder(path / part, size=size) for part in ("train", "test"))
+            train, test = _of_folder(path, size, validation, seed)
         else:
             train, test = tfds(str(name), "train", data_dir=data_dir), _test(str(name), data_dir)
         parts = hold_out_stream(train, validation, seed)
@@ -136,6 +144,18 @@ class _Coarser:
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
         return y >> (8 - self.bits)
+
+
+def _of_folder(path: Path, size: Any, validation: int, seed: int) -> tuple[Any, Any]:
+    """Training and test images. Classes are numbered as in training; a test may lack some."""
+    if not (path / "train").is_dir() and not (path / "test").is_dir():
+        return hold_out_stream(folder(path, size=size), validation, seed)
+    for part in ("train", "test"):
+        if not (path / part).is_dir():
+            raise FileNotFoundError(f"{path} has no folder {part!r} beside the other")
+    train = files_below(path / "train")
+    classes = classes_of(path / "train", train) or None
+    return folder(path / "train", size=size), folder(path / "test", size=size, classes=classes)
 
 
 def _test(name: str, data_dir: str | os.PathLike[str] | None) -> Any:

@@ -1,17 +1,17 @@
 """Examples that are read one by one, where they are: Grain data sets for `jflow.fit`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jflow.data.image_files import Images, classes_of, files_below, readable
 from jflow.data.splits import Labelled
 
 if TYPE_CHECKING:
     import grain
-
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 def arrays(
@@ -38,22 +38,33 @@ def arrays(
 
 
 def folder(
-    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None, grey: bool = False
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    grey: bool = False,
+    classes: Sequence[str] | None = None,
+    skip_damaged: bool = False,
 ) -> "grain.MapDataset":
     """The images below a folder, in the order of their names, as uint8 (height, width, channels).
 
-    Where folders are directly below, each with images, they are the classes: `label` counts them in
-    the order of their names.
+    Where folders are directly below, they are the classes: `label` counts them in the order of
+    their names. Links are followed; what begins with a dot is passed over. Images are turned as
+    their EXIF orientation says, transparent ones are laid on white, and 16-bit greys become 8-bit.
 
     Args:
       path: of the folder.
       size: (height, width) to resize to, after the middle is cut to that aspect; None where all
         images have one size.
       grey: one channel, not three.
+      classes: their names in the order of `label`, such as those of the training images, where some
+        may be missing here; None for the folders that there are.
+      skip_damaged: whether files that cannot be read are left out, with a warning that counts them,
+        after all have been read once; otherwise reading one is an error that names it.
 
     Raises:
-      FileNotFoundError: no such folder, or no images in it.
+      FileNotFoundError: no such folder, no images in it, or in one of its classes.
       ImportError: Pillow is not installed.
+      ValueError: images beside the folders of classes, or a class that is not in `classes`.
     """
     import grain
 
@@ -62,14 +73,14 @@ def folder(
     except ImportError as error:
         raise ImportError("to read images, Pillow is needed: `pip install pillow`") from error
     root = Path(path).expanduser()
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in _IMAGES)
-    if not files:
-        raise FileNotFoundError(f"no images ({', '.join(_IMAGES)}) in {root}")
-    classes = sorted({file.relative_to(root).parts[0] for file in files})
-    labels = None
-    if all((root / name).is_dir() for name in classes):
-        labels = [classes.index(file.relative_to(root).parts[0]) for file in files]
-    return grain.MapDataset.source(_Images(files, labels, size, grey))
+    files = files_below(root)
+    found = classes_of(root, files)
+    order = found if classes is None else list(classes)
+    if unknown := sorted(set(found) - set(order)):
+        raise ValueError(f"{root} has the classes {unknown}, which are not among {order}")
+    files = readable(files) if skip_damaged else files
+    labels = [order.index(file.relative_to(root).parts[0]) for file in files] if found else None
+    return grain.MapDataset.source(Images(files, labels, size, grey))
 
 
 def tfds(
@@ -133,37 +144,6 @@ class _Arrays:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {name: np.asarray(array[index]) for name, array in self._arrays.items()}
-
-
-class _Images:
-    """Random access to the images of files."""
-
-    def __init__(
-        self,
-        files: list[Path],
-        labels: list[int] | None,
-        size: tuple[int, int] | None,
-        grey: bool,
-    ):
-        self._files, self._labels, self._size, self._grey = files, labels, size, grey
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        from PIL import Image, ImageOps
-
-        file = self._files[index]
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert("L" if self._grey else "RGB")
-        except OSError as error:
-            raise ValueError(f"{file} cannot be read as an image: {error}") from error
-        if self._size is not None:
-            height, width = self._size
-            image = ImageOps.fit(image, (width, height))
-        pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        return {"y": pixels, "label": 0 if self._labels is None else self._labels[index]}
 
 
 def _image_example(example: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Columns of numbers from files: comma-separated values, NumPy arrays, Parquet."""
 
+import codecs
 import csv
+import gzip
 import importlib
 from pathlib import Path
 
@@ -28,12 +30,15 @@ def read(file: Path) -> Columns:
       ImportError: pyarrow is not installed, and the file is Parquet.
       ValueError: an unknown suffix, no rows, or rows of unequal length.
     """
-    readers = {".csv": _csv, ".npy": _npy, ".parquet": _parquet}
-    if file.suffix.lower() not in readers:
-        raise ValueError(f"{file} must be one of {list(readers)}; read it, and give its array")
+    readers = {".csv": _csv, ".tsv": _csv, ".npy": _npy, ".parquet": _parquet}
+    compressed = file.suffix.lower() == ".gz"
+    suffix = Path(file.stem if compressed else file.name).suffix.lower()
+    if suffix not in readers or (compressed and readers[suffix] is not _csv):
+        kinds = [*readers, ".csv.gz", ".tsv.gz"]
+        raise ValueError(f"{file} must be one of {kinds}; read it, and give its array")
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; give the path of a table")
-    return readers[file.suffix.lower()](file)
+    return readers[suffix](file)
 
 
 def _npy(file: Path) -> Columns:
@@ -53,30 +58,54 @@ def _parquet(file: Path) -> Columns:
 
 
 def _csv(file: Path) -> Columns:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        lines = [line for line in stream if line.strip()]
+    lines = [line for line in _text(file).splitlines() if line.strip()]
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    first = next(csv.reader(lines, delimiter=delimiter), [])
-    header = None if all(map(_is_number, first)) else [cell.strip() for cell in first]
+    first = [cell.strip() for cell in next(csv.reader(lines, delimiter=delimiter), [])]
+    numbers = all(map(_is_number, first))
+    # What pandas calls columns without names.
+    counted = len(first) > 1 and first == [str(i) for i in range(len(first))]
+    header = first if counted or not numbers else None
     body = lines if header is None else lines[1:]
     if not body:
         raise ValueError(f"{file} is empty: it has no row of numbers")
     try:
         values = np.loadtxt(body, delimiter=delimiter, quotechar='"', comments=None, ndmin=2)
     except ValueError:  # words, empty cells or lines of unequal length: slower, and says where
-        return header, _cells(file, list(csv.reader(body, delimiter=delimiter)))
+        comma = "," if delimiter != "," else None
+        return header, _cells(file, list(csv.reader(body, delimiter=delimiter)), comma)
     return header, list(values.T)
 
 
-def _cells(file: Path, rows: list[list[str]]) -> list[np.ndarray]:
-    """Columns of numbers, with NaN for empty cells, and of strings where a cell is no number."""
+def _text(file: Path) -> str:
+    """What a file says, in UTF-8, in UTF-16 if it begins with its mark, or else in Latin-1."""
+    content = file.read_bytes()
+    if file.suffix.lower() == ".gz":
+        content = gzip.decompress(content)
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _cells(file: Path, rows: list[list[str]], comma: str | None) -> list[np.ndarray]:
+    """Columns of numbers, with NaN for empty cells, and of strings where a cell is no number.
+
+    `comma` may stand in a number where others have a point.
+    """
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise ValueError(
                 f"{file}: row {number} has {len(row)} cells, but row 1 has {len(rows[0])}"
             )
     columns = [np.asarray([cell.strip() or "nan" for cell in c]) for c in zip(*rows, strict=True)]
-    return [c.astype(np.float64) if all(map(_is_number, c)) else c for c in columns]
+    for d, column in enumerate(columns):
+        for cells in (column, np.char.replace(column, comma, ".") if comma else column):
+            if all(map(_is_number, cells)):
+                columns[d] = cells.astype(np.float64)
+                break
+    return columns
 
 
 def _is_number(cell: str) -> bool:

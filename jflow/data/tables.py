@@ -1,7 +1,7 @@
 """Tables of real numbers: from arrays or files to standardised parts, and back to raw units."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jflow.data.columns import as_numbers, integers_from, named_columns
 from jflow.data.table_files import columns_of, read
 
 Discrete = Literal["drop", "keep", "dequantize"]
@@ -47,8 +48,22 @@ class Table:
         """sum_d log(1 / std_d) in nats: log p(raw) = log p(y) + log_det."""
         return -float(np.sum(np.log(self.std)))
 
-    def standardize(self, raw: ArrayLike) -> np.ndarray:
-        """(raw - mean) / std, (..., D) to (..., D), float32. Raw values are taken as they are."""
+    def standardize(self, raw: Any) -> np.ndarray:
+        """(raw - mean) / std, (..., D) to (..., D), float32. Raw values are taken as they are.
+
+        Of a table with names (a dict of columns or a data frame), columns are taken by name,
+        whatever their order; others than those of `columns` are passed over.
+
+        Raises:
+          ValueError: another number of columns, or one is missing.
+        """
+        named = named_columns(raw)
+        if named is not None:
+            found = dict(zip(*named, strict=True))
+            if missing := [name for name in self.columns if name not in found]:
+                raise ValueError(f"raw lacks the columns {missing}; it has {list(found)}")
+            chosen = {name: found[name] for name in self.columns}
+            raw = np.stack([as_numbers(name, c) for name, c in chosen.items()], axis=-1)
         raw = self._checked("raw", raw)
         return ((raw - self.mean) / self.std).astype(np.float32)
 
@@ -67,7 +82,7 @@ class Table:
 
 
 def table(
-    source: ArrayLike | Mapping[str, ArrayLike] | str | os.PathLike[str],
+    source: Any,
     *,
     validation: float = 0.1,
     test: float | ArrayLike = 0.1,
@@ -82,15 +97,17 @@ def table(
     Columns that are constant in the training rows have no density; they are dropped, and named
     in `Table.constant`. A column looks discrete if all its values are integers, or if more than a
     share of `repeats` of the rows repeat the value of another, earlier row: there a density can
-    grow without bound, and likelihoods mean nothing. "dequantize" adds noise, uniform on
-    [0, step), where step is the smallest distance of two values; it is drawn once.
+    grow without bound, and likelihoods mean nothing. (Numbers from 2^52 on, in float32 2^23, are
+    all integers, which says nothing.) "dequantize" adds noise, uniform on [0, step), where step is
+    the smallest distance of two values; it is drawn once.
 
     The split is fixed by `seed`: a permutation of NumPy's default generator, of which the first
     rows train, the next validate and the last test.
 
     Args:
-      source: (N, D), or names with columns (N,), or the path of a .csv, .npy or .parquet file.
-        The first line of a CSV file is a header unless all its cells are numbers.
+      source: (N, D); names with columns (N,), as a dict or a data frame of pandas, polars or
+        pyarrow; or the path of a .csv, .tsv, .npy or .parquet file, or of a compressed .csv.gz. The
+        first line of a CSV file is a header unless all its cells are numbers, other than 0, 1, 2...
       validation: the share of validation rows: of all rows, or of those that `test` leaves.
       test: the share of test rows; or a mask (N,) of booleans, where true is a test row.
       seed: for the split and the noise.
@@ -102,19 +119,17 @@ def table(
     Raises:
       FileNotFoundError: no such file.
       ImportError: pyarrow is not installed, and the file is Parquet.
-      TypeError: columns that are not numeric.
+      TypeError: a cell that is no number; row, column and cell are named.
       ValueError: an unknown suffix; columns of unequal length or name; NaN or infinities; too few
         rows; shares that do not fit; no column left.
     """
-    if discrete not in get_args(Discrete):
-        raise ValueError(f"discrete must be one of {list(get_args(Discrete))}; got {discrete!r}")
-    if not 0 < repeats <= 1:
-        raise ValueError(f"repeats must be a share in (0, 1]; got {repeats}")
-    columns = _numbers(*_named(source, names), ignore)
+    _check_options(discrete, repeats)
+    names, given = _named(source, names)
+    columns, wide = _numbers(names, given, ignore)
     values, rng = np.stack(list(columns.values()), axis=-1), np.random.default_rng(seed)
     parts = _split(len(values), validation, test, rng)
     constant = _are_constant(values[parts[0]])
-    looks = ~constant & _look_discrete(values, repeats)
+    looks = ~constant & _look_discrete(values, wide, repeats)
     kept = ~constant & ~looks if discrete == "drop" else ~constant
     if not kept.any():
         raise ValueError(
@@ -123,7 +138,7 @@ def table(
         )
     step = np.where(looks & (discrete == "dequantize"), _steps(values), 0.0)[kept]
     values = values[:, kept] + step * rng.random((len(values), len(step)))
-    mean, std = values[parts[0]].mean(axis=0), values[parts[0]].std(axis=0)
+    mean, std = _mean_and_std(values[parts[0]], _pick(columns, kept))
     return Table(
         *(((values[rows] - mean) / std).astype(np.float32) for rows in parts),
         columns=_pick(columns, kept),
@@ -136,6 +151,13 @@ def table(
     )
 
 
+def _check_options(discrete: str, repeats: float) -> None:
+    if discrete not in get_args(Discrete):
+        raise ValueError(f"discrete must be one of {list(get_args(Discrete))}; got {discrete!r}")
+    if not 0 < repeats <= 1:
+        raise ValueError(f"repeats must be a share in (0, 1]; got {repeats}")
+
+
 def _pick(names: Iterable[str], chosen: np.ndarray) -> tuple[str, ...]:
     return tuple(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
 
@@ -145,10 +167,31 @@ def _are_constant(values: np.ndarray) -> np.ndarray:
     return np.ptp(values, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(values).max(axis=0)
 
 
-def _look_discrete(values: np.ndarray, repeats: float) -> np.ndarray:
-    """Which columns hold only integers, or repeat themselves in too many rows, (D,)."""
+def _look_discrete(values: np.ndarray, wide: np.ndarray, repeats: float) -> np.ndarray:
+    """Which columns hold only integers, or repeat themselves in too many rows, (D,).
+
+    `wide` is, for each column, from where on all numbers of its dtype are integers.
+    """
     distinct = np.asarray([len(np.unique(column)) for column in values.T])
-    return (values == np.round(values)).all(axis=0) | (1 - distinct / len(values) > repeats)
+    could_differ = np.abs(values) < wide
+    whole = (values == np.round(values)) | ~could_differ
+    return (whole.all(axis=0) & could_differ.any(axis=0)) | (1 - distinct / len(values) > repeats)
+
+
+def _mean_and_std(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the columns, also of numbers whose squares are 0 or infinite.
+
+    Raises:
+      ValueError: a standard deviation is 0, where numbers are among the smallest that there are.
+    """
+    mean = values.mean(axis=0)
+    largest = np.abs(values - mean).max(axis=0)
+    shares = (values - mean) / np.where(largest, largest, 1)
+    std = largest * np.sqrt(np.mean(np.square(shares), axis=0))
+    if not (std > 0).all():
+        few = list(_pick(names, std == 0))
+        raise ValueError(f"table: columns {few} vary too little for float64; change their units")
+    return mean, std
 
 
 def _steps(values: np.ndarray) -> np.ndarray:
@@ -191,17 +234,16 @@ def _share(name: str, share: ArrayLike) -> float:
 
 def _numbers(
     names: list[str], columns: list[np.ndarray], ignore: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The columns but the ignored ones, checked, in float64."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The columns but the ignored ones, checked, in float64.
+
+    And, for each, from where on all numbers of the dtype that it had are integers.
+    """
     unknown = sorted(set(ignore) - set(names))
     if unknown:
         raise ValueError(f"ignore must name columns of the table; {unknown} are not in {names}")
-    found = {n: c for n, c in zip(names, columns, strict=True) if n not in set(ignore)}
-    words = [name for name, column in found.items() if column.dtype.kind not in "biuf"]
-    if words:
-        raise TypeError(
-            f"table: columns {words} are not numeric; encode them, or leave them out by ignore="
-        )
+    given = {n: c for n, c in zip(names, columns, strict=True) if n not in set(ignore)}
+    found = {name: as_numbers(name, column) for name, column in given.items()}
     lengths = {name: column.shape for name, column in found.items()}
     if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
         raise ValueError(f"table: columns must have one and the same shape (N,); got {lengths}")
@@ -219,17 +261,19 @@ def _numbers(
             f"table: columns {where} hold NaN or infinities, in {count} of {rows} rows; leave out "
             "those rows, or fill them in"
         )
-    return {name: column.astype(np.float64) for name, column in found.items()}
+    wide = [integers_from(column.dtype) for column in given.values()]
+    return {name: column.astype(np.float64) for name, column in found.items()}, np.asarray(wide)
 
 
 def _named(source: Any, given: Sequence[str] | None) -> tuple[list[str], list[np.ndarray]]:
     """The columns of any source, and a name for each."""
-    if isinstance(source, Mapping):
-        names, columns = list(source), [np.asarray(column) for column in source.values()]
+    named = named_columns(source)
+    if named is not None:
+        names, columns = named
     elif isinstance(source, str | os.PathLike):
-        names, columns = read(Path(source))
+        names, columns = read(Path(source).expanduser())
     else:
-        names, columns = None, columns_of("source", np.asarray(source))
+        names, columns = None, columns_of("source", np.ma.asanyarray(source))
     if names is not None and given is not None:
         raise ValueError(f"names must be None for a source that has names; it has {names}")
     names = list(names or given or (f"x{d}" for d in range(len(columns))))
