@@ -7,7 +7,7 @@ python -m benchmarks.recipes show PREPARED.recipes.jsonl
 Each recipe gets the width (or number of layers) at which it has closest to PARAMETERS parameters.
 Planar and radial flows have so few in a layer that they get 64 layers instead; the table says how
 many parameters that is. Learned matrices ("lu") stand between layers where a recipe has them. Adam
-at 1e-3, batches of 256, last parameters reported.
+at 1e-3, batches of 256, the parameters that did best in validation; see `benchmarks.tables`.
 """
 
 import itertools
@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 import jflow
-from benchmarks.tables import BATCH, Run, in_jax
+from benchmarks.tables import BATCH, PARTS, Run, in_jax
 from jflow import flows
 
 PARAMETERS, STEPS, LAYERS = 20_000, 2_000, 5
@@ -90,12 +90,12 @@ def fit(prepared: str, steps: str = str(STEPS), *seeds: str) -> None:
     """Fits every recipe to every table, with every seed; one JSON line each."""
     with np.load(prepared) as arrays:
         names = sorted({name.split("/")[0] for name in arrays.files})
-        parts = {name: (arrays[f"{name}/train"], arrays[f"{name}/test"]) for name in names}
-    for seed, (name, (train, test)), recipe in itertools.product(
+        parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in names}
+    for seed, (name, (train, validation, test)), recipe in itertools.product(
         map(int, seeds or ("0", "1", "2")), parts.items(), RECIPES
     ):
         flow = sized(RECIPES[recipe], train.shape[1])
-        mean, ms = fit_one(flow, Run(recipe, train, int(steps), seed), test)
+        mean, ms = fit_one(flow, Run(recipe, train, validation, int(steps), seed), test)
         row = {"table": name, "recipe": recipe, "seed": seed, "mean": mean, "ms": ms,
                "parameters": parameters(flow)}  # fmt: skip
         print(row, flush=True)

@@ -4,13 +4,17 @@ python -m benchmarks.tables prepare TABLES.npz PREPARED.npz NAME [NAME ...]
 python -m benchmarks.tables fit LIBRARY PREPARED.npz [STEPS [SEED ...]]   appends to PREPARED.jsonl
 python -m benchmarks.tables show PREPARED.jsonl
 
+`fit` passes over what PREPARED.jsonl has already: it may be stopped, and goes on where it was.
+
 TABLES.npz has an array (N, D) for each NAME and, if it likes, a mask NAME__test0 (N,). LIBRARY is
 jflow, flowjax, zuko or nflows; each needs only itself installed, so `fit` runs in an environment
 of its own: python benchmarks/tables.py fit zuko PREPARED.npz.
 
-All fit affine autoregressive flows (maf) and coupling spline flows (nsf): 5 layers, networks of
-2x64, 8 bins on [-5, 5], Adam at 1e-3, batches of 256, and report the last parameters. Seeds (of
-parameters, permutations and batches) make more difference than libraries do: give several.
+All fit affine autoregressive flows (maf) and spline flows, coupling (nsf) and autoregressive
+(nsf_autoregressive): 5 layers, networks of 2x64, 8 bins on [-5, 5], Adam at 1e-3,
+batches of 256. Every 100 steps the same validation rows are scored; the parameters that did best on
+them are reported, and after ten times without a better one training stops. Seeds (of parameters,
+permutations and batches) make more difference than libraries do: give several.
 """
 
 import itertools
@@ -18,6 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +30,15 @@ import numpy as np
 
 LAYERS, HIDDEN, BINS, BOUND = 5, (64, 64), 8, 5.0
 RATE, BATCH, STEPS = 1e-3, 256, 3000
-KINDS = ("maf", "nsf")
+EVERY, PATIENCE = 100, 10
+KINDS = ("maf", "nsf", "nsf_autoregressive")
+KEYS = ("table", "kind", "library", "seed")
+PARTS = ("train", "validation", "test")
 Fitted = tuple[Callable[[np.ndarray], np.ndarray], float]  # log_prob, ms a step
 
 
 def prepare(source: str, target: str, *names: str) -> None:
-    """Standardised train and test parts of the tables, discrete columns dequantized."""
+    """Standardised parts of the tables, discrete columns dequantized."""
     from jflow import data
 
     arrays = {}
@@ -40,8 +48,7 @@ def prepare(source: str, target: str, *names: str) -> None:
             table = data.table(tables[name], test=mask, discrete="dequantize")
             print(f"{name}: {table.train.shape[1]} columns, {len(table.train)} rows, "
                   f"constant {list(table.constant)}, discrete {list(table.discrete)}")  # fmt: skip
-            arrays[f"{name}/train"] = np.concatenate([table.train, table.validation])
-            arrays[f"{name}/test"] = table.test
+            arrays |= {f"{name}/{part}": getattr(table, part) for part in PARTS}
     np.savez(target, **arrays)
 
 
@@ -49,14 +56,16 @@ class Run(NamedTuple):
     """What all libraries are given.
 
     Attributes:
-      kind: "maf" or "nsf".
+      kind: of `KINDS`.
       train: (N, D).
-      steps: of Adam.
+      validation: (M, D).
+      steps: of Adam, at most.
       seed: of parameters, permutations and batches.
     """
 
     kind: str
     train: np.ndarray
+    validation: np.ndarray
     steps: int
     seed: int
 
@@ -67,6 +76,32 @@ class Run(NamedTuple):
         return rng.integers(len(self.train), size=(self.steps, BATCH))
 
 
+def stopped_early(run: Run, advance: Callable[[np.ndarray], None], score: Callable[[], float],
+                  keep: Callable[[], None]) -> float:  # fmt: skip
+    """Takes steps while validation gets better; returns the milliseconds of one, the first aside.
+
+    Args:
+      run: what is given.
+      advance: takes steps on batches (EVERY, BATCH, D).
+      score: the mean log-likelihood of the validation rows.
+      keep: remembers the parameters.
+    """
+    best, misses, seconds, order = -np.inf, 0, [], run.batches
+    for first in range(0, run.steps, EVERY):
+        start = time.perf_counter()
+        advance(run.train[order[first : first + EVERY]])
+        seconds.append(time.perf_counter() - start)
+        value = score()
+        if value > best:
+            best, misses = value, 0
+            keep()
+        else:
+            misses += 1
+        if misses == PATIENCE:
+            break
+    return 1e3 * float(np.median(seconds[1:] or seconds)) / EVERY
+
+
 def in_jax(params: Any, log_prob: Callable[..., Any], run: Run) -> Fitted:
     """Adam on a jittable log_prob(params, y)."""
     import jax
@@ -75,20 +110,22 @@ def in_jax(params: Any, log_prob: Callable[..., Any], run: Run) -> Fitted:
 
     optimizer = optax.adam(RATE)
 
-    @jax.jit
-    def step(params: Any, state: Any, y: Any) -> Any:
+    def step(carry: Any, y: Any) -> Any:
+        params, state = carry
         grads = jax.grad(lambda p: -jnp.mean(log_prob(p, y)))(params)
         updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state
+        return (optax.apply_updates(params, updates), state), None
 
-    state, start = optimizer.init(params), time.perf_counter()
-    for i, index in enumerate(run.batches):
-        params, state = step(params, state, run.train[index])
-        if i == 9:
-            start = time.perf_counter()
-    jax.block_until_ready(params)
-    score = jax.jit(lambda y: log_prob(params, y))
-    return lambda y: np.asarray(score(y)), (time.perf_counter() - start) / (run.steps - 10) * 1e3
+    steps = jax.jit(lambda carry, batches: jax.lax.scan(step, carry, batches)[0])
+    score = jax.jit(log_prob)
+    now: dict[str, Any] = {"carry": (params, optimizer.init(params)), "best": params}
+    ms = stopped_early(
+        run,
+        lambda batches: now.update(carry=jax.block_until_ready(steps(now["carry"], batches))),
+        lambda: float(jnp.mean(score(now["carry"][0], run.validation))),
+        lambda: now.update(best=now["carry"][0]),
+    )
+    return lambda y: np.asarray(score(now["best"], y)), ms
 
 
 def fit_jflow(run: Run) -> Fitted:
@@ -99,11 +136,11 @@ def fit_jflow(run: Run) -> Fitted:
     from jflow import flows
 
     features = run.train.shape[1]
-    flow = (
-        flows.maf(features, LAYERS, HIDDEN)
-        if run.kind == "maf"
-        else flows.nsf(features, LAYERS, BINS, HIDDEN, bound=BOUND)
-    )
+    if run.kind == "maf":
+        flow = flows.maf(features, LAYERS, HIDDEN)
+    else:
+        options: Any = {"bound": BOUND, "autoregressive": run.kind == "nsf_autoregressive"}
+        flow = flows.nsf(features, LAYERS, BINS, HIDDEN, **options)
     variables = jflow.init(flow, jax.random.key(run.seed), run.train[:BATCH])
     constants = {name: value for name, value in variables.items() if name != "params"}
 
@@ -132,11 +169,11 @@ def fit_flowjax(run: Run) -> Fitted:
         "nn_width": HIDDEN[0],
         "nn_depth": len(HIDDEN),
     }
-    if run.kind == "maf":
-        flow = masked_autoregressive_flow(jax.random.key(run.seed), **options)
-    else:
-        spline = RationalQuadraticSpline(knots=BINS - 1, interval=BOUND)
-        flow = coupling_flow(jax.random.key(run.seed), transformer=spline, **options)
+    spline = RationalQuadraticSpline(knots=BINS - 1, interval=BOUND)
+    if run.kind != "maf":
+        options["transformer"] = spline
+    make = coupling_flow if run.kind == "nsf" else masked_autoregressive_flow
+    flow = make(jax.random.key(run.seed), **options)
     fixed = lambda leaf: isinstance(leaf, paramax.NonTrainable)  # noqa: E731
     params, rest = eqx.partition(flow, eqx.is_inexact_array, is_leaf=fixed)
     return in_jax(params, lambda p, y: eqx.combine(p, rest).log_prob(y), run)
@@ -147,38 +184,39 @@ def in_torch(module: Any, log_prob: Callable[..., Any], run: Run) -> Fitted:
     import torch  # type: ignore[import-not-found]
 
     optimizer = torch.optim.Adam(module.parameters(), lr=RATE, fused=True)
-    start = time.perf_counter()
-    for i, index in enumerate(run.batches):
-        optimizer.zero_grad(set_to_none=True)
-        loss = -log_prob(torch.from_numpy(run.train[index])).mean()
-        loss.backward()
-        optimizer.step()
-        if i == 9:
-            start = time.perf_counter()
-    seconds = (time.perf_counter() - start) / (run.steps - 10)
+    best: dict[str, Any] = {}
+
+    def advance(batches: np.ndarray) -> None:
+        module.train()
+        for y in torch.from_numpy(batches):
+            optimizer.zero_grad(set_to_none=True)
+            (-log_prob(y).mean()).backward()
+            optimizer.step()
 
     def score(y: np.ndarray) -> np.ndarray:
+        module.eval()
         with torch.no_grad():
             return log_prob(torch.from_numpy(y)).numpy()
 
-    return score, seconds * 1e3
+    def keep() -> None:
+        best.update({name: value.clone() for name, value in module.state_dict().items()})
+
+    ms = stopped_early(run, advance, lambda: float(score(run.validation).mean()), keep)
+    module.load_state_dict(best)
+    return score, ms
 
 
 def fit_zuko(run: Run) -> Fitted:
     """zuko's flows of the same size."""
-    from functools import partial
-
     import torch  # type: ignore[import-not-found]
     import zuko  # type: ignore[import-not-found]
 
     torch.manual_seed(run.seed)
     options: Any = {"features": run.train.shape[1], "transforms": LAYERS, "hidden_features": HIDDEN}
-    if run.kind == "maf":
-        flow = zuko.flows.MAF(**options)
-    else:
-        spline = partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND)
-        shapes = [(BINS,), (BINS,), (BINS - 1,)]
-        flow = zuko.flows.NICE(univariate=spline, shapes=shapes, **options)
+    if run.kind != "maf":
+        options["univariate"] = partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND)
+        options["shapes"] = [(BINS,), (BINS,), (BINS - 1,)]
+    flow = (zuko.flows.NICE if run.kind == "nsf" else zuko.flows.MAF)(**options)
     return in_torch(flow, lambda y: flow().log_prob(y), run)
 
 
@@ -206,16 +244,19 @@ def fit_nflows(run: Run) -> Fitted:
 
     parts = []
     for i in range(LAYERS):
-        if run.kind == "maf":
-            parts.append(transforms.ReversePermutation(features))
-            masked = transforms.MaskedAffineAutoregressiveTransform
-            options: Any = {"num_blocks": len(HIDDEN) - 1, "use_residual_blocks": False}
-            parts.append(masked(features=features, hidden_features=HIDDEN[0], **options))
-        else:
-            spline = transforms.PiecewiseRationalQuadraticCouplingTransform
+        splines: Any = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
+        if run.kind == "nsf":
             mask = (torch.arange(features) % 2 == i % 2).float()
-            options = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
-            parts.append(spline(mask=mask, transform_net_create_fn=MLP, **options))
+            coupling = transforms.PiecewiseRationalQuadraticCouplingTransform
+            parts.append(coupling(mask=mask, transform_net_create_fn=MLP, **splines))
+            continue
+        parts.append(transforms.ReversePermutation(features))
+        masked: Any = transforms.MaskedAffineAutoregressiveTransform
+        if run.kind == "nsf_autoregressive":
+            spline = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+            masked = partial(spline, **splines)
+        options: Any = {"num_blocks": len(HIDDEN) - 1, "use_residual_blocks": False}
+        parts.append(masked(features=features, hidden_features=HIDDEN[0], **options))
     flow = Flow(transforms.CompositeTransform(parts), StandardNormal((features,)))
     return in_torch(flow, flow.log_prob, run)
 
@@ -227,20 +268,25 @@ def fit(library: str, prepared: str, steps: str = str(STEPS), *seeds: str) -> No
     }  # fmt: skip
     with np.load(prepared) as arrays:
         names = sorted({name.split("/")[0] for name in arrays.files})
-        parts = {name: (arrays[f"{name}/train"], arrays[f"{name}/test"]) for name in names}
-    for seed, (name, (train, test)), kind in itertools.product(
+        parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in names}
+    results = Path(prepared).with_suffix(".jsonl")
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = [{name: json.loads(line)[name] for name in KEYS} for line in lines]
+    for seed, (name, (train, validation, test)), kind in itertools.product(
         map(int, seeds or ("0",)), parts.items(), KINDS
     ):
-        row = {"table": name, "kind": kind, "library": library, "seed": seed}
+        row: dict[str, Any] = dict(zip(KEYS, (name, kind, library, seed), strict=True))
+        if row in done:
+            continue
         try:
-            score, ms = fitters[library](Run(kind, train, int(steps), seed))
+            score, ms = fitters[library](Run(kind, train, validation, int(steps), seed))
             log_prob = score(test).astype(np.float64)
         except Exception as error:
             row["failed"] = f"{type(error).__name__}: {error}"
         else:
             row |= {"mean": float(log_prob.mean()), "ms": ms}
         print(row, flush=True)
-        with Path(prepared).with_suffix(".jsonl").open("a") as file:
+        with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -13,7 +13,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
-from jflow.distributions import Density
+from jflow.distributions import Density, compiled
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -67,6 +67,31 @@ def test_batched_single_mapped_and_jitted_log_probs_agree(vector):
     assert square.shape == (4, 8)
     np.testing.assert_allclose(np.ravel(square), wanted, rtol=1e-5)
     np.testing.assert_allclose(shared[0], wanted[0], rtol=1e-5)
+
+
+def test_log_probs_in_batches(vector):
+    density, y, context = vector
+    wanted = density.log_prob(y, context)
+    for size in (5, 16, 100):
+        found = density.log_prob(y, context, batch_size=size)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    square = density.log_prob(y.reshape(4, 8, 3), context[0], batch_size=5)
+    np.testing.assert_allclose(square, density.log_prob(y.reshape(4, 8, 3), context[0]), rtol=1e-5)
+    with pytest.raises(ValueError, match="batch_size must be a whole number, 1 or more; got 0"):
+        density.log_prob(y, context, batch_size=0)
+    with pytest.raises(ValueError, match="must have shape"):
+        density.log_prob(y[:, :2], context, batch_size=5)
+    with pytest.raises(ValueError, match="context must be"):
+        density.log_prob(y, context[:5], batch_size=5)
+
+    def bytes_of(count):
+        rows = jax.ShapeDtypeStruct((count, 3), np.float32)
+        arguments = (density.variables, rows, context[0], None, 64)
+        program = compiled.log_prob_by_batches.lower(density.flow, *arguments).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    # 24 bytes for each more: they are cut into batches, and joined.
+    assert bytes_of(64_000) - bytes_of(6_400) <= 24 * 57_600
 
 
 def test_per_example_gradients_agree_with_single_ones(vector):

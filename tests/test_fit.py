@@ -267,6 +267,8 @@ def test_no_finite_validation_loss_is_an_error(data):
         ({"data": [1, 2]}, TypeError, "data must be an array .* got list"),
         ({"data": np.ones((5, 2), int)}, TypeError, "must be floating for a flow without grey"),
         ({"data": np.asarray([[1, np.nan]] * 3)}, ValueError, "NaN or infinities, in 3 of 3"),
+        ({"data": np.ones((5, 2), object)}, TypeError, "must hold numbers; got dtype object, such"),
+        ({"data": np.ma.masked_less(np.ones((5, 2)), 2)}, ValueError, "data has 10 masked values"),
         ({"context": np.ones((300, 2))}, ValueError, "context is given with data, but the flow"),
         ({"validation": 1.5}, ValueError, r"validation must be a fraction in \(0, 1\)"),
         (
@@ -292,6 +294,27 @@ def test_no_finite_validation_loss_is_an_error(data):
 def test_bad_arguments(data, change, error, message):
     with pytest.raises(error, match=message):
         jflow.fit(flow(), **{"data": data, "key": KEY, **change})
+
+
+def test_advice_on_data():
+    """Each with one column that has no density, or a heavy tail; and none where there is none."""
+    random = np.random.default_rng(0)
+    y = random.standard_normal((200, 3))
+    options = {"key": 0, "steps": 1, "evaluate_every": 1, "batch_size": 8, "progress": False}
+    small = flows.real_nvp(4, 2, (4,))
+    far = np.where(np.arange(200) == 5, 1e4, y[:, 0] ** 2)
+    fourth = {
+        r"columns \[3\] are constant: they have no density": np.full(200, 1e3 / 3),
+        r"columns \[1, 3\] are duplicates or sums of others": 1e6 * y[:, 1],
+        r"columns \[0, 1, 2, 3\] are duplicates or sums": y.sum(axis=1) + 7,
+        r"columns \[3\] have numbers 1,000 interquartile": far,
+    }  # fmt: skip
+    for message, column in fourth.items():
+        data = np.column_stack([y, column]).astype(np.float32)
+        with pytest.warns(UserWarning, match=message):
+            jflow.fit(small, data, **options)
+    swapped = np.column_stack([y, random.standard_t(3, 200)]).astype(">f4")
+    jflow.fit(small, swapped, **options)
 
 
 def test_bad_context_and_grey_levels(data):

@@ -52,6 +52,16 @@ def test_traces_are_unbiased(name):
     np.testing.assert_allclose(found.standard_error.mean(0), found.mean.std(0), rtol=0.25)
 
 
+@pytest.mark.parametrize("name", ["hutchinson", "hutch_pp", "xtrace"])
+def test_programs_do_not_grow_with_the_number_of_probes(name):
+    def size(count):
+        options = {"probes" if name == "hutchinson" else "products": count}
+        run = lambda x, key: getattr(jf, name)(jnp.sin, x, key, **options)  # noqa: E731
+        return len(jax.jit(run).lower(np.ones((2, 500)), jax.random.key(0)).as_text().splitlines())
+
+    assert size(100) == size(400)
+
+
 def test_exact_trace_and_enough_products():
     a, like = matrices(), np.zeros((3, 12))
     wanted = np.trace(a, axis1=1, axis2=2)

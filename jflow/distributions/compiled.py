@@ -1,5 +1,6 @@
 """What the methods of a density run: compiled once for each flow and each shape."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jflow.distributions.flow import Flow
+from jflow.functional.arrays import batch_shape
 from jflow.functional.dequantization import discrete_bits_per_dim
 from jflow.functional.traces import Estimated, mean_and_error
 
@@ -19,6 +21,48 @@ def apply(
     """A method of the flow; `rng` is for random estimates."""
     rngs = None if rng is None else {"trace": rng}
     return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
+
+
+def log_prob(
+    flow: Flow,
+    variables: Any,
+    y: Array,
+    context: Array | None,
+    key: Array | None,
+    batch_size: int | None,
+) -> Array:
+    """log p of y, all at once or `batch_size` points after the other."""
+    ndim = y.ndim - len(flow.event_shape)
+    with_context = context is None or context.shape[:-1] in ((), y.shape[:ndim])
+    # Of shapes that do not fit, the flow says what is wrong.
+    if batch_size is None or y.shape[ndim:] != flow.event_shape or not with_context:
+        return apply(flow, "log_prob", variables, y, context, rng=key)
+    return log_prob_by_batches(flow, variables, y, context, key, batch_size)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def log_prob_by_batches(
+    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array | None, size: int
+) -> Array:
+    """log p of y (*batch, *event), of `size` points after the other."""
+    batch = batch_shape(y, len(flow.event_shape))
+    count = math.prod(batch)
+    given: dict[str, Array] = {"y": y.reshape(count, *flow.event_shape)}
+    if context is not None and context.ndim > 1:
+        given["context"] = context.reshape(count, -1)
+
+    def one(part: dict[str, Array], i: Array) -> Any:
+        own = part.get("context", context)
+        rngs = None if key is None else {"trace": jax.random.fold_in(key, i)}
+        return flow.apply(variables, part["y"], own, method="log_prob", rngs=rngs)
+
+    whole = count // size
+    cut = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])  # noqa: E731
+    parts = [lax.map(lambda each: one(*each), (jax.tree.map(cut, given), jnp.arange(whole)))]
+    if count % size:
+        last = jax.tree.map(lambda a: a[whole * size :], given)
+        parts.append(one(last, jnp.asarray(whole)))
+    return jnp.concatenate([part.ravel() for part in parts]).reshape(batch)
 
 
 @partial(jax.jit, static_argnums=(0, 5))

@@ -40,7 +40,12 @@ class Density:
     variables: Mapping[str, Any]
 
     def log_prob(
-        self, y: ArrayLike, context: ArrayLike | None = None, *, key: Array | int | None = None
+        self,
+        y: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        key: Array | int | None = None,
+        batch_size: int | None = None,
     ) -> Array:
         """log p(y) in nats, (*batch). -inf outside the support; NaN where y is NaN.
 
@@ -48,6 +53,8 @@ class Density:
           y: continuous values; for a flow with grey levels (`values=k`), levels / k.
           context: (C,) or (*batch, C), for a conditional flow.
           key: for flows whose log_det is a random estimate; see `flow.bijector.log_det_kind`.
+          batch_size: how many points at a time, in one compiled loop, so that memory does not grow
+            with their number; None for all at once.
 
         Raises:
           TypeError: y is not floating (for grey levels, use `bits_per_dim`).
@@ -55,7 +62,10 @@ class Density:
         """
         arrays = _arrays(y, context)
         key = None if key is None else as_key("log_prob", key)
-        log_prob = compiled.apply(self.flow, "log_prob", self.variables, *arrays, rng=key)
+        if batch_size is not None:
+            check_counts("log_prob", batch_size=batch_size)
+        options: Any = {"key": key, "batch_size": batch_size}
+        log_prob = compiled.log_prob(self.flow, self.variables, *arrays, **options)
         self._check_inverse(log_prob, 0, *arrays)
         return log_prob
 

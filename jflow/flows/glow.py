@@ -20,15 +20,15 @@ from jflow.transformers import Affine, FixedAffine
 @recipe
 def glow(
     image_shape: tuple[int, int, int],
-    levels: int = 3,
-    steps: int = 32,
-    hidden: int = 512,
+    levels: int | None = None,
+    steps: int | None = None,
+    hidden: int | None = None,
     *,
     context_features: int | None = None,
     values: int | None = 256,
     mixing: str = "plu",
-    checkerboards: int = 0,
-    positions: bool = False,
+    checkerboards: int | None = None,
+    positions: bool | None = None,
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
@@ -44,23 +44,31 @@ def glow(
 
     Args:
       image_shape: (height, width, channels); 2^levels must divide height and width.
-      levels: L of the paper.
-      steps: K of the paper, at each level.
-      hidden: channels of the coupling networks.
+      levels: L of the paper; None for 3, or fewer if 2^3 does not divide height and width.
+      steps: K of the paper, at each level; None for 32, or 8 of small images, which are those of
+        fewer pixels than 32x32.
+      hidden: channels of the coupling networks; None for 512, or 64 of small images.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, for `bits_per_dim`.
       mixing: what mixes channels: a 1x1 convolution of kind "plu", "dense", "qr" or another of
         `Linear`, or one followed by "emerging" or "periodic" 3x3 convolutions, or by "woodbury"
         updates over channels and pixels; or "permute" or "reverse".
       checkerboards: pairs of checkerboard couplings before each squeeze but the last, as in
-        Real NVP and Flow++; none in the paper. They help where images are small.
-      positions: whether the coupling networks have a bias for each pixel; not in the paper.
+        Real NVP and Flow++; none in the paper. None for 2 of small images, and none of others.
+      positions: whether the coupling networks have a bias for each pixel; not in the paper. None
+        for whether images are small: there, what is to be seen has its place.
       dropout: in the coupling networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Kingma and Dhariwal, 2018, https://arxiv.org/abs/1807.03039
     """
+    small = image_shape[0] * image_shape[1] < 32 * 32
+    levels = _levels(image_shape) if levels is None else levels
+    steps = (8 if small else 32) if steps is None else steps
+    hidden = (64 if small else 512) if hidden is None else hidden
+    checkerboards = (2 if small else 0) if checkerboards is None else checkerboards
+    positions = small if positions is None else positions
     net = ConvNet(hidden, positions, dropout=dropout, dtype=dtype)
 
     def level(last: bool) -> Bijector:
@@ -78,3 +86,9 @@ def glow(
     return Flow(
         Chain((centre, pyramid)), image_shape, context_features=context_features, values=values
     )
+
+
+def _levels(image_shape: tuple[int, int, int]) -> int:
+    """How often height and width can be halved: 3 times at most, and at least once."""
+    fit = [n for n in (3, 2) if all(size % 2**n == 0 for size in image_shape[:2])]
+    return fit[0] if fit else 1

@@ -49,7 +49,7 @@ def check_examples(name: str, flow: Flow, y: Any, context: ArrayLike | None = No
         y, context = _read(y)
     if not hasattr(y, "shape"):
         raise TypeError(f"{name} must be an array (N, *{flow.event_shape}); got {type(y).__name__}")
-    y = jnp.asarray(y)
+    y = y if isinstance(y, jax.Array) else _of_host(name, y)
     if y.shape[1:] != flow.event_shape or y.ndim != len(flow.event_shape) + 1:
         raise ValueError(f"{name} must have shape (N, *{flow.event_shape}); got {y.shape}")
     if y.shape[0] == 0:
@@ -77,6 +77,22 @@ def _read(stream: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if "context" not in examples[0]:
         return y, None
     return y, np.stack([example["context"] for example in examples])
+
+
+def _of_host(name: str, y: Any) -> Array:
+    """An array of NumPy, or the numbers of a data frame, in this machine's byte order."""
+    y = np.ma.asanyarray(y)
+    if y.dtype.kind not in "biuf" and y.dtype.name != "bfloat16":
+        first = y.ravel()[0] if y.size else None
+        raise TypeError(
+            f"{name} must hold numbers; got dtype {y.dtype}, such as {first!r:.40}. "
+            "jflow.data.table reads tables of other kinds"
+        )
+    if np.ma.is_masked(y):
+        raise ValueError(
+            f"{name} has {np.ma.count_masked(y)} masked values; fill or leave them out"
+        )
+    return jnp.asarray(np.asarray(y).astype(y.dtype.newbyteorder("="), copy=False))
 
 
 def _check_values(name: str, flow: Flow, y: Array) -> None:

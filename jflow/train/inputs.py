@@ -11,6 +11,7 @@ from jflow.data.splits import hold_out_stream
 from jflow.distributions import Flow, init
 from jflow.distributions.saving import recipe_entry
 from jflow.functional.arguments import check_counts
+from jflow.train.advice import advise
 from jflow.train.arrays import Examples, check_examples, is_stream, only_given, split
 from jflow.train.feeds import ArrayFeed, Feed, StreamFeed
 from jflow.train.sharding import Placement
@@ -91,6 +92,8 @@ def _prepare(
     if is_stream(data):
         _check_stream(data)
     train = data if is_stream(data) else check_examples("data", flow, data, context)
+    if isinstance(train, Examples):
+        advise(flow, train.y)
     if validation is None:
         return train, None
     if isinstance(validation, float | int):
