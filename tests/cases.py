@@ -105,6 +105,7 @@ LEARNED = {
     for transformer in (
         jt.Shift(),
         jt.Affine(),
+        jt.SoftplusAffine(),
         jt.SinhArcsinh(),
         jt.LinearSpline(bins=3, bound=3.0),
         jt.QuadraticSpline(bins=3, bound=3.0),

@@ -35,6 +35,7 @@ ON_UNIT = [
 # Without a row above, since parameters are few or none, or their number line is a circle.
 OTHERS = [
     jt.Shift(),
+    jt.SoftplusAffine(),
     jt.SinhArcsinh(),
     jt.CircularSpline(bins=5),
     jt.CircularShift(),

@@ -26,7 +26,7 @@ from jflow.functional.arrays import as_wide
 _KIND = "jflow density"
 _FORMAT = 2
 # Arguments of recipes that files of format 1 do not have, and what was built then.
-_FORMAT_1 = {"activation": "relu"}
+_FORMAT_1 = {"activation": "relu", "scale": "exp"}
 _CONFIG = "config.json"
 
 

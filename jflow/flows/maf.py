@@ -1,11 +1,13 @@
 """Masked and inverse autoregressive flows."""
 
+from typing import Literal
+
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import activation_named, mixer
 from jflow.nets import MADE
-from jflow.transformers import Affine
+from jflow.transformers import Affine, Invert, SoftplusAffine
 
 
 @recipe
@@ -16,9 +18,10 @@ def maf(
     *,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: str = "permute",
+    mixing: str = "reverse",
     residual: bool = False,
     activation: str = "silu",
+    scale: Literal["softplus", "exp"] = "softplus",
     bound: float = 2.0,
     dropout: float = 0.0,
     memory: Memory = "store",
@@ -28,7 +31,8 @@ def maf(
 
     Sampling goes feature by feature, at the cost of a few likelihoods: see
     `MaskedAutoregressive`. Differences from the paper: actnorm in place of batch normalisation,
-    random permutations between layers, and log-scales bounded by `bound`.
+    SiLU in place of ReLU, and x = y m + t with scales m that outliers cannot make explode, in place
+    of x = (y - t) e^-s.
 
     Args:
       features: D of the data.
@@ -36,16 +40,22 @@ def maf(
       hidden: widths of the masked networks.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
-      mixing: what stands between layers: "permute" (random), "reverse" (the paper) or "lu".
+      mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
-      bound: the largest log-scale of a layer, in nats.
+      scale: "softplus", or "exp" for the paper's; see `SoftplusAffine` and `Affine`.
+      bound: the largest log-scale of a layer, in nats, for "exp".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
+    Raises:
+      ValueError: an unknown name.
+
     Reference: Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057
     """
+    if scale not in ("softplus", "exp"):
+        raise ValueError(f"maf: scale must be 'softplus' or 'exp'; got {scale!r}")
     net = MADE(
         hidden,
         residual,
@@ -53,7 +63,8 @@ def maf(
         dropout=dropout,
         dtype=dtype,
     )
-    layer = MaskedAutoregressive(Affine(bound), net=net)
+    affine = Invert(SoftplusAffine()) if scale == "softplus" else Affine(bound)
+    layer = MaskedAutoregressive(affine, net=net)
     step = Chain((ActNorm(), layer, mixer("maf", mixing)))
     bijector = Repeat(step, layers, memory)
     return Flow(bijector, (features,), context_features=context_features, values=values)

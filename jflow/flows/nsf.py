@@ -21,7 +21,7 @@ def nsf(
     bound: float = 5.0,
     context_features: int | None = None,
     values: int | None = None,
-    mixing: str = "permute",
+    mixing: str | None = None,
     residual: bool = False,
     activation: str = "silu",
     dropout: float = 0.0,
@@ -43,8 +43,9 @@ def nsf(
       bound: of the splines.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
-      mixing: what stands between layers: "permute" (random, and fastest), "lu" (the paper; surer
-        where features and layers are few, since a random order may serve some badly) or "reverse".
+      mixing: what stands between layers: "permute" (random; between couplings it exchanges the
+        halves), "reverse" or "lu" (the paper). None for "permute" between couplings and "reverse"
+        between autoregressive layers, where it is better on most tables and never far worse.
       residual: whether masked networks are residual (autoregressive only).
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the networks, in training.
@@ -63,6 +64,7 @@ def nsf(
         "dropout": dropout,
         "dtype": dtype,
     }
+    mixing = mixing or ("reverse" if autoregressive else "permute")
     spline = RationalQuadraticSpline(bins=bins, bound=bound)
     layer: Bijector = Coupling(spline, MLP(hidden, **options))
     if autoregressive:

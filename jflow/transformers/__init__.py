@@ -10,7 +10,7 @@ from jflow.transformers.activations import (
     Softplus,
     Tanh,
 )
-from jflow.transformers.affine import Affine, FixedAffine, Shift
+from jflow.transformers.affine import Affine, FixedAffine, Shift, SoftplusAffine
 from jflow.transformers.base import Transformer
 from jflow.transformers.invert import Invert
 from jflow.transformers.monotone import DeepSigmoid, SumOfSquares, UnconstrainedMonotonic
@@ -44,6 +44,7 @@ __all__ = [
     "Sigmoid",
     "SinhArcsinh",
     "Softplus",
+    "SoftplusAffine",
     "SquareRootBins",
     "SumOfSquares",
     "Tanh",

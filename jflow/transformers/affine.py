@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -73,6 +74,47 @@ class Affine(Transformer):
         if math.isinf(self.bound):
             return shift, raw
         return shift, self.bound * jnp.tanh(raw / self.bound)
+
+
+@dataclass(frozen=True)
+class SoftplusAffine(Transformer):
+    """y = x m + t, with m = log(1 + e^(r + c)) + least: a scale that grows linearly in r.
+
+        forward   log|dy/dx| = log m
+        inverse   x = (y - t) / m,  log|dx/dy| = -log m
+
+    params: (t, r); c is such that m = 1 at r = 0. Where a network extrapolates to large r, the
+    scale does not grow exponentially as that of `Affine`, and nothing bounds it from above.
+    `MaskedAutoregressive(Invert(SoftplusAffine()))` takes data to the base by x = y m + t, so that
+    the shift of one layer is not scaled by the same layer.
+
+    Attributes:
+      least: the smallest scale.
+
+    Reference: Durkan et al., nflows, 2020, https://doi.org/10.5281/zenodo.4296287
+    """
+
+    least: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least < 1:
+            raise ValueError(f"SoftplusAffine: least must be in (0, 1); got {self.least}")
+
+    @property
+    def num_params(self) -> int:
+        return 2
+
+    def _forward(self, x: Array, params: Array) -> tuple[Array, Array]:
+        scale = self._scale(params)
+        return x * scale + params[..., 0], jnp.log(scale)
+
+    def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
+        scale = self._scale(params)
+        return (y - params[..., 0]) / scale, -jnp.log(scale)
+
+    def _scale(self, params: Array) -> Array:
+        at_zero = math.log(math.expm1(1 - self.least))
+        return jax.nn.softplus(params[..., 1] + at_zero) + self.least
 
 
 @dataclass(frozen=True)
