@@ -172,6 +172,23 @@ def test_early_stopping(data):
     assert log.best_step == 20
 
 
+def test_the_history_says_whether_training_overfitted():
+    def made(*losses):
+        rows = [
+            {"step": 10 * i, "train_nll": t, "validation_nll": v}
+            for i, (t, v) in enumerate(losses, 1)
+        ]
+        return history.History("nll", rows, 10 * (1 + int(np.argmin([v for _, v in losses]))))
+
+    assert made((3.0, 3.1), (2.5, 2.9), (1.5, 4.5)).overfitted
+    assert not made((3.0, 3.1), (2.5, 2.9), (2.4, 2.95)).overfitted  # less than training gained
+    assert not made((3.0, 3.1), (2.5, 2.9)).overfitted
+    assert not history.History("nll").overfitted
+    assert str(made((3.0, 3.1), (2.5, 2.9), (1.5, 4.5))) == (
+        "best of 30 steps: 20 (train_nll 2.5, validation_nll 2.9); overfitted from there on"
+    )
+
+
 def test_grey_levels_use_one_validation_noise(data):
     image_flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=2, values=17)
     y = np.random.default_rng(0).integers(0, 17, (64, 4, 4, 1))

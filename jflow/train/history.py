@@ -37,6 +37,30 @@ class History:
         rows = [row for row in self.rows if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
+    @property
+    def overfitted(self) -> bool:
+        """Whether training went on to improve after `best_step` while validation lost more.
+
+        The parameters of `best_step` were returned. More data, dropout, fewer layers or narrower
+        networks would bring the two together; more steps would not.
+        """
+        train, validation = f"train_{self.unit}", f"validation_{self.unit}"
+        rows = [row for row in self.rows if validation in row and row["step"] >= self.best_step]
+        if len(rows) < 2:
+            return False
+        gained = rows[0][train] - rows[-1][train]
+        return 0 < gained < rows[-1][validation] - rows[0][validation]
+
+    def __str__(self) -> str:
+        """The best step, its losses, and whether the run overfitted."""
+        last = max(row["step"] for row in self.rows) if self.rows else 0
+        best = next((row for row in self.rows if row["step"] == self.best_step), {})
+        losses = [
+            f"{k} {v:.4g}" for k, v in best.items() if k.startswith(("train_", "validation_"))
+        ]
+        text = f"best of {last} steps: {self.best_step} ({', '.join(losses)})"
+        return text + ("; overfitted from there on" if self.overfitted else "")
+
 
 @contextmanager
 def writer(directory: Path | None, columns: list[str], rows: Sequence[Row] = ()) -> Iterator[Any]:
