@@ -67,7 +67,7 @@ RECIPES = {
     "sylvester": lambda: flows.sylvester(2, 4, direction="inverse"),
     "planar": lambda: flows.planar(2, 4, direction="inverse"),
     "radial": lambda: flows.radial(2, 4, direction="inverse"),
-    "residual_flow": lambda: flows.residual_flow(2, blocks=2, hidden=(8,)),
+    "i_resnet": lambda: flows.i_resnet(2, 2, (8,)),
 }
 QUICK = ("maf", "nsf", "real_nvp")
 
