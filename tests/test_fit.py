@@ -232,6 +232,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_parameters(data):
     assert all(np.isfinite(v).all() for v in jax.tree.leaves(caught.value.density.variables))
 
 
+@pytest.mark.filterwarnings("ignore:.*interquartile ranges")
 def test_bad_batches_are_skipped_and_counted(data):
     y = np.concatenate([data[:63], np.full((1, 2), 3e38, np.float32)])
     options = {**SMALL, "batch_size": 8, "steps": 40, "validation": data[:50]}

@@ -84,7 +84,7 @@ def test_what_is_beyond_a_spline_is_saturated():
 def test_recipes_report(name):
     make = {
         "glow": lambda: flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, values=17),
-        "maf": lambda: flows.maf(4, layers=2, hidden=(8,)),
+        "maf": lambda: flows.maf(4, layers=2, hidden=(8,), scale="exp"),
         "hint": lambda: flows.hint(4, layers=2, hidden=(8,)),
         "residual_flow": lambda: flows.residual_flow(4, layers=2, hidden=(8,)),
     }

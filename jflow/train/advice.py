@@ -29,15 +29,6 @@ def advise(flow: Flow, y: Array) -> None:
     constant = largest <= 8 * np.finfo(y.dtype).eps * np.abs(center)
     if constant.any():
         _warn(f"columns {_some(constant)} are constant: they have no density; leave them out")
-    scaled = deviations[:, ~constant] / largest[~constant]
-    tied = _collinear(scaled, np.finfo(y.dtype).eps)
-    if tied.any():
-        all_tied = np.zeros_like(constant)
-        all_tied[~constant] = tied
-        _warn(
-            f"columns {_some(all_tied)} are duplicates or sums of others, to rounding: their joint "
-            "density is infinite; leave out one of them"
-        )
     spread = np.subtract(*np.quantile(rows, (0.75, 0.25), axis=0))
     heavy = (largest > _FAR * spread) & (spread > 0)
     if heavy.any():
@@ -46,14 +37,23 @@ def advise(flow: Flow, y: Array) -> None:
             "transform them (np.arcsinh), or give the flow a base with heavy tails "
             "(flow.clone(base=jflow.StudentT(5.0)))"
         )
+    # Beside one such number all others are the same.
+    rest = ~constant & ~heavy
+    tied = np.zeros_like(rest)
+    tied[rest] = _collinear(deviations[:, rest] / largest[rest], np.finfo(y.dtype).eps)
+    if tied.any():
+        _warn(
+            f"columns {_some(tied)} are duplicates or sums of others, to rounding: their joint "
+            "density is infinite; leave out one of them"
+        )
 
 
 def _collinear(columns: np.ndarray, rounding: float) -> np.ndarray:
     """Which columns take part in a linear relation that holds up to rounding, (D,)."""
     centered = columns - columns.mean(axis=0)
     length = np.linalg.norm(centered, axis=0)
-    if len(columns) <= columns.shape[1] or not length.size:
-        return np.zeros(columns.shape[1], bool)  # so few rows are always collinear
+    if not length.size or len(np.unique(columns, axis=0)) <= columns.shape[1] + 1:
+        return np.zeros(columns.shape[1], bool)  # so few different rows are always collinear
     _, sizes, directions = np.linalg.svd(centered / length, full_matrices=False)
     nothing = sizes <= 16 * rounding * np.sqrt(len(columns))
     return np.any(np.abs(directions[nothing]) > 0.1, axis=0)  # type: ignore[return-value]
