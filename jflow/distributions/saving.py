@@ -5,7 +5,6 @@ that file, variables-*.safetensors. Both are plain data: reading them runs no co
 """
 
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -20,13 +19,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from jflow.distributions.flow import Flow
-from jflow.distributions.recipe import RECIPES, Recipe
+from jflow.distributions.recipe import Recipe
 from jflow.functional.arrays import as_wide
 
 _KIND = "jflow density"
 _FORMAT = 2
-# Arguments of recipes that files of format 1 do not have, and what was built then.
-_FORMAT_1 = {"activation": "relu", "scale": "exp"}
+# Arguments that recipes did not have when files were of format 1, and what they built then.
+_RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
+_FORMAT_1: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
+_FORMAT_1["maf"]["scale"] = "exp"
 _CONFIG = "config.json"
 
 
@@ -79,8 +80,10 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
             )
         arguments = recipe["arguments"]
         if config["format"] == 1:
-            arguments = _arguments_then(recipe["name"]) | arguments
+            arguments = _FORMAT_1.get(recipe["name"], {}) | arguments
         flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
+    elif config["format"] == 1:
+        _check_built_as_then(folder, flow)
     if _interface(flow) != config["flow"]:
         raise ValueError(
             f"{folder} does not fit the flow: it was saved with {config['flow']}; the flow has "
@@ -93,10 +96,18 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
 
 
-def _arguments_then(recipe: str) -> dict[str, Any]:
-    build = RECIPES.get(recipe)
-    known = {} if build is None else inspect.signature(build).parameters
-    return {name: value for name, value in _FORMAT_1.items() if name in known}
+def _check_built_as_then(folder: Path, flow: Flow) -> None:
+    """Refuses a recipe with other defaults than those of format 1: the arrays would fit it."""
+    then = _FORMAT_1.get(flow.recipe.name, {}) if flow.recipe else {}
+    if flow.recipe is None or not then:
+        return
+    arguments = json.loads(flow.recipe.arguments) | then
+    if Recipe(flow.recipe.name, json.dumps(arguments, sort_keys=True)).build().bijector != (
+        flow.recipe.build().bijector
+    ):
+        raise ValueError(
+            f"{folder} is of format 1; build the flow with what was built then: {then}"
+        )
 
 
 def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:

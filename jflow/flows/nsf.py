@@ -45,7 +45,7 @@ def nsf(
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "permute" (random; between couplings it exchanges the
         halves), "reverse" or "lu" (the paper). None for "permute" between couplings and "reverse"
-        between autoregressive layers, where it is better on most tables and never far worse.
+        between autoregressive layers.
       residual: whether masked networks are residual (autoregressive only).
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the networks, in training.
