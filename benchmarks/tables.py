@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LAYERS, HIDDEN, BINS, BOUND = 5, (64, 64), 8, 5.0
-RATE, BATCH, STEPS = 1e-3, 256, 3000
+RATE, BATCH, STEPS = 1e-3, 256, 2000
 EVERY, PATIENCE = 100, 10
 KINDS = ("maf", "nsf", "nsf_autoregressive")
 KEYS = ("table", "kind", "library", "seed")

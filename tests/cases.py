@@ -323,6 +323,7 @@ CASES: dict[str, Case] = {
     "Chain-context": Case(lambda: jb.Chain((step(), step())), context_features=2),
     "Repeat": Case(lambda: jb.Repeat(step(), 3)),
     "Repeat-remat": Case(lambda: jb.Repeat(step(), 3, memory="remat")),
+    "Repeat-unroll": Case(lambda: jb.Repeat(step(), 2, unroll=True)),
     "Repeat-context": Case(lambda: jb.Repeat(step(), 3), context_features=2),
     "Repeat-image": Case(lambda: jb.Repeat(image_step("dense"), 2), (2, 1, 3)),
     "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),

@@ -14,8 +14,10 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, train
 from jflow import transformers as jt
-from jflow.train import NonFiniteLossError, arrays, history, loop
+from jflow.train import NonFiniteLossError, arrays, evaluation, history, loop
+from jflow.train.inputs import Inputs
 from jflow.train.objective import MaximumLikelihood
+from jflow.train.sharding import Placement
 
 KEY = jax.random.key(0)
 SMALL = {"steps": 60, "batch_size": 32, "evaluate_every": 20, "warmup_steps": 5}
@@ -357,6 +359,34 @@ def test_evaluation_weighs_the_last_batch_right(data, fitted):
     assert estimate.mean == pytest.approx(wanted.mean())
     assert estimate.standard_error == pytest.approx(wanted.std(ddof=1) / np.sqrt(300), rel=1e-4)
     assert str(estimate) == f"{estimate.mean:.4f} +- {estimate.standard_error:.4f}"
+
+
+def test_evaluation_calls_one_program_for_many_batches(data, fitted, monkeypatch):
+    density, calls, losses = fitted[0], [], evaluation._losses
+
+    def counted(*args, **options):
+        calls.append(args)
+        return losses(*args, **options)
+
+    monkeypatch.setattr(evaluation, "_losses", counted)
+    many = np.tile(data, (3, 1))[:800]
+    found = jflow.evaluate(density, many, key=KEY, batch_size=8).examples
+    np.testing.assert_allclose(found, -np.asarray(density.log_prob(many)), rtol=1e-5)
+    assert len(calls) == 2
+    programs = losses._cache_size()
+    jflow.evaluate(density, data, key=KEY, batch_size=8)  # of another number of examples
+    assert losses._cache_size() == programs
+
+
+def test_parts_of_the_data_share_its_arrays(data):
+    inputs = Inputs(flow(), data, None, 0.25, KEY, 32)
+    assert inputs.train.y is inputs.held_out.y
+    rows = [part.take(np.arange(len(part))).y for part in (inputs.train, inputs.held_out)]
+    assert [len(part) for part in rows] == [225, 75]
+    np.testing.assert_array_equal(np.sort(np.concatenate(rows), axis=0), np.sort(data, axis=0))
+    # Batches are of the training part alone.
+    chunk = inputs.feed(20, Placement()).take(20)
+    assert set(np.asarray(chunk.index).ravel()) == set(inputs.train.places)
 
 
 def test_batches_visit_every_example_equally_often():

@@ -9,7 +9,7 @@ import pytest
 
 from jflow import testing
 from jflow import transformers as jt
-from jflow.functional import splines
+from jflow.functional import rational_quadratic, splines
 from jflow.functional.roots import invert_increasing
 
 ON_LINE = [
@@ -177,6 +177,36 @@ def test_gradients_by_parameters_agree_with_differences(transformer):
             np.testing.assert_allclose(forward_mode, (more - less) / 2e-6, rtol=1e-6, atol=1e-6)
         wanted = weights[0] * along[0] + weights[1] * along[1]
         np.testing.assert_allclose((by_params * step).sum(-1), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_many_bins_make_no_longer_programs_than_few_and_compute_the_same(monkeypatch):
+    random = np.random.default_rng(0)
+    x, params = random.uniform(-5, 5, 200), random.normal(size=(200, 3 * 40 - 1))
+
+    def run(x, params):
+        spline = jt.RationalQuadraticSpline(bins=(params.shape[-1] + 1) // 3)
+        both = spline.forward_and_log_det, spline.inverse_and_log_det
+        return [
+            jax.vmap(jax.value_and_grad(lambda *given, f=f, i=i: f(*given)[i], (0, 1)))(x, params)
+            for f in both
+            for i in (0, 1)
+        ]
+
+    def length(bins):
+        wide = np.zeros((200, 3 * bins - 1))
+        return str(jax.make_jaxpr(run)(x, wide)).count("\n")
+
+    with jax.enable_x64(True):
+        assert length(40) == length(128)
+        loops = jax.jit(run)(x, params)
+        monkeypatch.setattr(rational_quadratic, "_FEW", 40)
+        jax.clear_caches()
+        assert length(40) > 2 * length(8)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9),
+            loops,
+            jax.jit(run)(x, params),
+        )
 
 
 @pytest.mark.parametrize("transformer", SPLINES, ids=names)

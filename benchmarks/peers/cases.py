@@ -70,7 +70,8 @@ CASES = {
     },
     **{f"glow depth {n}": _glow(n, 64, _STEP) for n in (4, 16, 64)},
     "per example": _spline(
-        "Per-example gradients", 16, 8, 64, 256, ("per example", "train"), (*JAX, *TORCH)
+        "Per-example gradients", 16, 8, 64, 256, ("per example", "train"),
+        ("jflow", "jflow unrolled", *JAX[1:], *TORCH),
     ),
     "fit": _spline(
         "fit, 100,000 rows", 16, 8, 64, 512, ("fit", "train", "log_prob"),

@@ -11,17 +11,23 @@ from benchmarks.peers.cases import Case
 from benchmarks.peers.with_jax import Parts, programs
 from benchmarks.peers.worker import Program, serve
 from jflow import flows
+from jflow.bijectors import Chain
 
 
 def build(case: Case, variant: str) -> jflow.Flow:
-    """The recipe; the variant names its `memory`, its `dtype`, or both."""
-    options: Any = {"dtype" if w == "bfloat16" else "memory": w for w in variant.split()}
+    """The recipe; the variant names its `memory`, its `dtype`, or both, or has it unrolled."""
+    words = [word for word in variant.split() if word != "unrolled"]
+    options: Any = {"dtype" if w == "bfloat16" else "memory": w for w in words}
     if case.kind == "glow":
         return flows.glow(case.shape, 3, case.layers, case.hidden[0], values=None, **options)  # type: ignore[arg-type]
     features, rest = case.shape[0], {"hidden": case.hidden, **options}
     if case.kind == "maf":
         return flows.maf(features, case.layers, **rest)
-    return flows.nsf(features, case.layers, bins=cases.BINS, bound=cases.BOUND, **rest)
+    flow = flows.nsf(features, case.layers, bins=cases.BINS, bound=cases.BOUND, **rest)
+    if len(words) == len(variant.split()):
+        return flow
+    first, repeat = flow.bijector.parts
+    return flow.clone(bijector=Chain((first, repeat.clone(unroll=True))))
 
 
 def setup(case: Case, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:

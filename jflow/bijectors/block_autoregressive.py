@@ -14,7 +14,7 @@ from jflow.functional import block_autoregressive as block
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.roots import tolerance
-from jflow.nets.layers import broadcast_context
+from jflow.nets.layers import aligned_context
 
 _DIRECTIONS = ("inverse", "forward")
 
@@ -81,12 +81,12 @@ class BlockAutoregressive(Bijector):
             biases.append(self._param(f"bias_{i}", spread, (features, b), x) - centre)
         by_context = None
         if context is not None:
-            context = broadcast_context(context, x.shape[:-1]).astype(x.dtype)
+            context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
             shape = (context.shape[-1], features * self.units)
             kernel = self._param("kernel_context", init, shape, x)
             by_context = jnp.matmul(context, kernel, precision="highest")
-            by_context = by_context.reshape(*x.shape, self.units)
+            by_context = by_context.reshape(*context.shape[:-1], features, self.units)
         gates = 4 * self._param("log_gate", nn.initializers.zeros, (features,), x) - 1
         weights = block.Weights(
             tuple(kernels), tuple(log_diagonals), tuple(biases), gates, by_context

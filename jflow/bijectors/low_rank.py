@@ -15,7 +15,7 @@ from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.orthogonal import reflect
 from jflow.functional.roots import tolerance
-from jflow.nets.layers import Linear, Precision, broadcast_context
+from jflow.nets.layers import Linear, Precision, aligned_context
 
 _DIRECTIONS = ("forward", "inverse")
 
@@ -50,7 +50,8 @@ class _LowRank(Bijector):
         run = there if method == self.direction else back
         if context is None:
             return run(self._numbers(free, features), x)
-        context = broadcast_context(context, x.shape[:-1]).astype(dtype)
+        one_for_all = context.ndim == 1
+        context = aligned_context(context, x.shape[:-1]).astype(dtype)
 
         def one(numbers: dict[str, Array], x: Array) -> tuple[Array, Array]:
             return run(self._numbers(numbers, features), x)
@@ -59,8 +60,10 @@ class _LowRank(Bijector):
         moved = {}
         for name, value in free.items():
             linear = Linear(value.size, Precision(), gain=0.0, name=f"context_{name}")
-            by_context = linear(context.reshape(count, context.shape[-1]))
-            moved[name] = value[None] + by_context.reshape(count, *value.shape)
+            by_context = linear(context.reshape(-1, context.shape[-1]))
+            moved[name] = value[None] + by_context.reshape(-1, *value.shape)
+        if one_for_all:
+            return one({name: value[0] for name, value in moved.items()}, x)
         y, log_det = jax.vmap(one)(moved, x.reshape(count, features))
         return y.reshape(x.shape), log_det.reshape(batch)
 

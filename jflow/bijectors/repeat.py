@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector
+from jflow.bijectors.chain import Chain
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
 from jflow.functional.arrays import as_wide
@@ -31,6 +32,10 @@ class Repeat(Bijector):
         The latter is for layers whose both directions are closed forms; it has no forward mode.
         "remat:dots_saveable" keeps matrix products, too, and computes what is cheap a second time;
         "remat:dots_with_no_batch_dims_saveable" keeps those without batch dimensions.
+      unroll: whether the layers are a `Chain`, each with parameters of its own names, in place of a
+        loop over stacked ones. Compile time then grows with `length`. It is for per-example
+        gradients, `jax.vmap` of `jax.grad`: of stacked parameters those of all examples and layers
+        are in memory at once, and the norms of those of 8 spline couplings take 3 times as long.
 
     Raises:
       ValueError: `length` below 1, an unknown `memory`, or a layer that changes the event shape.
@@ -39,6 +44,7 @@ class Repeat(Bijector):
     bijector: Bijector
     length: int
     memory: Memory = "store"
+    unroll: bool = False
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -55,6 +61,8 @@ class Repeat(Bijector):
     def _scan(
         self, method: str, x: Array, context: Array | None, *, reverse: bool
     ) -> tuple[Array, Array]:
+        if self.unroll:
+            return getattr(self._chain(), method)(x, context)
         if self.memory == "reversible" and not self.is_initializing():
             layers = self.length, reverse
             return run_reversible(self, self.bijector, method, as_wide(x), context, layers)
@@ -74,6 +82,12 @@ class Repeat(Bijector):
         )
         x, log_dets = loop(self.bijector, as_wide(x), context)
         return x, jnp.sum(log_dets, axis=0)
+
+    @nn.compact
+    def _chain(self) -> Chain:
+        layer = self.bijector.clone(parent=None, _deep_clone=True, _reset_names=True)
+        layers = [layer, *(layer.clone(_deep_clone=True) for _ in range(self.length - 1))]
+        return Chain(tuple(layers), self.memory, name="layers")
 
     @property
     def parts(self) -> tuple[Bijector, ...]:

@@ -9,7 +9,7 @@ from jax import Array
 from jflow.bijectors.base import OfTransformer
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
-from jflow.nets.layers import Linear, Net, broadcast_context
+from jflow.nets.layers import Linear, Net, aligned_context
 
 _ORDERS = ("down", "up", "right", "left")
 
@@ -74,7 +74,7 @@ class RowAutoregressive(OfTransformer):
         x = self._turned(as_wide(x))
         self.latent_shape(x.shape[x.ndim - 3 :])
         if context is not None:
-            context = broadcast_context(context, x.shape[:-3])
+            context = aligned_context(context, x.shape[:-3])
         net = _RowNet(x.shape[-1] * self.transformer.num_params, self, name="conditioner")
         run = self._inverse if method == "inverse" else self._forward
         y, log_det = run(net, x, context)

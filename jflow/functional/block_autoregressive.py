@@ -134,7 +134,7 @@ def _solve(weights: Weights, v: Array) -> Array:
         read.append(jnp.moveaxis(masked, 1, 0))
     added = [jnp.broadcast_to(bias, (count, *bias.shape)) for bias in weights.biases]
     if weights.context is not None:
-        added[0] = added[0] + weights.context.reshape(added[0].shape)
+        added[0] = added[0] + weights.context.reshape(-1, *added[0].shape[1:])
 
     def step(values: list[Array], at: Any) -> tuple[list[Array], Array]:
         i, v_i, kernels, diagonals, add, gate = at

@@ -33,7 +33,8 @@ class Weights(NamedTuple):
     Attributes:
       kernels: one for each hidden layer, (inputs, units), and the last, (units, outputs, D).
       biases: (units,) each, and the last, (outputs, D).
-      context: what the context adds to the first hidden layer, (*batch, units), or None.
+      context: what the context adds to the first hidden layer, (*batch, units) or, for one
+        context of all, (1, ..., 1, units); or None.
     """
 
     kernels: tuple[Array, ...]
@@ -191,7 +192,7 @@ def columns(net: MaskedNet, weights: Weights, batch: int) -> Columns:
     biases = (*(bias[:, None] for bias in weights.biases[:-1]), weights.biases[-1].T[..., None])
     first = jnp.broadcast_to(biases[0], (net.hidden[0], batch))
     if weights.context is not None:
-        first = first + weights.context.reshape(batch, net.hidden[0]).T
+        first = first + weights.context.reshape(-1, net.hidden[0]).T
     return Columns(kernels, biases, first)
 
 

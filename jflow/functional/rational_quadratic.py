@@ -17,6 +17,7 @@ Reference: Durkan et al., Neural spline flows, 2019, https://arxiv.org/abs/1906.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,11 +155,14 @@ def _log_slope(cell: Cell, s: Array, t: Array) -> Array:
 
 # The rest finds each x's bin. Arrays of all bins are (*lead, K, n), of one bin (*lead, n). What is
 # done for all bins costs K times what a formula above costs, so it is written for few passes over
-# memory: masked sums, unrolled over bins, and one explicit derivative.
+# memory: masked sums, and one explicit derivative. Sums over a few bins are unrolled, which is
+# faster; those over many are reductions, lest programs grow with K.
 #
 # Each division is in its place. XLA:CPU fuses what a sum over bins reads, or in reverse what every
 # bin gets, into the code of each bin, and computes it once for every one, unless it ends in a
 # division. Hence `_settled`, too.
+
+_FEW = 32
 
 Logits = tuple[Array, Array, Array]
 
@@ -175,8 +179,7 @@ def _select_jvp(family: RationalQuadratic, search: int, primals: Any, tangents: 
     cell, (widths, heights) = _find(family, search, x, logits)
     scale = (family.high - family.low) * (1 - family.bins * family.minimum)
     bin_ = cell.bin.astype(np.int32)[..., None, :]
-    k = lax.broadcasted_iota(np.int32, (family.bins, 1), 0)
-    k = k.reshape((1,) * (bin_.ndim - 2) + k.shape)
+    k = _numbers(widths.each)
 
     def summed(values: Array, where: Array) -> Array:
         return jnp.sum(jnp.where(jnp.broadcast_to(where, values.shape), values, 0), axis=-2)
@@ -214,23 +217,29 @@ def _find(
 ) -> tuple[Cell, tuple[_Part, _Part]]:
     bins, minimum = family.bins, family.minimum
     each = [jnp.exp(jnp.clip(block, -_LARGEST, _LARGEST)) for block in logits[:2]]
-    totals = [functools.reduce(jnp.add, _rows(block)) for block in each]
+    totals = [_sum(block, lambda _, part: part) for block in each]
     searched = totals[search]
     share = (x - family.low) / (family.high - family.low)
-    sum_, bin_ = jnp.zeros_like(x), jnp.zeros_like(x)
-    for k, part in enumerate(_rows(each[search])[:-1], 1):
-        sum_ = sum_ + part
-        above = (share - minimum * k) * searched >= (1 - bins * minimum) * sum_
-        bin_ = bin_ + above.astype(x.dtype)
+
+    def above(k: Any, end: Array, share: Array, searched: Array) -> Array:
+        high = (share - minimum * k) * searched >= (1 - bins * minimum) * end
+        return high.astype(x.dtype)
+
+    bin_ = _sum_up_to(each[search], above, share, searched)
     # Exact.
     bin_ = ((bin_ * searched + 0.5 * searched) / searched).astype(jnp.int32)
-    own, below = [bin_ == k for k in range(bins)], [bin_ > k for k in range(bins)]
+
+    def at(shift: int) -> Callable[..., Array]:
+        return lambda k, value, bin_: jnp.where(bin_ == (k + shift) % bins, value, 0)
+
+    def below(k: Any, value: Array, bin_: Array) -> Array:
+        return jnp.where(bin_ > k, value, 0)
+
     widths, heights = (
-        _Part(block, total, _picked(block, own) / total, _picked(block, below) / total)
+        _Part(block, total, _sum(block, at(0), bin_) / total, _sum(block, below, bin_) / total)
         for block, total in zip(each, totals, strict=True)
     )
-    slopes = [[bin_ == (k + shift) % bins for k in range(bins)] for shift in (1, 0)]
-    left, right = (_settled(_picked(logits[2], at), searched) for at in slopes)
+    left, right = (_settled(_sum(logits[2], at(shift), bin_), searched) for shift in (1, 0))
     index = bin_.astype(x.dtype)
     places = *_place(family, index, widths), *_place(family, index, heights)
     return Cell(*places, left, right, index), (widths, heights)
@@ -243,11 +252,34 @@ def _place(family: RationalQuadratic, index: Array, part: _Part) -> tuple[Array,
     return family.low + size * low, size * (part.own * scale + family.minimum)
 
 
-def _rows(values: Array) -> list[Array]:
-    return [values[..., k, :] for k in range(values.shape[-2])]
+def _sum(values: Array, term: Callable[..., Array], *given: Array) -> Array:
+    """The sum over bins of term(k, value of bin k, *given), with given arrays (*lead, n)."""
+    bins = values.shape[-2]
+    if bins <= _FEW:
+        terms = [term(k, values[..., k, :], *given) for k in range(bins)]
+        return functools.reduce(jnp.add, terms)
+    k = _numbers(values)
+    return jnp.sum(term(k, values, *(array[..., None, :] for array in given)), axis=-2)
 
 
-def _picked(values: Array, where: list[Array]) -> Array:
-    """The sum over bins of the values where that is true."""
-    rows = [jnp.where(at, row, 0) for at, row in zip(where, _rows(values), strict=True)]
-    return functools.reduce(jnp.add, rows)
+def _sum_up_to(values: Array, term: Callable[..., Array], *given: Array) -> Array:
+    """The sum over k = 1..K-1 of term(k, sum of the first k values, *given)."""
+    bins = values.shape[-2]
+    if bins <= _FEW:
+        ends = itertools.accumulate(values[..., k, :] for k in range(bins - 1))
+        terms = [term(k, end, *given) for k, end in enumerate(ends, 1)]
+        return functools.reduce(jnp.add, terms, jnp.zeros_like(given[0]))
+
+    def add(k: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        end = sums[0] + lax.dynamic_index_in_dim(values, k, -2, keepdims=False)
+        return end, sums[1] + term(k + 1, end, *given)
+
+    zeros = jnp.zeros_like(given[0])
+    return lax.fori_loop(0, bins - 1, add, (zeros, zeros), unroll=8)[1]
+
+
+def _numbers(values: Array) -> Array:
+    """0..K-1 along the axis of bins."""
+    return lax.broadcasted_iota(
+        np.int32, (1,) * (values.ndim - 2) + (values.shape[-2], 1), values.ndim - 2
+    )

@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.convolution import conv2d, matmul_last
-from jflow.nets.layers import Linear, Precision, broadcast_context
+from jflow.nets.layers import Linear, Precision, aligned_context
 from jflow.nets.lipschitz_activations import ACTIVATIONS, LipschitzActivation
 from jflow.nets.lipschitz_layers import LipschitzLinear, Norms
 
@@ -97,7 +97,7 @@ class Network(nn.Module):
         if context is None:
             return None
         event_ndim = self.config.event_ndim
-        context = broadcast_context(context, x.shape[: x.ndim - event_ndim]).astype(x.dtype)
+        context = aligned_context(context, x.shape[: x.ndim - event_ndim]).astype(x.dtype)
         shift = Linear(width, Precision(), gain=0.1, name="context")(context)
         return shift if event_ndim == 1 else shift[..., None, None, :]
 

@@ -9,7 +9,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align
-from jflow.nets.layers import Linear, Net, Precision, broadcast_context
+from jflow.nets.layers import Linear, Net, Precision, aligned_context
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,6 @@ def _add_context(h: Array, context: Array | None, precision: Precision, gain: fl
     """h (..., H, W, F) plus a linear function of the context, equal at all pixels."""
     if context is None:
         return h
-    context = broadcast_context(context, h.shape[:-3]).astype(h.dtype)
+    context = aligned_context(context, h.shape[:-3]).astype(h.dtype)
     shift = Linear(h.shape[-1], precision, gain=gain, name="context")(context)
     return h + shift[..., None, None, :]

@@ -116,15 +116,24 @@ class Linear(nn.Module):
     gain: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, more: Array | None = None) -> Array:
+        """Of x, to which `more` is joined: (*batch, C), or (1, ..., 1, C) for all of a batch."""
         dtype, param_dtype = self.precision.of(x)
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        if more is not None and more.shape[:-1] == x.shape[:-1]:
+            x, more = jnp.concatenate([x, more], axis=-1), None  # one product, which is faster
+        inputs = x.shape[-1]
+        joined = inputs if more is None else inputs + more.shape[-1]
+        shape = (*self.kernel_size, joined, self.features)
         init = nn.initializers.zeros
         if self.gain:
             init = nn.initializers.variance_scaling(self.gain, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, shape, param_dtype).astype(dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
-        y = self._product(x.astype(dtype), kernel)
+        if more is None:
+            y = self._product(x.astype(dtype), kernel)
+        else:
+            y = matmul_last(x.astype(dtype), kernel[:inputs])
+            y = y + matmul_last(more.astype(dtype), kernel[inputs:])
         return y + bias.astype(dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
     def _product(self, x: Array, kernel: Array) -> Array:
@@ -134,8 +143,10 @@ class Linear(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def broadcast_context(context: Array, batch: tuple[int, ...]) -> Array:
-    """context, (C,) or (*batch, C), as (*batch, C).
+def aligned_context(context: Array, batch: tuple[int, ...]) -> Array:
+    """context, (C,) or (*batch, C), as (1, ..., 1, C) or (*batch, C).
+
+    What is made of the one context of a whole batch then is made once, and broadcasts.
 
     Raises:
       ValueError: any other shape.
@@ -144,5 +155,4 @@ def broadcast_context(context: Array, batch: tuple[int, ...]) -> Array:
         raise ValueError(
             f"context must be (C,) or (*batch, C) with batch shape {batch}; got {context.shape}"
         )
-    context = context.reshape((1,) * (len(batch) + 1 - context.ndim) + context.shape)
-    return jnp.broadcast_to(context, (*batch, context.shape[-1]))
+    return context.reshape((1,) * (len(batch) + 1 - context.ndim) + context.shape)

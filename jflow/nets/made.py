@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
-from jflow.nets.layers import Net, broadcast_context, checked_widths
+from jflow.nets.layers import Net, aligned_context, checked_widths
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class MaskedWeights(nn.Module):
     def _context(self, x: Array, context: Array | None, dtype: Any) -> Array | None:
         if context is None:
             return None
-        context = broadcast_context(context, x.shape[:-1]).astype(wide_dtype(x.dtype))
+        context = aligned_context(context, x.shape[:-1]).astype(wide_dtype(x.dtype))
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         shape = (context.shape[-1], self.config.hidden[0])
         kernel = self.param("kernel_context", init, shape, dtype)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
 
-from jflow.nets.layers import Linear, Net, broadcast_context, checked_widths
+from jflow.nets.layers import Linear, Net, aligned_context, checked_widths
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class _MLP(nn.Module):
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         config = self.config
         if context is not None:
-            context = broadcast_context(context, x.shape[:-1]).astype(x.dtype)
-            x = jnp.concatenate([x, context], axis=-1)
+            context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
         for i, width in enumerate(config.hidden):
-            x = config.activation(Linear(width, config, gain=2.0, name=f"hidden_{i}")(x))
+            x = Linear(width, config, gain=2.0, name=f"hidden_{i}")(x, context if i == 0 else None)
+            x = config.activation(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(self.features, config, gain=0.0, name="last")(x)

@@ -1,7 +1,7 @@
 """Data that fits in memory: its checks, its split, its order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,18 +19,26 @@ class Examples:
     """Examples and, for conditional flows, their contexts; checked.
 
     Attributes:
-      y: (N, *event).
-      context: (N, C) or None.
+      y: (rows, *event).
+      context: (rows, C) or None.
+      places: (N,), which rows are the examples; None for all. So the parts of a data set share its
+        arrays.
     """
 
     y: Array
     context: Array | None = None
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.y if self.places is None else self.places)
 
-    def take(self, index: Array | np.ndarray) -> "Examples":
-        """The examples at those places."""
+    def rows(self, index: Any) -> Any:
+        """In which rows the examples of those numbers are."""
+        return index if self.places is None else self.places[index]
+
+    def take(self, index: Any) -> "Examples":
+        """The examples of those numbers, in arrays of their own."""
+        index = self.rows(index)
         return Examples(self.y[index], None if self.context is None else self.context[index])
 
     def head(self, count: int) -> "Examples":
@@ -92,7 +100,8 @@ def _of_host(name: str, y: Any) -> Array:
         raise ValueError(
             f"{name} has {np.ma.count_masked(y)} masked values; fill or leave them out"
         )
-    return jnp.asarray(np.asarray(y).astype(y.dtype.newbyteorder("="), copy=False))
+    # Not jnp.asarray, which on its way holds them twice.
+    return jax.device_put(np.asarray(y).astype(y.dtype.newbyteorder("="), copy=False))
 
 
 def _check_values(name: str, flow: Flow, y: Array) -> None:
@@ -167,9 +176,9 @@ def split(
             f"validation must be a fraction in (0, 1) of two or more examples; got {fraction} "
             f"of {len(examples)}"
         )
-    order = rng.permutation(len(examples))
+    order = rng.permutation(len(examples)).astype(np.int32)
     count = min(max(1, round(fraction * len(examples))), len(examples) - 1)
-    return examples.take(order[count:]), examples.take(order[:count])
+    return replace(examples, places=order[count:]), replace(examples, places=order[:count])
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

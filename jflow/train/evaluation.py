@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
@@ -21,6 +21,9 @@ from jflow.train.objective import example_losses
 from jflow.train.sharding import Placement, place
 
 _STATIC = ("flow", "samples", "dimensions", "placement", "importance_weighted")
+
+# Of the batches that one call of a program is given.
+_ROWS, _BYTES = 64, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -102,24 +105,36 @@ def all_losses(
 ) -> np.ndarray:
     """`example_losses` of all examples, in their order, as float64.
 
-    The last batch is filled up with the last example, so that all are of one shape.
+    Many batches are one call of one program, whatever the number of examples: what is missing of a
+    batch, or of the batches of a call, is filled up with the last example, and left out.
     """
     parts, count = [], len(examples)
     size = min(batch_size, placement.rounded(count))
-    for i, start in enumerate(range(0, count, size)):
-        batch = examples.take(np.minimum(np.arange(start, start + size), count - 1))
+    wanted = -(-count // size)
+    rows = _rows_of_a_call(examples, size)
+    for first in range(0, wanted, rows):
+        index = np.arange(first * size, (first + rows) * size).reshape(rows, size)
+        batches = examples.take(np.minimum(index, count - 1))
         part = _losses(
             variables,
-            *placement.batch((batch.y, batch.context)),
-            jax.random.fold_in(key, i),
+            *placement.batch((batches.y, batches.context), axis=1),
+            *placement.replicate((np.int32(first), np.int32(min(rows, wanted - first)))),
+            key,
             flow=flow,
             samples=samples,
             dimensions=dimensions,
             placement=placement,
             importance_weighted=importance_weighted,
         )
-        parts.append(np.asarray(part, np.float64))
+        parts.append(np.asarray(part, np.float64).ravel())
     return np.concatenate(parts)[:count]
+
+
+def _rows_of_a_call(examples: Examples, size: int) -> int:
+    """How many batches a call is given: up to `_ROWS`, in up to `_BYTES`."""
+    one = examples.take(np.zeros(1, np.int32))
+    each = size * sum(leaf.nbytes for leaf in jax.tree.leaves((one.y, one.context)))
+    return max(1, min(_ROWS, _BYTES // each))
 
 
 def largest_drift(density: Density, batch: Examples) -> float:
@@ -141,6 +156,8 @@ def _losses(
     variables: Any,
     y: Array,
     context: Array | None,
+    first: Array,
+    count: Array,
     key: Array,
     *,
     flow: Flow,
@@ -149,15 +166,21 @@ def _losses(
     placement: Placement,
     importance_weighted: bool,
 ) -> Array:
-    losses, _ = example_losses(
-        flow,
-        variables,
-        y,
-        context,
-        key,
-        training=False,
-        samples=samples,
-        dimensions=dimensions,
-        importance_weighted=importance_weighted,
-    )
-    return placement.whole(losses)
+    """(rows, size), of the first `count` rows; the first of all is number `first`."""
+
+    def batch(i: Any) -> Array:
+        losses, _ = example_losses(
+            flow,
+            variables,
+            y[i],
+            None if context is None else context[i],
+            jax.random.fold_in(key, first + i),
+            training=False,
+            samples=samples,
+            dimensions=dimensions,
+            importance_weighted=importance_weighted,
+        )
+        return placement.whole(losses)
+
+    empty = jnp.zeros(y.shape[:2], jax.eval_shape(batch, 0).dtype)
+    return lax.fori_loop(0, count, lambda i, losses: losses.at[i].set(batch(i)), empty)

@@ -85,6 +85,7 @@ class ArrayFeed:
         """The next `count` batches."""
         index = np.zeros((self.rows, self._size), np.int32)
         index[:count] = list(islice(self._order, count))
+        index = self._examples.rows(index)
         self.position += count
         examples = (self._examples.y, self._examples.context)
         return Chunk(examples, self._placement.batch(index, axis=1))

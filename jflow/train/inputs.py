@@ -18,6 +18,8 @@ from jflow.train.sharding import Placement
 
 # No data set has so many examples; what is repeated without end has more.
 _ENDLESS = 2**50
+# Of how many examples a checksum is computed at a time.
+_ROWS = 2**14
 
 
 class Inputs:
@@ -135,16 +137,22 @@ def _fingerprint(given: Any) -> str | None:
         some = [only_given(given[i]) for i in (0, len(given) // 2, len(given) - 1)]
         each = ", ".join(_describe(example["y"], example.get("context")) for example in some)
         return f"a stream of {len(given)}, such as {each}"
-    return _describe(given.y, given.context)
+    return _describe(given.y, given.context, given.places)
 
 
-def _describe(y: Any, context: Any) -> str:
-    y = np.asarray(y)
-    checksum = 0
+def _describe(y: Any, context: Any, places: np.ndarray | None = None) -> str:
+    y, checksum = np.asarray(y), 0
+    shape = y.shape if places is None else (len(places), *y.shape[1:])
     for leaf in jax.tree.leaves((y, context)):
-        array: Any = np.ascontiguousarray(leaf)
-        checksum = zlib.crc32(array, checksum)
-    return f"{y.dtype}{list(y.shape)}, checksum {checksum:08x}"
+        rows: Any = np.asarray(leaf)
+        # A part at a time: of rows in other places there is no copy as large as they are.
+        for part in [rows] if places is None else map(rows.__getitem__, _parts(places)):
+            checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
+    return f"{y.dtype}{list(shape)}, checksum {checksum:08x}"
+
+
+def _parts(places: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(places, 1 + len(places) // _ROWS)
 
 
 def _host_generator(key: Array, which: int) -> np.random.Generator:
