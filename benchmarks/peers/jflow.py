@@ -11,7 +11,6 @@ from benchmarks.peers.cases import Case
 from benchmarks.peers.with_jax import Parts, programs
 from benchmarks.peers.worker import Program, serve
 from jflow import flows
-from jflow.bijectors import Chain
 
 
 def build(case: Case, variant: str) -> jflow.Flow:
@@ -26,8 +25,7 @@ def build(case: Case, variant: str) -> jflow.Flow:
     flow = flows.nsf(features, case.layers, bins=cases.BINS, bound=cases.BOUND, **rest)
     if len(words) == len(variant.split()):
         return flow
-    first, repeat = flow.bijector.parts
-    return flow.clone(bijector=Chain((first, repeat.clone(unroll=True))))
+    return flow.clone(bijector=flow.bijector.clone(unroll=True))
 
 
 def setup(case: Case, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:

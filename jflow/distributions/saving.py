@@ -28,6 +28,7 @@ _FORMAT = 2
 _RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
 _FORMAT_1: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
 _FORMAT_1["maf"]["scale"] = "exp"
+_FORMAT_1["nsf"]["actnorm"] = "first"
 _CONFIG = "config.json"
 
 

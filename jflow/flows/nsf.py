@@ -1,6 +1,6 @@
 """Neural spline flows."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
@@ -24,14 +24,15 @@ def nsf(
     mixing: str | None = None,
     residual: bool = False,
     activation: str = "silu",
+    actnorm: Literal["each", "first"] = "each",
     dropout: float = 0.0,
     memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
     """Neural spline flow: rational-quadratic splines in couplings, or autoregressive.
 
-    Splines act on [-bound, bound] and are the identity outside, so give it standardised data; an
-    actnorm nearest to the data standardises once more.
+    Splines act on [-bound, bound] and are the identity outside; actnorms, which the paper does not
+    have, standardise the data and what each layer makes of them.
 
     Args:
       features: D of the data; 2 or more for couplings.
@@ -48,17 +49,20 @@ def nsf(
         between autoregressive layers.
       residual: whether masked networks are residual (autoregressive only).
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      actnorm: before "each" layer, or the "first" alone, the one nearest to the data.
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Raises:
-      ValueError: `residual` with couplings, or sizes that do not fit.
+      ValueError: `residual` with couplings, an unknown name, or sizes that do not fit.
 
     Reference: Durkan et al., 2019, https://arxiv.org/abs/1906.04032
     """
     if residual and not autoregressive:
         raise ValueError("nsf: residual networks are masked ones; give autoregressive=True")
+    if actnorm not in ("each", "first"):
+        raise ValueError(f"nsf: actnorm must be 'each' or 'first'; got {actnorm!r}")
     options: Any = {
         "activation": activation_named("nsf", activation),
         "dropout": dropout,
@@ -70,6 +74,9 @@ def nsf(
     if autoregressive:
         net = MADE(hidden, residual, **options)
         layer = MaskedAutoregressive(spline, net=net)
-    stack = Repeat(Chain((layer, mixer("nsf", mixing, halves=not autoregressive))), layers, memory)
-    bijector = Chain((ActNorm(), stack))
+    parts = layer, mixer("nsf", mixing, halves=not autoregressive)
+    if actnorm == "each":
+        bijector: Bijector = Repeat(Chain((ActNorm(), *parts)), layers, memory)
+    else:
+        bijector = Chain((ActNorm(), Repeat(Chain(parts), layers, memory)))
     return Flow(bijector, (features,), context_features=context_features, values=values)

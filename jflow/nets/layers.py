@@ -14,6 +14,10 @@ from jax.typing import DTypeLike
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convolution import conv2d, matmul_last
 
+# Variances of what the hidden layers of vector networks compute at first, for inputs of variance 1.
+# A small first layer makes networks begin as smooth functions, which generalise better.
+FIRST_GAIN, HIDDEN_GAIN = 0.3, 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:

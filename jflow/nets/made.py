@@ -6,12 +6,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
-from jflow.nets.layers import Net, aligned_context, checked_widths
+from jflow.nets.layers import (
+    FIRST_GAIN,
+    HIDDEN_GAIN,
+    Net,
+    aligned_context,
+    checked_widths,
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,10 @@ class MaskedWeights(nn.Module):
         )
         kernels, biases, inputs = [], [], features
         for i, units in enumerate(config.hidden):
-            kernels.append(self._kernel(net, i, (inputs, units), param_dtype))
+            # By all inputs, not only those that a unit sees: few inputs make it no steeper.
+            gain = HIDDEN_GAIN if i else FIRST_GAIN
+            init = nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
+            kernels.append(self.param(f"kernel_{i}", init, (inputs, units), param_dtype))
             biases.append(self.param(f"bias_{i}", nn.initializers.zeros, (units,), param_dtype))
             inputs = units
         zeros, last = nn.initializers.zeros, (self.outputs, features)
@@ -109,16 +117,6 @@ class MaskedWeights(nn.Module):
             return nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(values)
 
         return net, weights, drop
-
-    def _kernel(self, net: MaskedNet, layer: int, shape: tuple[int, int], dtype: Any) -> Array:
-        """A He-initialised kernel, each unit scaled by the number of inputs that it sees."""
-
-        def init(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
-            seen = np.maximum(net.mask(layer).sum(axis=0, keepdims=True), 1)
-            normal = nn.initializers.truncated_normal(1.0)(key, shape, dtype)
-            return normal * jnp.asarray(np.sqrt(2 / seen), dtype)
-
-        return self.param(f"kernel_{layer}", init, shape, dtype)
 
     def _context(self, x: Array, context: Array | None, dtype: Any) -> Array | None:
         if context is None:

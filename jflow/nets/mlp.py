@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jax import Array
 
-from jflow.nets.layers import Linear, Net, aligned_context, checked_widths
+from jflow.nets.layers import (
+    FIRST_GAIN,
+    HIDDEN_GAIN,
+    Linear,
+    Net,
+    aligned_context,
+    checked_widths,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class _MLP(nn.Module):
         if context is not None:
             context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
         for i, width in enumerate(config.hidden):
-            x = Linear(width, config, gain=2.0, name=f"hidden_{i}")(x, context if i == 0 else None)
+            gain = HIDDEN_GAIN if i else FIRST_GAIN
+            x = Linear(width, config, gain=gain, name=f"hidden_{i}")(x, None if i else context)
             x = config.activation(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(self.features, config, gain=0.0, name="last")(x)
