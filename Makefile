@@ -8,8 +8,8 @@ PIP := -m pip install --quiet --no-compile
 
 .PHONY: train test slow nightly venv lint types contracts wheel oldest bench bench-jflow
 
-train: venv  ## Glow on handwritten digits, into runs/digits/
-	$(BIN)/python -m experiments.train digits_glow --resume
+train: venv  ## Real NVP on handwritten digits, into runs/digits/
+	$(BIN)/python -m experiments.train digits_real_nvp --resume
 
 test: venv  ## all tests but the slow ones
 	.ci/cached $(VENV) -m pytest -n 2 --dist worksteal

@@ -10,7 +10,7 @@ whose test figures were seen beside the validation ones, so the test figure is s
 from experiments.config import ImageExperiment
 
 CONFIG = ImageExperiment(
-    name="digits",
+    name="digits_glow",
     recipe="glow",
     arguments={
         "levels": 2,
@@ -23,5 +23,4 @@ CONFIG = ImageExperiment(
     dataset="digits",
     steps=2400,
     learning_rate=3e-3,
-    baselines=True,
 )

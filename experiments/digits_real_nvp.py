@@ -8,10 +8,11 @@ was tried.
 from experiments.config import ImageExperiment
 
 CONFIG = ImageExperiment(
-    name="digits_real_nvp",
+    name="digits",
     recipe="real_nvp",
     arguments={"levels": 2, "hidden": 32, "blocks": 2, "dropout": 0.3},
     dataset="digits",
-    steps=2400,
+    steps=1000,
     learning_rate=2e-3,
+    baselines=True,
 )

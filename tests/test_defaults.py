@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 import jflow
 from jflow import bijectors as jb
-from jflow import flows, train
+from jflow import flows, nets, train
+from jflow import transformers as jt
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -92,6 +94,19 @@ def test_the_unit_of_the_data_does_not_matter(name):
     # A million off, float32 has steps of 1/16.
     off = (z + 1e6).astype(np.float32)
     assert loss(off) == pytest.approx(loss(off - 1e6), abs=0.02)
+
+
+@pytest.mark.parametrize("make", [jb.Coupling, jb.MaskedAutoregressive], ids=["MLP", "MADE"])
+def test_networks_begin_smooth(make):
+    """The first layer small, whatever part of it a mask lets through; the last at zero."""
+    net = nets.MLP((400, 400)) if make is jb.Coupling else nets.MADE((400, 400))
+    flow = jflow.Flow(make(jt.Affine(), net=net), (32,))
+    kernels = flatten_dict(jflow.init(flow, 0, np.ones((2, 32)))["params"], sep="/")
+    first, second, last = (v for k, v in sorted(kernels.items()) if "kernel" in k)
+    inputs = 16 if make is jb.Coupling else 32
+    assert float(np.var(first)) == pytest.approx(0.3 / inputs, rel=0.1)
+    assert float(np.var(second)) == pytest.approx(1 / 400, rel=0.05)
+    assert not np.any(last)
 
 
 def test_whole_numbers_are_keys():

@@ -226,7 +226,7 @@ def test_planar_flows_learn_a_target():
 def test_hint_is_block_triangular_and_denser_than_a_coupling():
     from jflow import nets
 
-    layer = jb.HINT(jt.Affine(), nets.MLP((6,)))
+    layer = jb.HINT(jt.Affine(), nets.MLP((6,), activation=jax.nn.silu))  # which is never dead
     y = np.random.default_rng(0).standard_normal(8)
     variables = perturbed(jflow.init(layer, KEY, y[None]), 0.5)
     inverse = lambda y: layer.apply(variables, y, method="inverse")  # noqa: E731
