@@ -98,14 +98,14 @@ def test_the_unit_of_the_data_does_not_matter(name):
 
 @pytest.mark.parametrize("make", [jb.Coupling, jb.MaskedAutoregressive], ids=["MLP", "MADE"])
 def test_networks_begin_smooth(make):
-    """The first layer small, whatever part of it a mask lets through; the last at zero."""
+    """Hidden layers small, whatever part of them a mask lets through; the last at zero."""
     net = nets.MLP((400, 400)) if make is jb.Coupling else nets.MADE((400, 400))
     flow = jflow.Flow(make(jt.Affine(), net=net), (32,))
     kernels = flatten_dict(jflow.init(flow, 0, np.ones((2, 32)))["params"], sep="/")
     first, second, last = (v for k, v in sorted(kernels.items()) if "kernel" in k)
     inputs = 16 if make is jb.Coupling else 32
-    assert float(np.var(first)) == pytest.approx(0.3 / inputs, rel=0.1)
-    assert float(np.var(second)) == pytest.approx(1 / 400, rel=0.05)
+    assert float(np.var(first)) == pytest.approx(1 / (3 * inputs), rel=0.1)
+    assert float(np.var(second)) == pytest.approx(1 / (3 * 400), rel=0.05)
     assert not np.any(last)
 
 

@@ -14,9 +14,9 @@ from jax.typing import DTypeLike
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convolution import conv2d, matmul_last
 
-# Variances of what the hidden layers of vector networks compute at first, for inputs of variance 1.
-# A small first layer makes networks begin as smooth functions, which generalise better.
-FIRST_GAIN, HIDDEN_GAIN = 0.3, 1.0
+# Variance of what each hidden layer of a vector network computes at first, for inputs of variance 1.
+# So small, networks begin as smooth functions, which generalise better than those of He (2) do.
+HIDDEN_GAIN = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)

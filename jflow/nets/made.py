@@ -11,7 +11,6 @@ from jax import Array
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
 from jflow.nets.layers import (
-    FIRST_GAIN,
     HIDDEN_GAIN,
     Net,
     aligned_context,
@@ -102,8 +101,7 @@ class MaskedWeights(nn.Module):
         kernels, biases, inputs = [], [], features
         for i, units in enumerate(config.hidden):
             # By all inputs, not only those that a unit sees: few inputs make it no steeper.
-            gain = HIDDEN_GAIN if i else FIRST_GAIN
-            init = nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
+            init = nn.initializers.variance_scaling(HIDDEN_GAIN, "fan_in", "truncated_normal")
             kernels.append(self.param(f"kernel_{i}", init, (inputs, units), param_dtype))
             biases.append(self.param(f"bias_{i}", nn.initializers.zeros, (units,), param_dtype))
             inputs = units

@@ -6,7 +6,6 @@ import flax.linen as nn
 from jax import Array
 
 from jflow.nets.layers import (
-    FIRST_GAIN,
     HIDDEN_GAIN,
     Linear,
     Net,
@@ -50,8 +49,9 @@ class _MLP(nn.Module):
         if context is not None:
             context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
         for i, width in enumerate(config.hidden):
-            gain = HIDDEN_GAIN if i else FIRST_GAIN
-            x = Linear(width, config, gain=gain, name=f"hidden_{i}")(x, None if i else context)
+            x = Linear(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")(
+                x, None if i else context
+            )
             x = config.activation(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(self.features, config, gain=0.0, name="last")(x)
