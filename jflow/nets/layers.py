@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convolution import conv2d, matmul_last
 
-# Variance of what each hidden layer of a vector network computes at first, for inputs of variance 1.
-# So small, networks begin as smooth functions, which generalise better than those of He (2) do.
+# Variance of what each hidden layer of a vector network computes at first, for inputs of variance
+# 1. So small, networks begin as smooth functions, which generalise better than those of He (2) do.
 HIDDEN_GAIN = 1 / 3
 
 

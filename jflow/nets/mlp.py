@@ -49,9 +49,8 @@ class _MLP(nn.Module):
         if context is not None:
             context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
         for i, width in enumerate(config.hidden):
-            x = Linear(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")(
-                x, None if i else context
-            )
+            layer = Linear(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")
+            x = layer(x, None if i else context)
             x = config.activation(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(self.features, config, gain=0.0, name="last")(x)
