@@ -1,7 +1,7 @@
 """Real NVP on the 8x8 digits of scikit-learn: 17 grey levels, 1,297 training images.
 
-Expected: test 1.96 bits/dim, standard error 0.02, in about five minutes on two CPU cores
-(`digits_glow`: 2.05); 1.954 after 2,400 steps. It is the first configuration that was tried.
+Expected: test 1.96 bits/dim, standard error 0.02, in seven minutes on one busy CPU
+core (`digits_glow`: 2.05); 1.954 after 2,400 steps. It is the first configuration that was tried.
 """
 
 from experiments.config import ImageExperiment

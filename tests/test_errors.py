@@ -119,6 +119,8 @@ def test_compositions_that_cannot_be():
         jb.Repeat(jb.Squeeze(), 2).latent_shape((4, 4, 1))
     with pytest.raises(ValueError, match="Invert: Squeeze changes the event shape"):
         jb.Invert(jb.Squeeze()).latent_shape((4, 4, 1))
+    with pytest.raises(ValueError, match="unroll must be True or False; got 4"):
+        jb.Repeat(jb.ActNorm(), 3, unroll=4)
     with pytest.raises(ValueError, match="length must be 1 or more; got 0"):
         jb.Repeat(jb.ActNorm(), 0)
     with pytest.raises(ValueError, match=r"LeakyReLU takes no parameters.*use Elementwise"):

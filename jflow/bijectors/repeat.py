@@ -38,7 +38,8 @@ class Repeat(Bijector):
         are in memory at once, and the norms of those of 8 spline couplings take 3 times as long.
 
     Raises:
-      ValueError: `length` below 1, an unknown `memory`, or a layer that changes the event shape.
+      ValueError: `length` below 1, an unknown `memory`, `unroll` not True or False, or a layer that
+        changes the event shape.
     """
 
     bijector: Bijector
@@ -49,6 +50,8 @@ class Repeat(Bijector):
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"Repeat: length must be 1 or more; got {self.length}")
+        if not isinstance(self.unroll, bool):
+            raise ValueError(f"Repeat: unroll must be True or False; got {self.unroll!r}")
         check_memory("Repeat", self.memory, self.bijector)
         super().__post_init__()
 

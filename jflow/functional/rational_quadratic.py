@@ -162,7 +162,7 @@ def _log_slope(cell: Cell, s: Array, t: Array) -> Array:
 # bin gets, into the code of each bin, and computes it once for every one, unless it ends in a
 # division. Hence `_settled`, too.
 
-_FEW = 32
+_FEW = 32  # bins, the most that are unrolled
 
 Logits = tuple[Array, Array, Array]
 

@@ -10,12 +10,7 @@ from jax import Array
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
-from jflow.nets.layers import (
-    HIDDEN_GAIN,
-    Net,
-    aligned_context,
-    checked_widths,
-)
+from jflow.nets.layers import HIDDEN_GAIN, Net, aligned_context, checked_widths
 
 
 @dataclass(frozen=True)

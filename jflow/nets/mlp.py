@@ -5,13 +5,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jax import Array
 
-from jflow.nets.layers import (
-    HIDDEN_GAIN,
-    Linear,
-    Net,
-    aligned_context,
-    checked_widths,
-)
+from jflow.nets.layers import HIDDEN_GAIN, Linear, Net, aligned_context, checked_widths
 
 
 @dataclass(frozen=True)
