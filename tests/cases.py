@@ -229,12 +229,13 @@ CASES: dict[str, Case] = {
     ),
     "Autoregressive": autoregressive(),
     "Autoregressive-context": autoregressive(context_features=2),
+    "Autoregressive-direct": autoregressive(net=nets.MADE((7, 9), direct=True)),
     "Autoregressive-few-units": autoregressive(hidden=(3, 2), seed=1),
     "Autoregressive-forward": autoregressive(direction="forward", order="reversed"),
     "Autoregressive-forward-context": autoregressive(direction="forward", context_features=2),
     "Autoregressive-random": autoregressive(order="random", net=nets.ResidualMADE(8, 1)),
     "Autoregressive-order": autoregressive(
-        order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2), context_features=2
+        order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2, direct=True), context_features=2
     ),
     "Autoregressive-Jacobi": autoregressive(solver=jb.Jacobi(tolerance=1e-12)),
     "Autoregressive-Jacobi-forward": autoregressive(

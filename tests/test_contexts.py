@@ -11,12 +11,13 @@ from jflow import transformers as jt
 
 BATCH, WIDTH = 11, 37  # numbers that nothing else has
 KEY = jax.random.key(0)
+MADE = nets.MADE((8,), direct=True)
 CASES = {
     "coupling": (lambda: jb.Coupling(jt.Affine(), nets.MLP((8,))), (4,)),
     "convolutions": (lambda: jb.Coupling(jt.Affine(), nets.ConvNet(8), "channel"), (2, 2, 4)),
-    "autoregressive": (lambda: jb.MaskedAutoregressive(jt.Affine(), net=nets.MADE((8,))), (4,)),
+    "autoregressive": (lambda: jb.MaskedAutoregressive(jt.Affine(), net=MADE), (4,)),
     "autoregressive, slow": (
-        lambda: jb.Invert(jb.MaskedAutoregressive(jt.Affine(), net=nets.MADE((8,)))),
+        lambda: jb.Invert(jb.MaskedAutoregressive(jt.Affine(), net=MADE)),
         (4,),
     ),
     "rows": (lambda: jb.RowAutoregressive(jt.Affine(), 4), (2, 2, 2)),

@@ -24,11 +24,11 @@ from jflow.functional.arrays import as_wide
 
 _KIND = "jflow density"
 _FORMAT = 2
-# Arguments that recipes did not have when files were of format 1, and what they built then.
+# Arguments that recipes did not have at first, and what they built then: all of format 1.
 _RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
-_FORMAT_1: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
-_FORMAT_1["maf"]["scale"] = "exp"
-_FORMAT_1["nsf"]["actnorm"] = "first"
+_AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
+_AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}
+_AT_FIRST["maf"] |= {"scale": "exp", "direct": False}
 _CONFIG = "config.json"
 
 
@@ -79,9 +79,7 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
             raise ValueError(
                 f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...)"
             )
-        arguments = recipe["arguments"]
-        if config["format"] == 1:
-            arguments = _FORMAT_1.get(recipe["name"], {}) | arguments
+        arguments = _AT_FIRST.get(recipe["name"], {}) | recipe["arguments"]
         flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
     elif config["format"] == 1:
         _check_built_as_then(folder, flow)
@@ -99,7 +97,7 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
 
 def _check_built_as_then(folder: Path, flow: Flow) -> None:
     """Refuses a recipe with other defaults than those of format 1: the arrays would fit it."""
-    then = _FORMAT_1.get(flow.recipe.name, {}) if flow.recipe else {}
+    then = _AT_FIRST.get(flow.recipe.name, {}) if flow.recipe else {}
     if flow.recipe is None or not then:
         return
     arguments = json.loads(flow.recipe.arguments) | then

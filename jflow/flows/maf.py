@@ -20,6 +20,7 @@ def maf(
     values: int | None = None,
     mixing: str = "reverse",
     residual: bool = False,
+    direct: bool = False,
     activation: str = "silu",
     scale: Literal["softplus", "exp"] = "softplus",
     bound: float = 2.0,
@@ -42,6 +43,8 @@ def maf(
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
+      direct: whether the masked networks have direct connections; see there. They help where
+        features are nearly linear functions of each other, and may overfit small tables.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       scale: "softplus", or "exp" for the paper's; see `SoftplusAffine` and `Affine`.
       bound: the largest log-scale of a layer, in nats, for "exp".
@@ -59,6 +62,7 @@ def maf(
     net = MADE(
         hidden,
         residual,
+        direct,
         activation=activation_named("maf", activation),
         dropout=dropout,
         dtype=dtype,

@@ -23,6 +23,7 @@ def nsf(
     values: int | None = None,
     mixing: str | None = None,
     residual: bool = False,
+    direct: bool | None = None,
     activation: str = "silu",
     actnorm: Literal["each", "first"] = "each",
     dropout: float = 0.0,
@@ -48,6 +49,8 @@ def nsf(
         halves), "reverse" or "lu" (the paper). None for "permute" between couplings and "reverse"
         between autoregressive layers.
       residual: whether masked networks are residual (autoregressive only).
+      direct: whether masked networks have direct connections (autoregressive only); see
+        `jflow.nets.MADE`. None for yes, if there are any.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       actnorm: before "each" layer, or the "first" alone, the one nearest to the data.
       dropout: in the networks, in training.
@@ -55,25 +58,22 @@ def nsf(
       dtype: of the networks, such as "bfloat16".
 
     Raises:
-      ValueError: `residual` with couplings, an unknown name, or sizes that do not fit.
+      ValueError: `residual` or `direct` with couplings, an unknown name, or sizes that do not fit.
 
     Reference: Durkan et al., 2019, https://arxiv.org/abs/1906.04032
     """
-    if residual and not autoregressive:
-        raise ValueError("nsf: residual networks are masked ones; give autoregressive=True")
+    if (residual or direct) and not autoregressive:
+        raise ValueError("nsf: residual and direct are of masked nets; give autoregressive=True")
     if actnorm not in ("each", "first"):
         raise ValueError(f"nsf: actnorm must be 'each' or 'first'; got {actnorm!r}")
-    options: Any = {
-        "activation": activation_named("nsf", activation),
-        "dropout": dropout,
-        "dtype": dtype,
-    }
+    shared: Any = {"dropout": dropout, "dtype": dtype}
+    shared["activation"] = activation_named("nsf", activation)
     mixing = mixing or ("reverse" if autoregressive else "permute")
     spline = RationalQuadraticSpline(bins=bins, bound=bound)
-    layer: Bijector = Coupling(spline, MLP(hidden, **options))
+    layer: Bijector = Coupling(spline, MLP(hidden, **shared))
     if autoregressive:
-        net = MADE(hidden, residual, **options)
-        layer = MaskedAutoregressive(spline, net=net)
+        masked = MADE(hidden, residual, direct is not False, **shared)
+        layer = MaskedAutoregressive(spline, net=masked)
     parts = layer, mixer("nsf", mixing, halves=not autoregressive)
     if actnorm == "each":
         bijector: Bijector = Repeat(Chain((ActNorm(), *parts)), layers, memory)

@@ -121,9 +121,11 @@ def solve(
 
     def step(carry: Any, at: Any) -> Any:
         u, states, values = carry
-        i, v_i, start, kernel, bias = at
+        i, v_i, start, kernel, last, direct = at
         states, values = _grow(net, read, sizes, i, start, u, states, values)
-        params = product(kernel, values[-1]) + bias
+        params = product(kernel, values[-1]) + last
+        if direct is not None:
+            params = params + product(direct, u)
         u_i, log_det = backward(v_i, params.T.astype(v_i.dtype))
         u = set_rows(u, u_i[None].astype(dtype), i)
         return (u, states, values), (u_i, log_det)
@@ -131,7 +133,7 @@ def solve(
     empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
     start = (jnp.zeros((net.features, count), dtype), empty, empty)
     index = jnp.arange(net.features, dtype=jnp.int32)
-    at = (index, v_rows, jnp.asarray(starts), read.kernels[-1], read.biases[-1])
+    at = (index, v_rows, jnp.asarray(starts), read.kernels[-1], read.last, read.direct)
     _, (u, log_dets) = lax.scan(step, start, at)
     report = Report(jnp.asarray(net.features, jnp.int32), jnp.zeros((), v.dtype))
     return unflatten(u, batch), unflatten(log_dets, batch), report
@@ -192,16 +194,20 @@ def solve_transposed(
 
     def step(carry: Any, at: Any) -> Any:
         units, params = carry  # cotangents so far
-        i, b_i, diagonal, by_params, start, kernel = at
+        i, b_i, diagonal, by_params, start, kernel, direct = at
         units = _shrink(net, masked, outputs, slope, sizes, start, units, params)
-        w_i = (b_i - product(kernel, units[0]).astype(b_i.dtype)) / diagonal
+        reached = product(kernel, units[0])
+        if direct is not None:
+            reached = reached + product(direct.reshape(-1), params.reshape(direct.size, count))
+        w_i = (b_i - reached.astype(b_i.dtype)) / diagonal
         params = params.at[:, i].set((w_i[None] * by_params).astype(params.dtype))
         return (units, params), w_i
 
     dtype = weights.kernels[0].dtype
     empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
     index = jnp.arange(net.features, dtype=jnp.int32)
-    at = (index, b_rows, diagonal, by_params, jnp.asarray(starts), masked[0])
+    direct = net.masked_direct(weights)
+    at = (index, b_rows, diagonal, by_params, jnp.asarray(starts), masked[0], direct)
     carry = (empty, jnp.zeros((net.outputs, net.features, count), dtype))
     _, w = lax.scan(step, carry, at, reverse=True)
     return unflatten(w, batch)

@@ -35,11 +35,16 @@ class Weights(NamedTuple):
       biases: (units,) each, and the last, (outputs, D).
       context: what the context adds to the first hidden layer, (*batch, units) or, for one
         context of all, (1, ..., 1, units); or None.
+      direct: from the inputs to the outputs, (D, outputs, D); or None.
+      direct_context: what the context adds to the outputs, (*batch, outputs, D) or, for one
+        context of all, (1, ..., 1, outputs, D); or None.
     """
 
     kernels: tuple[Array, ...]
     biases: tuple[Array, ...]
     context: Array | None
+    direct: Array | None = None
+    direct_context: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ class MaskedNet:
 
     The pre-activations s of its hidden layers and its outputs are
 
-        s_0 = W_0 x + C context + b_0,   s_l = W_l a(s_l-1) + b_l [+ s_l-2],   W a(s_last) + b
+        s_0 = W_0 x + C context + b_0,   s_l = W_l a(s_l-1) + b_l [+ s_l-2],
+        W a(s_last) + b [+ A x + B context]
 
-    with the masks above on every W, and the bracket in every second layer if `residual`.
+    with the masks above on every W and A, the first bracket in every second layer if `residual`,
+    and the last where the weights are `direct`.
 
     Attributes:
       features: D, the inputs.
@@ -100,12 +107,15 @@ class MaskedNet:
 
     def masked(self, weights: Weights) -> tuple[Array, ...]:
         """All kernels with what is not seen set to zero."""
-        masks = [jnp.asarray(self.mask(i)) for i in range(len(weights.kernels))]
+        masks = [self.mask(i) for i in range(len(weights.kernels))]
         masks[-1] = masks[-1][:, None, :]
-        return tuple(
-            jnp.where(jnp.broadcast_to(mask, kernel.shape), kernel, 0)
-            for mask, kernel in zip(masks, weights.kernels, strict=True)
-        )
+        return tuple(map(_masked, masks, weights.kernels))
+
+    def masked_direct(self, weights: Weights) -> Array | None:
+        """What leads from inputs to outputs, if anything, with what is not seen set to zero."""
+        if weights.direct is None:
+            return None
+        return _masked(self.degrees[0][:, None, None] <= self.degrees[-1], weights.direct)
 
     def states(
         self, weights: Weights, x: Array, drop: Callable[[Array], Array] = lambda h: h
@@ -131,10 +141,22 @@ class MaskedNet:
             states.append(state)
             values = drop(self.activation(state))
         outputs = self._product(len(self.hidden), values, weights.kernels[-1])
-        return states, outputs + _like(weights.biases[-1], outputs)
+        added = _like(weights.biases[-1], outputs)
+        if weights.direct_context is not None:
+            added = added + weights.direct_context
+        outputs = outputs + added
+        if weights.direct is not None:
+            seen, seeing = self.degrees[0], self.degrees[-1]
+            x = x.astype(outputs.dtype)
+            outputs = outputs + triangular_product(seen, seeing, x, weights.direct)
+        return states, outputs
 
     def _product(self, layer: int, values: Array, kernel: Array) -> Array:
         return triangular_product(self.degrees[layer], self.degrees[layer + 1], values, kernel)
+
+
+def _masked(mask: np.ndarray, kernel: Array) -> Array:
+    return jnp.where(jnp.broadcast_to(jnp.asarray(mask), kernel.shape), kernel, 0)
 
 
 def triangular_product(seen: np.ndarray, seeing: np.ndarray, values: Array, kernel: Array) -> Array:
@@ -176,24 +198,32 @@ class Columns(NamedTuple):
 
     Attributes:
       kernels: masked, (units, inputs), and the last, (D, outputs, units).
-      biases: (units, 1) each, and the last, (D, outputs, 1).
+      biases: (units, 1) each.
       first: what is added to the first hidden layer: its bias and the context's part, (units, N).
+      last: what is added to the outputs: (D, outputs, 1), or (D, outputs, N) if the context has a
+        part in it.
+      direct: from inputs to outputs, masked, (D, outputs, inputs); or None.
     """
 
     kernels: tuple[Array, ...]
     biases: tuple[Array, ...]
     first: Array
+    last: Array
+    direct: Array | None
 
 
 def columns(net: MaskedNet, weights: Weights, batch: int) -> Columns:
     """Rearranges weights for evaluation on `batch` examples."""
     masked = net.masked(weights)
     kernels = (*(kernel.T for kernel in masked[:-1]), masked[-1].T)
-    biases = (*(bias[:, None] for bias in weights.biases[:-1]), weights.biases[-1].T[..., None])
+    biases = tuple(bias[:, None] for bias in weights.biases[:-1])
     first = jnp.broadcast_to(biases[0], (net.hidden[0], batch))
     if weights.context is not None:
         first = first + weights.context.reshape(-1, net.hidden[0]).T
-    return Columns(kernels, biases, first)
+    last, direct = weights.biases[-1].T[..., None], net.masked_direct(weights)
+    if weights.direct_context is not None:
+        last = last + weights.direct_context.reshape(-1, net.outputs, net.features).T
+    return Columns(kernels, biases, first, last, None if direct is None else direct.T)
 
 
 def groups(net: MaskedNet) -> tuple[np.ndarray, list[int]]:

@@ -1,5 +1,6 @@
 """Masked networks: outputs of feature i depend on the features before it alone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ class MADE(Net):
       hidden: the widths of the hidden layers.
       residual: whether every second hidden layer adds what the layer two before has; widths of
         those must be equal. See `ResidualMADE`.
+      direct: whether outputs have a part that is linear in the features and in the context (the
+        paper's direct connections), A x / sqrt(D) + B c / sqrt(C). With them, features that are
+        nearly linear functions of each other are learned soon; the roots keep optimisers' steps
+        from moving wide inputs' outputs too far.
       activation, dropout, dtype, param_dtype: see `Net`.
 
     Raises:
@@ -37,6 +42,7 @@ class MADE(Net):
 
     hidden: tuple[int, ...] = (256, 256)
     residual: bool = False
+    direct: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +109,12 @@ class MaskedWeights(nn.Module):
         zeros, last = nn.initializers.zeros, (self.outputs, features)
         kernels.append(self.param("kernel_last", zeros, (inputs, *last), param_dtype))
         biases.append(self.param("bias_last", zeros, last, param_dtype))
-        weights = Weights(tuple(kernels), tuple(biases), self._context(x, context, param_dtype))
+        direct = None
+        if config.direct:
+            direct = self.param("kernel_direct", zeros, (features, *last), param_dtype)
+            direct = direct / math.sqrt(features)
+        contexts = self._contexts(x, context, param_dtype)
+        weights = Weights(tuple(kernels), tuple(biases), contexts[0], direct, contexts[1])
         weights = Weights(*(_cast(part, dtype) for part in weights))
 
         def drop(values: Array) -> Array:
@@ -111,14 +122,28 @@ class MaskedWeights(nn.Module):
 
         return net, weights, drop
 
-    def _context(self, x: Array, context: Array | None, dtype: Any) -> Array | None:
+    def _contexts(
+        self, x: Array, context: Array | None, dtype: Any
+    ) -> tuple[Array | None, Array | None]:
+        """What the context adds to the first hidden layer, and to the outputs."""
         if context is None:
-            return None
+            return None, None
         context = aligned_context(context, x.shape[:-1]).astype(wide_dtype(x.dtype))
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        shape = (context.shape[-1], self.config.hidden[0])
-        kernel = self.param("kernel_context", init, shape, dtype)
-        return jnp.matmul(context, kernel.astype(context.dtype), precision="highest")
+        lecun = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        first = self._product("kernel_context", context, lecun, self.config.hidden[:1], dtype)
+        if not self.config.direct:
+            return first, None
+        last, zeros = (self.outputs, x.shape[-1]), nn.initializers.zeros
+        context = context / math.sqrt(context.shape[-1])
+        return first, self._product("kernel_direct_context", context, zeros, last, dtype)
+
+    def _product(
+        self, name: str, context: Array, init: Any, shape: tuple[int, ...], dtype: Any
+    ) -> Array:
+        inputs = context.shape[-1]
+        kernel = self.param(name, init, (inputs, *shape), dtype).reshape(inputs, -1)
+        product = jnp.matmul(context, kernel.astype(context.dtype), precision="highest")
+        return product.reshape(*product.shape[:-1], *shape)
 
 
 def _cast(part: Any, dtype: Any) -> Any:

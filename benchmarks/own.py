@@ -1,0 +1,175 @@
+"""Test log-likelihoods on tables: each library's own recipes, defaults and loop, in equal time.
+
+python -m benchmarks.own LIBRARY PREPARED.npz SECONDS SEED TABLE [TABLE ...]
+python -m benchmarks.own show PREPARED-own.jsonl
+
+PREPARED.npz is that of `benchmarks.tables prepare`; results are appended to PREPARED-own.jsonl, and
+what is there already is passed over. LIBRARY is jflow, flowjax, zuko or nflows; each
+needs only itself installed: python benchmarks/own.py zuko ... The kinds are affine autoregressive
+flows (maf), and spline flows as the library's recipe has them (nsf): of couplings in jflow and
+flowjax, autoregressive in zuko; nflows has no such recipe. SECONDS include compilations.
+
+jflow and flowjax have a loop of their own, `fit` and `fit_to_data`: how many steps or epochs are
+done in the time is measured first. zuko and nflows have none: theirs is that of their examples,
+Adam at 1e-3 in batches of 256, with the parameters that did best in validation, scored after each
+epoch, so that none is worse off.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+if __package__:
+    from benchmarks.tables import KEYS, PARTS, show
+else:
+    from tables import KEYS, PARTS, show  # type: ignore[import-not-found, no-redef]
+
+KINDS = ("maf", "nsf")
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+class Task(NamedTuple):
+    """What all libraries are given: a kind of `KINDS`, rows (N, D) and (M, D), time, and a seed."""
+
+    kind: str
+    train: np.ndarray
+    validation: np.ndarray
+    seconds: float
+    seed: int
+
+
+def affordable(run: Callable[[int], Any], few: int, more: int, seconds: float) -> int:
+    """How many units of `run` are done in the time, by two short runs."""
+    times = []
+    for count in (few, more):
+        start = time.perf_counter()
+        run(count)
+        times.append(time.perf_counter() - start)
+    each = max(times[1] - times[0], 1e-9) / (more - few)
+    return max(1, int((seconds - times[0]) / each) + few)
+
+
+def fit_jflow(task: Task) -> Score:
+    """`flows.maf` and `flows.nsf` by `jflow.fit`."""
+    import jflow
+    from jflow import flows
+
+    flow = getattr(flows, task.kind)(task.train.shape[1])
+    everything = np.concatenate([task.train, task.validation])
+
+    def run(steps: int) -> Any:
+        return jflow.fit(flow, everything, key=task.seed, steps=steps, progress=False)
+
+    density, _ = run(affordable(run, 100, 300, task.seconds))
+    return lambda y: np.asarray(density.log_prob(y))
+
+
+def fit_flowjax(task: Task) -> Score:
+    """flowjax's `masked_autoregressive_flow` and `coupling_flow` of splines, by `fit_to_data`."""
+    import jax
+    import jax.numpy as jnp
+    from flowjax.bijections import RationalQuadraticSpline  # type: ignore[import-not-found]
+    from flowjax.distributions import Normal  # type: ignore[import-not-found]
+    from flowjax.flows import (  # type: ignore[import-not-found]
+        coupling_flow,
+        masked_autoregressive_flow,
+    )
+    from flowjax.train import fit_to_data  # type: ignore[import-not-found]
+
+    options: Any = {"base_dist": Normal(jnp.zeros(task.train.shape[1]))}
+    make = masked_autoregressive_flow
+    if task.kind == "nsf":
+        make, options["transformer"] = coupling_flow, RationalQuadraticSpline(knots=8, interval=4)
+    flow = make(jax.random.key(task.seed), **options)
+    everything = jnp.concatenate([task.train, task.validation])
+
+    def run(epochs: int) -> Any:
+        options: Any = {"max_epochs": epochs, "show_progress": False}
+        return fit_to_data(jax.random.key(task.seed), flow, everything, **options)[0]
+
+    fitted = run(affordable(run, 1, 3, task.seconds))
+    return lambda y: np.asarray(jax.jit(fitted.log_prob)(y))
+
+
+def fit_zuko(task: Task) -> Score:
+    """`zuko.flows.MAF` and `NSF`."""
+    import torch  # type: ignore[import-not-found]
+    import zuko  # type: ignore[import-not-found]
+
+    torch.manual_seed(task.seed)
+    flow = (zuko.flows.MAF if task.kind == "maf" else zuko.flows.NSF)(task.train.shape[1])
+    return in_torch(flow, lambda y: flow().log_prob(y), task)
+
+
+def fit_nflows(task: Task) -> Score:
+    """`MaskedAutoregressiveFlow` of nflows; it has no default sizes, hence those of the others."""
+    import torch  # type: ignore[import-not-found]
+    from nflows.flows import MaskedAutoregressiveFlow  # type: ignore[import-not-found]
+
+    torch.manual_seed(task.seed)
+    flow = MaskedAutoregressiveFlow(task.train.shape[1], 64, 5, 2)
+    return in_torch(flow, flow.log_prob, task)
+
+
+def in_torch(module: Any, log_prob: Callable[..., Any], task: Task) -> Score:
+    """Adam on a torch module until the time is over."""
+    import torch  # type: ignore[import-not-found]
+
+    data, held_out = torch.from_numpy(task.train), torch.from_numpy(task.validation)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    best, kept, end = -np.inf, module.state_dict(), time.perf_counter() + task.seconds
+
+    def score(y: Any) -> Any:
+        module.eval()
+        with torch.no_grad():
+            return log_prob(y)
+
+    while time.perf_counter() < end:
+        module.train()
+        for y in data[torch.randperm(len(data))].split(256):
+            optimizer.zero_grad()
+            (-log_prob(y).mean()).backward()
+            optimizer.step()
+        if (value := float(score(held_out).mean())) > best:
+            best, kept = value, {k: v.clone() for k, v in module.state_dict().items()}
+    module.load_state_dict(kept)
+    return lambda y: score(torch.from_numpy(y)).numpy()
+
+
+def main(library: str, prepared: str, seconds: str, seed: str, *tables: str) -> None:
+    """Fits what is missing, one JSON line each."""
+    fitters = {
+        "jflow": fit_jflow, "flowjax": fit_flowjax, "zuko": fit_zuko, "nflows": fit_nflows,
+    }  # fmt: skip
+    results = Path(prepared).with_name(f"{Path(prepared).stem}-own.jsonl")
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = [{name: json.loads(line)[name] for name in KEYS} for line in lines]
+    kinds = KINDS[:1] if library == "nflows" else KINDS
+    with np.load(prepared) as arrays:
+        parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in tables}
+    for (name, (train, validation, test)), kind in itertools.product(parts.items(), kinds):
+        row: dict[str, Any] = dict(zip(KEYS, (name, kind, library, int(seed)), strict=True))
+        if row in done:
+            continue
+        start = time.perf_counter()
+        score = fitters[library](Task(kind, train, validation, float(seconds), int(seed)))
+        row |= {"mean": float(score(test).astype(np.float64).mean())}
+        row |= {"seconds": time.perf_counter() - start}
+        print(row, flush=True)
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    if sys.argv[1] == "show":
+        show(sys.argv[2])
+    else:
+        main(*sys.argv[1:])
