@@ -44,15 +44,18 @@ class Task(NamedTuple):
     seed: int
 
 
-def affordable(run: Callable[[int], Any], few: int, more: int, seconds: float) -> int:
-    """How many units of `run` are done in the time, by two short runs."""
-    times = []
-    for count in (few, more):
+def affordable(run: Callable[[int], Any], few: int, seconds: float) -> int:
+    """How many units of `run`, steps or epochs, fit into the time, its compilations included."""
+
+    def timed(count: int) -> float:
         start = time.perf_counter()
         run(count)
-        times.append(time.perf_counter() - start)
-    each = max(times[1] - times[0], 1e-9) / (more - few)
-    return max(1, int((seconds - times[0]) / each) + few)
+        return time.perf_counter() - start
+
+    first, again, more = timed(few), timed(few), 4 * few
+    while (added := timed(more) - again) < seconds / 20 and more < 1000 * few:
+        more *= 4
+    return max(1, few + int((seconds - first) * (more - few) / max(added, 1e-3)))
 
 
 def fit_jflow(task: Task) -> Score:
@@ -66,7 +69,7 @@ def fit_jflow(task: Task) -> Score:
     def run(steps: int) -> Any:
         return jflow.fit(flow, everything, key=task.seed, steps=steps, progress=False)
 
-    density, _ = run(affordable(run, 100, 300, task.seconds))
+    density, _ = run(affordable(run, 100, task.seconds))
     return lambda y: np.asarray(density.log_prob(y))
 
 
@@ -93,7 +96,7 @@ def fit_flowjax(task: Task) -> Score:
         options: Any = {"max_epochs": epochs, "show_progress": False}
         return fit_to_data(jax.random.key(task.seed), flow, everything, **options)[0]
 
-    fitted = run(affordable(run, 1, 3, task.seconds))
+    fitted = run(affordable(run, 1, task.seconds))
     return lambda y: np.asarray(jax.jit(fitted.log_prob)(y))
 
 

@@ -311,6 +311,7 @@ def test_dropout_acts_in_training_only():
         (lambda: jb.Jacobi(max_sweeps=1.5), "max_sweeps 1 or more"),
         (lambda: flows.maf(3, mixing="none"), "maf: mixing must be"),
         (lambda: flows.nsf(3, residual=True), "give autoregressive=True"),
+        (lambda: flows.nsf(3, direct=True), "give autoregressive=True"),
     ],
 )
 def test_errors(build, message):
