@@ -5,9 +5,8 @@ python -m benchmarks.own show PREPARED-own.jsonl
 
 PREPARED.npz is that of `benchmarks.tables prepare`; results are appended to PREPARED-own.jsonl, and
 what is there already is passed over. LIBRARY is jflow, flowjax, zuko or nflows; each
-needs only itself installed: python benchmarks/own.py zuko ... The kinds are affine autoregressive
-flows (maf), and spline flows as the library's recipe has them (nsf): of couplings in jflow and
-flowjax, autoregressive in zuko; nflows has no such recipe. SECONDS include compilations.
+needs only itself installed: python benchmarks/own.py zuko ... The kinds are those of
+`benchmarks.tables`, where the library has a recipe. SECONDS include compilations.
 
 jflow and flowjax have a loop of their own, `fit` and `fit_to_data`: how many steps or epochs are
 done in the time is measured first. zuko and nflows have none: theirs is that of their examples,
@@ -30,12 +29,17 @@ if __package__:
 else:
     from tables import KEYS, PARTS, show  # type: ignore[import-not-found, no-redef]
 
-KINDS = ("maf", "nsf")
+RECIPES: dict[str, tuple[str, ...]] = {
+    "jflow": ("maf", "nsf", "nsf_autoregressive"),
+    "flowjax": ("maf", "nsf", "nsf_autoregressive"),
+    "zuko": ("maf", "nsf_autoregressive"),
+    "nflows": ("maf",),
+}
 Score = Callable[[np.ndarray], np.ndarray]
 
 
 class Task(NamedTuple):
-    """What all libraries are given: a kind of `KINDS`, rows (N, D) and (M, D), time, and a seed."""
+    """What all libraries are given: a kind of flow, rows (N, D) and (M, D), time, and a seed."""
 
     kind: str
     train: np.ndarray
@@ -63,7 +67,9 @@ def fit_jflow(task: Task) -> Score:
     import jflow
     from jflow import flows
 
-    flow = getattr(flows, task.kind)(task.train.shape[1])
+    recipe, *autoregressive = task.kind.split("_")
+    options = {name: True for name in autoregressive}
+    flow = getattr(flows, recipe)(task.train.shape[1], **options)
     everything = np.concatenate([task.train, task.validation])
 
     def run(steps: int) -> Any:
@@ -74,7 +80,7 @@ def fit_jflow(task: Task) -> Score:
 
 
 def fit_flowjax(task: Task) -> Score:
-    """flowjax's `masked_autoregressive_flow` and `coupling_flow` of splines, by `fit_to_data`."""
+    """flowjax's `masked_autoregressive_flow` and `coupling_flow` by `fit_to_data`."""
     import jax
     import jax.numpy as jnp
     from flowjax.bijections import RationalQuadraticSpline  # type: ignore[import-not-found]
@@ -86,9 +92,9 @@ def fit_flowjax(task: Task) -> Score:
     from flowjax.train import fit_to_data  # type: ignore[import-not-found]
 
     options: Any = {"base_dist": Normal(jnp.zeros(task.train.shape[1]))}
-    make = masked_autoregressive_flow
-    if task.kind == "nsf":
-        make, options["transformer"] = coupling_flow, RationalQuadraticSpline(knots=8, interval=4)
+    if task.kind != "maf":
+        options["transformer"] = RationalQuadraticSpline(knots=8, interval=4)
+    make = coupling_flow if task.kind == "nsf" else masked_autoregressive_flow
     flow = make(jax.random.key(task.seed), **options)
     everything = jnp.concatenate([task.train, task.validation])
 
@@ -97,7 +103,7 @@ def fit_flowjax(task: Task) -> Score:
         return fit_to_data(jax.random.key(task.seed), flow, everything, **options)[0]
 
     fitted = run(affordable(run, 1, task.seconds))
-    return lambda y: np.asarray(jax.jit(fitted.log_prob)(y))
+    return lambda y: np.asarray(jax.jit(lambda y: fitted.log_prob(y))(y))
 
 
 def fit_zuko(task: Task) -> Score:
@@ -153,10 +159,11 @@ def main(library: str, prepared: str, seconds: str, seed: str, *tables: str) -> 
     results = Path(prepared).with_name(f"{Path(prepared).stem}-own.jsonl")
     lines = results.read_text().splitlines() if results.exists() else []
     done = [{name: json.loads(line)[name] for name in KEYS} for line in lines]
-    kinds = KINDS[:1] if library == "nflows" else KINDS
     with np.load(prepared) as arrays:
         parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in tables}
-    for (name, (train, validation, test)), kind in itertools.product(parts.items(), kinds):
+    for (name, (train, validation, test)), kind in itertools.product(
+        parts.items(), RECIPES[library]
+    ):
         row: dict[str, Any] = dict(zip(KEYS, (name, kind, library, int(seed)), strict=True))
         if row in done:
             continue
