@@ -8,7 +8,6 @@ defaults but 5 layers of 2x64. Each run has 2,000 steps of 256 and keeps the par
 best on the same validation rows. It may be stopped, and goes on where it was.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import optax
 
 import jflow
+from benchmarks.tables import keep, kept
 from jflow import flows
 
 STEPS, BATCH = 2000, 256
@@ -92,15 +92,13 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main(prepared: str, recipe: str, *seeds: str) -> None:
     """Runs what is missing, or shows what is there."""
     path = Path(prepared).with_name(f"{Path(prepared).stem}-{recipe}.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = kept(path)
     if seeds == ("show",):
         show(rows)
         return
     done = [[row["table"], row["option"], row["seed"]] for row in rows]
     for row in runs(prepared, recipe, [int(seed) for seed in seeds or ("0",)], done):
-        print(row, flush=True)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(path, row)
 
 
 if __name__ == "__main__":

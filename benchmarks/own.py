@@ -15,7 +15,6 @@ epoch, so that none is worse off.
 """
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -25,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 if __package__:
-    from benchmarks.tables import KEYS, PARTS, show
+    from benchmarks.tables import KEYS, PARTS, keep, kept, show
 else:
-    from tables import KEYS, PARTS, show  # type: ignore[import-not-found, no-redef]
+    from tables import KEYS, PARTS, keep, kept, show  # type: ignore[import-not-found, no-redef]
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "jflow": ("maf", "nsf", "nsf_autoregressive"),
@@ -67,9 +66,13 @@ def fit_jflow(task: Task) -> Score:
     import jflow
     from jflow import flows
 
-    recipe, *autoregressive = task.kind.split("_")
-    options = {name: True for name in autoregressive}
-    flow = getattr(flows, recipe)(task.train.shape[1], **options)
+    features = task.train.shape[1]
+    autoregressive = task.kind == "nsf_autoregressive"
+    flow = (
+        flows.maf(features)
+        if task.kind == "maf"
+        else flows.nsf(features, autoregressive=autoregressive)
+    )
     everything = np.concatenate([task.train, task.validation])
 
     def run(steps: int) -> Any:
@@ -157,8 +160,7 @@ def main(library: str, prepared: str, seconds: str, seed: str, *tables: str) -> 
         "jflow": fit_jflow, "flowjax": fit_flowjax, "zuko": fit_zuko, "nflows": fit_nflows,
     }  # fmt: skip
     results = Path(prepared).with_name(f"{Path(prepared).stem}-own.jsonl")
-    lines = results.read_text().splitlines() if results.exists() else []
-    done = [{name: json.loads(line)[name] for name in KEYS} for line in lines]
+    done = [{name: row[name] for name in KEYS} for row in kept(results)]
     with np.load(prepared) as arrays:
         parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in tables}
     for (name, (train, validation, test)), kind in itertools.product(
@@ -171,9 +173,7 @@ def main(library: str, prepared: str, seconds: str, seed: str, *tables: str) -> 
         score = fitters[library](Task(kind, train, validation, float(seconds), int(seed)))
         row |= {"mean": float(score(test).astype(np.float64).mean())}
         row |= {"seconds": time.perf_counter() - start}
-        print(row, flush=True)
-        with results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(results, row)
 
 
 if __name__ == "__main__":

@@ -261,6 +261,20 @@ def fit_nflows(run: Run) -> Fitted:
     return in_torch(flow, flow.log_prob, run)
 
 
+def kept(results: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none if there is no file."""
+    return (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
+
+
+def keep(results: Path, row: dict[str, Any]) -> None:
+    """Prints a row and appends it."""
+    print(row, flush=True)
+    with results.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def fit(library: str, prepared: str, steps: str = str(STEPS), *seeds: str) -> None:
     """Fits every kind to every table, with every seed; one JSON line each."""
     fitters = {
@@ -270,8 +284,7 @@ def fit(library: str, prepared: str, steps: str = str(STEPS), *seeds: str) -> No
         names = sorted({name.split("/")[0] for name in arrays.files})
         parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in names}
     results = Path(prepared).with_suffix(".jsonl")
-    lines = results.read_text().splitlines() if results.exists() else []
-    done = [{name: json.loads(line)[name] for name in KEYS} for line in lines]
+    done = [{name: row[name] for name in KEYS} for row in kept(results)]
     for seed, (name, (train, validation, test)), kind in itertools.product(
         map(int, seeds or ("0",)), parts.items(), KINDS
     ):
@@ -285,9 +298,7 @@ def fit(library: str, prepared: str, steps: str = str(STEPS), *seeds: str) -> No
             row["failed"] = f"{type(error).__name__}: {error}"
         else:
             row |= {"mean": float(log_prob.mean()), "ms": ms}
-        print(row, flush=True)
-        with results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(results, row)
 
 
 def show(results: str) -> None:
@@ -295,7 +306,7 @@ def show(results: str) -> None:
 
     The milliseconds of a step stay in the file: they mean something if nothing else was running.
     """
-    rows = [json.loads(line) for line in Path(results).read_text().splitlines()]
+    rows = kept(Path(results))
     libraries = sorted({row["library"] for row in rows}, key=lambda name: name != "jflow")
     print("| table | flow |" + "".join(f" {library} |" for library in libraries))
     print("|---|---|" + "---|" * len(libraries))

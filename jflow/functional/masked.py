@@ -57,7 +57,7 @@ class MaskedNet:
         W a(s_last) + b [+ A x + B context]
 
     with the masks above on every W and A, the first bracket in every second layer if `residual`,
-    and the last where the weights are `direct`.
+    and the last where there is `Weights.direct`.
 
     Attributes:
       features: D, the inputs.

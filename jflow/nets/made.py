@@ -28,10 +28,10 @@ class MADE(Net):
       hidden: the widths of the hidden layers.
       residual: whether every second hidden layer adds what the layer two before has; widths of
         those must be equal. See `ResidualMADE`.
-      direct: whether outputs have a part that is linear in the features and in the context (the
-        paper's direct connections), A x / sqrt(D) + B c / sqrt(C). With them, features that are
-        nearly linear functions of each other are learned soon; the roots keep optimisers' steps
-        from moving wide inputs' outputs too far.
+      direct: whether outputs have a part that is linear in the D features x and the C numbers c of
+        the context (the paper's direct connections), A x / sqrt(D) + B c / sqrt(C). With them,
+        features that are nearly linear functions of each other are learned soon; the roots, not in
+        the paper, keep a step of an optimiser from moving outputs by more where inputs are many.
       activation, dropout, dtype, param_dtype: see `Net`.
 
     Raises:
