@@ -15,6 +15,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets, train
 from jflow import transformers as jt
+from jflow.nets.activations import silu
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -107,6 +108,26 @@ def test_networks_begin_smooth(make):
     assert float(np.var(first)) == pytest.approx(1 / (3 * inputs), rel=0.1)
     assert float(np.var(second)) == pytest.approx(1 / (3 * 400), rel=0.05)
     assert not np.any(last)
+
+
+def test_silu_and_its_derivatives():
+    """Those of `jax.nn.silu`, at zero and far out, too."""
+    x = np.concatenate([np.arange(-40, 40, 0.125), [-1e30, -800, 800, 1e30]]).astype(np.float32)
+
+    @jax.jit
+    def both(x):
+        found = []
+        for f in (silu, jax.nn.silu):
+            slope = jax.grad(f)
+            found.append([jax.vmap(g)(x) for g in (f, slope, jax.grad(slope))])
+        return found
+
+    ours, theirs = both(jnp.float64(x))
+    for got, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-14, atol=1e-15)
+    for got, wanted in zip(both(jnp.float32(x))[0], theirs, strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, wanted, rtol=2e-6, atol=1e-6)
 
 
 def test_whole_numbers_are_keys():

@@ -17,6 +17,7 @@ from jflow.bijectors import (
     Reverse,
     WoodburyConv,
 )
+from jflow.nets.activations import silu
 
 _LEARNED = (
     "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
@@ -25,7 +26,7 @@ _IMAGES = ("emerging", "periodic", "woodbury")
 
 
 _ACTIVATIONS = {
-    "silu": jax.nn.silu, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "elu": jax.nn.elu,
+    "silu": silu, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "elu": jax.nn.elu,
     "tanh": jnp.tanh,
 }  # fmt: skip
 
