@@ -12,7 +12,7 @@ def silu(x: Array) -> Array:
     """x s(x) with s(x) = 1 / (1 + e^-x), as `jax.nn.silu`; networks train faster with it on CPU.
 
     XLA:CPU computes an exponential again for each sum that reads it, unless the result ends in a
-    division, which it counts as expensive. Hence quotients, of one exponential that cannot overflow.
+    division, which it counts as expensive. Hence quotients; their exponential cannot overflow.
     """
     w, e = _exponentials(x)
     return x * w / (1 + e)
