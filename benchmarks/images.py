@@ -38,7 +38,7 @@ def main(name: str, recipe: str = "glow", steps: str = "400", path: str | None =
     """Fits, scores and draws."""
     splits = data.images(name, validation=VALIDATION)
     train, shape = splits.train, splits.train.y.shape[1:]
-    flow = getattr(flows, recipe)(shape, values=splits.values)
+    flow = getattr(flows, recipe)(image_shape=shape, values=splits.values)
     start = time.perf_counter()
     density, _ = jflow.fit(
         flow, train.y, key=0, validation=splits.validation.y, steps=int(steps), progress=False

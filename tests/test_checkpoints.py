@@ -97,9 +97,12 @@ def test_a_resumed_run_is_bit_identical(data, whole, ended):
     check_same(resumed(data, ended), whole)
 
 
-def test_a_longer_run_goes_on_where_the_shorter_ended(data, whole, tmp_path):
-    resumed(data, tmp_path, steps=20)  # there is nothing to resume: it starts
-    check_same(resumed(data, tmp_path), whole)
+def test_a_longer_run_goes_on_where_the_shorter_ended(data, tmp_path):
+    """With a schedule: a rate that is a number falls to 0 at the last step of each."""
+    rate = {"learning_rate": optax.constant_schedule(2e-3)}
+    resumed(data, tmp_path / "run", steps=20, **rate)  # there is nothing to resume: it starts
+    whole = jflow.fit(flow(), data, key=KEY, **OPTIONS, **rate)
+    check_same(resumed(data, tmp_path / "run", **rate), whole)
 
 
 def test_sigterm_saves_and_exits_with_75(data, whole, tmp_path, monkeypatch):

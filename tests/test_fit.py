@@ -90,9 +90,9 @@ def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
 
     rules = loop.Rules(MaximumLikelihood(flow()), optax.adam(1e-3), 0.9)
     state = loop.start(given, rules)
-    index, rest = jnp.zeros((1, 8), jnp.int32), (jnp.asarray(1, jnp.int32), KEY)
+    index, one = jnp.zeros((1, 8), jnp.int32), jnp.asarray(1, jnp.int32)
     compiled = loop.run.lower(
-        state, loop.constant(given), (jnp.asarray(data), None), index, *rest,
+        state, loop.constant(given), (jnp.asarray(data), None), index, one, one, KEY,
         rules=rules,
     ).compile()  # fmt: skip
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -145,6 +145,29 @@ def test_the_loop_equals_plain_optax_steps(data):
         density.variables["params"],
         params,
     )
+
+
+def test_a_rate_falls_to_nothing_and_a_schedule_is_followed(data):
+    """A number is that schedule which falls by half a cosine, whatever the number of steps."""
+    options = {**SMALL, "warmup_steps": 0}
+    cosine = optax.cosine_decay_schedule(1e-2, 60)
+    for rate, schedule in ((1e-2, cosine), (None, optax.cosine_decay_schedule(2e-3, 60))):
+        given = {} if rate is None else {"learning_rate": rate}
+        one, log = jflow.fit(flow(), data, key=KEY, **given, **options)
+        other, same = jflow.fit(flow(), data, key=KEY, learning_rate=schedule, **options)
+        chex.assert_trees_all_close(one.variables["params"], other.variables["params"], atol=1e-5)
+        assert log.best_step == same.best_step
+    constant = optax.constant_schedule(1e-2)
+    still, _ = jflow.fit(flow(), data, key=KEY, learning_rate=constant, **options)
+    assert (
+        _distance(still, jflow.fit(flow(), data, key=KEY, learning_rate=cosine, **options)[0])
+        > 0.01
+    )
+
+    before = loop.run._cache_size()
+    jflow.fit(flow(), data, key=KEY, **options)
+    jflow.fit(flow(), data, key=KEY, **{**options, "steps": 80})
+    assert loop.run._cache_size() == before
 
 
 def test_ema_warmup_and_clipping(data):

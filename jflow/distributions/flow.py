@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -49,9 +50,10 @@ class Flow(nn.Module):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_shape", tuple(self.event_shape))
-        if min(self.event_shape, default=1) < 1:
+        if not all(isinstance(size, Integral) and size >= 1 for size in self.event_shape):
             raise ValueError(
-                f"Flow: every axis of event_shape must be 1 or more; got {self.event_shape}"
+                "Flow: every axis of event_shape must be a whole number, 1 or more; got "
+                f"{self.event_shape}"
             )
         if self.context_features is not None:
             check_counts("Flow", context_features=self.context_features)

@@ -27,7 +27,7 @@ def real_nvp(
     *,
     image_shape: tuple[int, int, int] | None = None,
     levels: int = 2,
-    blocks: int = 4,
+    blocks: int | None = None,
     alpha: float = 0.05,
     context_features: int | None = None,
     values: int | None = None,
@@ -54,10 +54,11 @@ def real_nvp(
       features: D of vectors, 2 or more. Give this or `image_shape`.
       layers: couplings of a vector flow, an even number.
       hidden: widths of the hidden layers, (128, 128) by default; for images, one number of
-        channels, 64 by default.
+        channels, by default 64, or 32 of small images, which are those of fewer pixels than 32x32.
       image_shape: (height, width, channels); 2^(levels - 1) must divide height and width.
       levels: scales of an image flow.
-      blocks: residual blocks of each image network (8 in the paper for 32x32 images).
+      blocks: residual blocks of each image network (8 in the paper for 32x32 images); None for 4,
+        or 2 of small images.
       alpha: margin of the logit of an image flow.
       context_features: width of the context; None for an unconditional flow.
       values: grey levels of discrete data; by default 256 for images and None for vectors.
@@ -77,6 +78,8 @@ def real_nvp(
     """
     activation = activation or ("silu" if image_shape is None else "relu")
     nonlinear = activation_named("real_nvp", activation)
+    if isinstance(features, tuple):
+        raise ValueError(f"real_nvp: features is one number; for images, image_shape={features}")
     if features is not None and image_shape is None:
         widths = (128, 128) if hidden is None else hidden
         if isinstance(widths, int):
@@ -88,7 +91,9 @@ def real_nvp(
         raise ValueError(
             f"real_nvp: give features or image_shape; got {features=} and {image_shape=}"
         )
-    channels = 64 if hidden is None else hidden
+    small = image_shape[0] * image_shape[1] < 32 * 32
+    channels = (32 if small else 64) if hidden is None else hidden
+    blocks = (2 if small else 4) if blocks is None else blocks
     if not isinstance(channels, int):
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
     net = ResidualConvNet(channels, blocks, activation=nonlinear, dropout=dropout, dtype=dtype)

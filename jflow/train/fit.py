@@ -37,9 +37,9 @@ def fit(
     augment: Callable[[Array, Array], Array] | None = None,
     workers: int = 0,
     optimizer: optax.GradientTransformation | None = None,
-    learning_rate: float | optax.Schedule = 1e-3,
+    learning_rate: float | optax.Schedule = 2e-3,
     warmup_steps: int = 100,
-    clip_norm: float | None = 1.0,
+    clip_norm: float | None = None,
     ema_decay: float | None = None,
     evaluate_every: int = 100,
     patience: int | None = None,
@@ -81,9 +81,11 @@ def fit(
         as `jflow.data.flip_left_right`.
       workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
-      learning_rate: of that Adam; a number or an optax schedule.
+      learning_rate: of that Adam: a number, from which it falls by half a cosine to 0 at the last
+        of `steps`, or an optax schedule, such as `optax.constant_schedule(1e-3)`.
       warmup_steps: over which updates grow linearly to their full size.
-      clip_norm: the largest global norm of gradients; None for no limit.
+      clip_norm: the largest global norm of gradients; None for no limit. A limit that most steps
+        meet moves the optimum: E[g / |g|] is zero elsewhere than E[g].
       ema_decay: of an exponential moving average of the parameters, which then is what is
         validated and returned; None for none.
       evaluate_every: steps between validations, progress and rows of metrics.

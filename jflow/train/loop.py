@@ -110,11 +110,12 @@ def run(
     examples: Any,
     index: Array,
     steps: Array,
+    total: Array,
     key: Array,
     *,
     rules: Rules,
 ) -> tuple[State, Report]:
-    """Takes `steps` steps, on the batches in the first `steps` rows of `index`.
+    """Takes `steps` steps of `total`, on the batches in the first `steps` rows of `index`.
 
     `steps` is traced, so any number up to the rows of `index` runs the same program: however a run
     is cut into calls, its numbers are the same bit for bit. The given state is used up: its memory
@@ -135,8 +136,10 @@ def run(
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < rules.max_skipped)
-        again = lambda s, params: loss(params, s.moving, index[i], step_key)[0]  # noqa: E731
-        update = lambda s: _updated(s, grads, moved, rules, value, partial(again, s))  # noqa: E731
+        again = lambda params, s=state: loss(params, s.moving, index[i], step_key)[0]  # noqa: E731
+        # What some optimisers ask for: a line search, or a rate that falls where the loss does not.
+        extra = {"value": value, "grad": grads, "value_fn": again, "progress": state.step / total}
+        update = lambda s: _updated(s, grads, moved, rules, extra)  # noqa: E731
         state = lax.cond(finite, update, lambda s: s, state)
         if rules.max_skipped:
             state = _counted(state, finite, taken)
@@ -150,16 +153,7 @@ def run(
     return lax.while_loop(lambda carry: (carry[1].steps < steps) & carry[2], step, first)[:2]
 
 
-def _updated(
-    state: State,
-    grads: Any,
-    moved: Moving,
-    rules: Rules,
-    value: Array,
-    value_fn: Callable[[Any], Array],
-) -> State:
-    # What some optimisers ask for: a line search, or a rate that falls where the loss does not.
-    extra = {"value": value, "grad": grads, "value_fn": value_fn}
+def _updated(state: State, grads: Any, moved: Moving, rules: Rules, extra: dict[str, Any]) -> State:
     # Optax relies on implicit promotion, which the user may have switched off.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         update = optax.with_extra_args_support(rules.optimizer).update

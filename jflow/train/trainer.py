@@ -150,7 +150,7 @@ class Trainer:
             run.state,
             run.constants,
             *chunk,
-            self.rules.placement.replicate(np.asarray(count, np.int32)),
+            *self.rules.placement.replicate([np.int32(count), np.int32(self.plan.steps)]),
             jax.random.fold_in(self.inputs.key, 1),
             rules=self.rules,
         )

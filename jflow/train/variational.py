@@ -85,7 +85,8 @@ def fit_to_target(
       steps: how many parameter updates.
       samples: of q, for each.
       optimizer: any optax optimiser, schedule included; None for Adam.
-      learning_rate: of that Adam; a number or an optax schedule.
+      learning_rate: of that Adam; a number, from which it falls by half a cosine to 0 at the last
+        step, or an optax schedule.
       warmup_steps: over which updates grow linearly to their full size.
       clip_norm: the largest global norm of gradients; None for no limit.
       evaluate_every: steps between rows of metrics: `train_kl`, `ess`, `log_normalizer`.
@@ -154,6 +155,7 @@ class _Trainer:
                 self.contexts,
                 jnp.asarray(index, jnp.int32),
                 jnp.asarray(count, jnp.int32),
+                jnp.asarray(steps, jnp.int32),
                 jax.random.fold_in(self.key, 1),
                 rules=rules,
             )
