@@ -5,13 +5,11 @@ python -m benchmarks.recipes fit PREPARED.npz [STEPS [SEED ...]]  appends to PRE
 python -m benchmarks.recipes show PREPARED.recipes.jsonl
 
 Each recipe gets the width (or number of layers) at which it has closest to PARAMETERS parameters.
-Planar and radial flows have so few in a layer that they get 64 layers instead; the table says how
-many parameters that is. Learned matrices ("lu") stand between layers where a recipe has them. Adam
-at 1e-3, batches of 256, the parameters that did best in validation; see `benchmarks.tables`.
+Planar and radial flows have so few in a layer that they get 64 layers instead. All else is as the
+recipes and `jflow.fit` have it by default.
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +20,7 @@ import jax
 import numpy as np
 
 import jflow
-from benchmarks.tables import BATCH, PARTS, Run, in_jax
+from benchmarks.tables import PARTS, keep, kept
 from jflow import flows
 
 PARAMETERS, STEPS, LAYERS = 20_000, 2_000, 5
@@ -38,14 +36,14 @@ RECIPES: dict[str, Build] = {
     "nice": lambda d, n: flows.nice(d, 6, (n, n)),
     "real_nvp": lambda d, n: flows.real_nvp(d, 6, (n, n)),
     "hint": masked(flows.hint, depth=3),
-    "maf": masked(flows.maf, mixing="lu"),
-    "iaf": masked(flows.iaf, mixing="lu"),
-    "nsf": masked(flows.nsf, mixing="lu"),
-    "nsf_autoregressive": masked(flows.nsf, autoregressive=True, mixing="lu"),
-    "naf": masked(flows.naf, mixing="lu"),
-    "sos": masked(flows.sos, mixing="lu"),
-    "umnn": masked(flows.umnn, mixing="lu"),
-    "bnaf": lambda d, n: flows.bnaf(d, LAYERS, n, depth=1, mixing="lu"),
+    "maf": masked(flows.maf),
+    "iaf": masked(flows.iaf),
+    "nsf": masked(flows.nsf),
+    "nsf_autoregressive": masked(flows.nsf, autoregressive=True),
+    "naf": masked(flows.naf),
+    "sos": masked(flows.sos),
+    "umnn": masked(flows.umnn),
+    "bnaf": lambda d, n: flows.bnaf(d, LAYERS, n, depth=1),
     "sylvester": lambda d, n: flows.sylvester(d, n, direction="inverse"),
     "planar": lambda d, n: flows.planar(d, min(n, 64), direction="inverse"),
     "radial": lambda d, n: flows.radial(d, min(n, 64), direction="inverse"),
@@ -74,39 +72,31 @@ def sized(build: Build, features: int) -> jflow.Flow:
     )
 
 
-def fit_one(flow: jflow.Flow, run: Run, test: np.ndarray) -> tuple[float, float]:
-    """Mean test log-likelihood, and ms a step."""
-    variables = jflow.init(flow, jax.random.key(run.seed), run.train[:BATCH])
-    constants = {name: value for name, value in variables.items() if name != "params"}
-
-    def log_prob(params: Any, y: Any) -> Any:
-        return flow.apply({"params": params, **constants}, y, method="log_prob")
-
-    score, ms = in_jax(variables["params"], log_prob, run)
-    return float(score(test).astype(np.float64).mean()), ms
-
-
 def fit(prepared: str, steps: str = str(STEPS), *seeds: str) -> None:
     """Fits every recipe to every table, with every seed; one JSON line each."""
     with np.load(prepared) as arrays:
         names = sorted({name.split("/")[0] for name in arrays.files})
         parts = {name: [arrays[f"{name}/{part}"] for part in PARTS] for name in names}
+    results = Path(prepared).with_suffix(".recipes.jsonl")
+    done = [{name: row[name] for name in ("table", "recipe", "seed")} for row in kept(results)]
     for seed, (name, (train, validation, test)), recipe in itertools.product(
         map(int, seeds or ("0", "1", "2")), parts.items(), RECIPES
     ):
+        row: dict[str, Any] = {"table": name, "recipe": recipe, "seed": seed}
+        if row in done:
+            continue
         flow = sized(RECIPES[recipe], train.shape[1])
-        mean, ms = fit_one(flow, Run(recipe, train, validation, int(steps), seed), test)
-        row = {"table": name, "recipe": recipe, "seed": seed, "mean": mean, "ms": ms,
-               "parameters": parameters(flow)}  # fmt: skip
-        print(row, flush=True)
-        with Path(prepared).with_suffix(".recipes.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        density, _ = jflow.fit(
+            flow, train, validation=validation, key=seed, steps=int(steps), progress=False
+        )
+        mean = -jflow.evaluate(density, test, key=seed).mean
+        keep(results, row | {"mean": mean, "parameters": parameters(flow)})
         jax.clear_caches()
 
 
 def show(results: str) -> None:
-    """Mean test log-likelihood in nats and its standard error over seeds; parameters; ms a step."""
-    rows = [json.loads(line) for line in Path(results).read_text().splitlines()]
+    """Mean test log-likelihood in nats and its standard error over seeds."""
+    rows = kept(Path(results))
     tables = sorted({row["table"] for row in rows})
     print("| |" + "".join(f" {name} |" for name in tables))
     print("|---|" + "---|" * len(tables))
@@ -119,8 +109,7 @@ def show(results: str) -> None:
                 continue
             means = [r["mean"] for r in found]
             error = np.std(means, ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.nan
-            ms, count = min(r["ms"] for r in found), found[0]["parameters"] / 1e3
-            cells.append(f"{np.mean(means):.2f} +- {error:.2f} ({count:.1f}k, {ms:.1f} ms)")
+            cells.append(f"{np.mean(means):.2f} +- {error:.2f}")
         print(f"| `{recipe}` | " + " | ".join(cells) + " |")
 
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-import optax
 import tyro
 
 import jflow
@@ -66,7 +65,7 @@ class Config:
       batch_size: examples for each.
       train_samples: drawn once, to fit on.
       test_samples: fresh ones, for the KL.
-      learning_rate: of Adam, at first; a cosine takes it to zero.
+      learning_rate: of Adam, at first; see `jflow.fit`.
       directory: of pictures and results.json.
     """
 
@@ -91,7 +90,7 @@ def fit(config: Config, density: data.ToyDensity, recipe: str) -> jflow.Density:
         validation=None,
         steps=config.steps,
         batch_size=config.batch_size,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.steps),
+        learning_rate=config.learning_rate,
         ema_decay=0.999,
         evaluate_every=max(1, config.steps // 4),
     )

@@ -13,8 +13,8 @@ from jflow.transformers import Affine, Invert, SoftplusAffine
 @recipe
 def maf(
     features: int,
-    layers: int = 10,
-    hidden: tuple[int, ...] = (256, 256),
+    layers: int = 5,
+    hidden: tuple[int, ...] = (128, 128),
     *,
     context_features: int | None = None,
     values: int | None = None,
@@ -77,8 +77,8 @@ def maf(
 @recipe
 def iaf(
     features: int,
-    layers: int = 10,
-    hidden: tuple[int, ...] = (256, 256),
+    layers: int = 5,
+    hidden: tuple[int, ...] = (128, 128),
     *,
     context_features: int | None = None,
     mixing: str = "permute",

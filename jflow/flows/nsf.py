@@ -13,7 +13,7 @@ from jflow.transformers import RationalQuadraticSpline
 @recipe
 def nsf(
     features: int,
-    layers: int = 10,
+    layers: int = 5,
     bins: int = 8,
     hidden: tuple[int, ...] = (128, 128),
     *,
