@@ -27,13 +27,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rate 1e-3": {"learning_rate": 1e-3},
     "rate 3e-3": {"learning_rate": 3e-3},
     "constant 1e-3": {"learning_rate": optax.constant_schedule(1e-3)},
-    "constant 2e-3": {"learning_rate": optax.constant_schedule(2e-3)},
     "clipped at 1": {"clip_norm": 1.0},
-    "clipped at 100": {"clip_norm": 100.0},
     "average 0.99": {"ema_decay": 0.99},
-    "constant, average": {"learning_rate": optax.constant_schedule(2e-3), "ema_decay": 0.99},
     "no warm-up": {"warmup_steps": 0},
-    "patience 5": {"patience": 5},
 }
 
 

@@ -60,7 +60,7 @@ def main(path: str | None, rounds: int = 6) -> None:
     """Prints the table."""
     y = images(path)
     flow = flows.glow((32, 32, 1), levels=3, steps=8, hidden=64)
-    rules = Rules(MaximumLikelihood(flow, 784), build_optimizer(None, 1e-3, 100, 50.0), 0.999)
+    rules = Rules(MaximumLikelihood(flow, 784), build_optimizer(None, 1e-3, 100, 50.0)[0], 0.999)
     kinds = {
         "array on the device": (y, 0),
         "stream, threads": (data.arrays(y), 0),

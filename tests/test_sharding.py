@@ -100,7 +100,7 @@ def compiled(name, mesh, memory="store"):
         placement.replicate(loop.constant(variables)),
         placement.replicate((jnp.asarray(y), None)),
         placement.batch(np.zeros((4, 32), np.int32), axis=1),
-        placement.replicate(np.asarray(4, np.int32)),
+        *placement.replicate([np.int32(4), np.int32(4)]),
         KEY, rules=rules,
     )  # fmt: skip
     return lowered.compile().as_text(), variables["params"], state.params

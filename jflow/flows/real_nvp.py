@@ -1,6 +1,7 @@
 """Real NVP, for vectors and for images."""
 
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal
 
 from jflow.bijectors import (
     ActNorm,
@@ -76,30 +77,35 @@ def real_nvp(
 
     Reference: Dinh, Sohl-Dickstein, Bengio, 2017, https://arxiv.org/abs/1605.08803
     """
-    activation = activation or ("silu" if image_shape is None else "relu")
-    nonlinear = activation_named("real_nvp", activation)
-    if isinstance(features, tuple):
-        raise ValueError(f"real_nvp: features is one number; for images, image_shape={features}")
-    if features is not None and image_shape is None:
+    usual = "silu" if image_shape is None else "relu"
+    nonlinear = activation_named("real_nvp", activation or usual)
+    options: Any = {"activation": nonlinear, "dropout": dropout, "dtype": dtype}
+    if isinstance(features, Integral) and image_shape is None:
         widths = (128, 128) if hidden is None else hidden
         if isinstance(widths, int):
             raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
-        net = MLP(widths, activation=nonlinear, dropout=dropout, dtype=dtype)
+        net = MLP(widths, **options)
         bijector = _of_vectors(net, pairs("real_nvp", layers), mixing, memory)
         return Flow(bijector, (features,), context_features=context_features, values=values)
     if image_shape is None or features is not None:
         raise ValueError(
-            f"real_nvp: give features or image_shape; got {features=} and {image_shape=}"
+            f"real_nvp: give features, one number, or image_shape; got {features=}, {image_shape=}"
         )
-    small = image_shape[0] * image_shape[1] < 32 * 32
-    channels = (32 if small else 64) if hidden is None else hidden
-    blocks = (2 if small else 4) if blocks is None else blocks
-    if not isinstance(channels, int):
+    if not isinstance(hidden, int | None):
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
-    net = ResidualConvNet(channels, blocks, activation=nonlinear, dropout=dropout, dtype=dtype)
+    net = ResidualConvNet(*_size(image_shape, hidden, blocks), **options)
     bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
     values = 256 if values is None else values
     return Flow(bijector, image_shape, context_features=context_features, values=values)
+
+
+def _size(
+    image_shape: tuple[int, int, int], hidden: int | None, blocks: int | None
+) -> tuple[int, int]:
+    """Channels and blocks of the networks, smaller where images are."""
+    small = image_shape[0] * image_shape[1] < 32 * 32
+    channels = (32 if small else 64) if hidden is None else hidden
+    return channels, (2 if small else 4) if blocks is None else blocks
 
 
 def _mixers(mixing: str | None, event_ndim: int) -> tuple[Bijector, ...]:

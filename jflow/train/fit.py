@@ -125,9 +125,9 @@ def fit(
     """
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
     data = Inputs(flow, data, context, validation, as_key("fit", key), batch_size, augment, workers)
-    optimizer = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     objective = MaximumLikelihood(flow, dimensions, augment)
-    rules = Rules(objective, optimizer, ema_decay, max_skipped, place(mesh, batch_size))
+    rules = Rules(objective, tx, ema_decay, falls, max_skipped, place(mesh, batch_size))
     trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
     return _run(trainer, variables, directory, keep, resume, cache, progress, callback)
 

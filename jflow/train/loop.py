@@ -67,6 +67,7 @@ class Rules:
       objective: what is minimised.
       optimizer: by what.
       ema_decay: of the average of parameters, if there is one.
+      falls: whether updates shrink by half a cosine, to nothing after the last step.
       max_skipped: a step whose loss or gradient is not finite is skipped: parameters stay. After so
         many of them in a row the next is not taken, and the loop stops.
       placement: where the state stays.
@@ -78,6 +79,7 @@ class Rules:
     objective: Objective
     optimizer: optax.GradientTransformation
     ema_decay: float | None = None
+    falls: bool = False
     max_skipped: int = 0
     placement: Placement = field(default_factory=Placement)
 
@@ -117,9 +119,8 @@ def run(
 ) -> tuple[State, Report]:
     """Takes `steps` steps of `total`, on the batches in the first `steps` rows of `index`.
 
-    `steps` is traced, so any number up to the rows of `index` runs the same program: however a run
-    is cut into calls, its numbers are the same bit for bit. The given state is used up: its memory
-    becomes that of the new one.
+    Both are traced, so any numbers run the same program: however a run is cut into calls, it is the
+    same bit for bit. The given state is used up: its memory becomes that of the new one.
     """
 
     def loss(params: Any, moving: Moving, batch: Array, key: Array) -> tuple[Array, Moving]:
@@ -136,10 +137,8 @@ def run(
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < rules.max_skipped)
-        again = lambda params, s=state: loss(params, s.moving, index[i], step_key)[0]  # noqa: E731
-        # What some optimisers ask for: a line search, or a rate that falls where the loss does not.
-        extra = {"value": value, "grad": grads, "value_fn": again, "progress": state.step / total}
-        update = lambda s: _updated(s, grads, moved, rules, extra)  # noqa: E731
+        again = lambda s, params: loss(params, s.moving, index[i], step_key)[0]  # noqa: E731
+        update = lambda s: _updated(s, grads, moved, rules, total, value, partial(again, s))  # noqa: E731
         state = lax.cond(finite, update, lambda s: s, state)
         if rules.max_skipped:
             state = _counted(state, finite, taken)
@@ -153,11 +152,24 @@ def run(
     return lax.while_loop(lambda carry: (carry[1].steps < steps) & carry[2], step, first)[:2]
 
 
-def _updated(state: State, grads: Any, moved: Moving, rules: Rules, extra: dict[str, Any]) -> State:
+def _updated(
+    state: State,
+    grads: Any,
+    moved: Moving,
+    rules: Rules,
+    total: Array,
+    value: Array,
+    value_fn: Callable[[Any], Array],
+) -> State:
+    # What some optimisers ask for: a line search, or a rate that falls where the loss does not.
+    extra = {"value": value, "grad": grads, "value_fn": value_fn}
     # Optax relies on implicit promotion, which the user may have switched off.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         update = optax.with_extra_args_support(rules.optimizer).update
         updates, opt_state = update(grads, state.opt_state, state.params, **extra)
+        if rules.falls:  # in a schedule, `total` would be compiled in
+            share = jnp.cos(jnp.pi / 2 * jnp.minimum(state.step / total, 1)) ** 2
+            updates = jax.tree.map(lambda u: (share * u).astype(u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         step, average = state.step + 1, None
         if rules.ema_decay is not None:

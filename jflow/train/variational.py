@@ -60,7 +60,7 @@ def fit_to_target(
     steps: int = 2000,
     samples: int = 256,
     optimizer: optax.GradientTransformation | None = None,
-    learning_rate: float | optax.Schedule = 1e-3,
+    learning_rate: float | optax.Schedule = 2e-3,
     warmup_steps: int = 100,
     clip_norm: float | None = 1.0,
     evaluate_every: int = 100,
@@ -111,11 +111,12 @@ def fit_to_target(
     )
     key, contexts = as_key("fit_to_target", key), _contexts(flow, context)
     objective = ReverseKL(flow, target)
-    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
     _check_target(objective, contexts)
     if variables is None:
         variables = _initial(flow, contexts, key)
-    trainer = _Trainer(objective, tx, contexts, samples, evaluation_samples, key)
+    rules = Rules(objective, tx, falls=falls)
+    trainer = _Trainer(rules, objective, contexts, samples, evaluation_samples, key)
     with (
         cache_compilations(cache),
         writer(None if directory is None else Path(directory).expanduser(), _COLUMNS) as write,
@@ -126,8 +127,8 @@ def fit_to_target(
 
 @dataclass
 class _Trainer:
+    rules: Rules
     objective: ReverseKL
-    optimizer: optax.GradientTransformation
     contexts: Array | None
     samples: int
     evaluation_samples: int
@@ -140,8 +141,7 @@ class _Trainer:
         evaluate_every: int,
         listeners: list[Callable[[Row], None]],
     ) -> tuple[Density, History]:
-        rules = Rules(self.objective, self.optimizer)
-        constants, state = constant(variables), start(variables, rules)
+        constants, state = constant(variables), start(variables, self.rules)
         history, start_time = History(_UNIT), time.perf_counter()
         density = Density(self.objective.flow, variables)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)).ravel())
@@ -157,7 +157,7 @@ class _Trainer:
                 jnp.asarray(count, jnp.int32),
                 jnp.asarray(steps, jnp.int32),
                 jax.random.fold_in(self.key, 1),
-                rules=rules,
+                rules=self.rules,
             )
             moved = {"params": state.params, **constants, **state.moving}
             density = Density(self.objective.flow, moved)
