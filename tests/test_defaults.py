@@ -57,6 +57,20 @@ def test_orders_that_exchange_the_halves():
         jb.Permute((1, 0), halves=True)
 
 
+def test_image_recipes_suit_the_size():
+    """Images of fewer pixels than 32x32 get small networks; Glow's know places, too."""
+    known = {"checkerboards": 2, "positions": True}
+    plain = {"checkerboards": 0, "positions": False}
+    for shape, levels in (((8, 8, 1), 3), ((28, 20, 1), 2)):
+        assert flows.glow(shape).bijector == flows.glow(shape, levels, 8, 64, **known).bijector
+        small = flows.real_nvp(image_shape=shape, hidden=32, blocks=2)
+        assert flows.real_nvp(image_shape=shape).bijector == small.bijector
+    shape = (32, 32, 3)
+    assert flows.glow(shape).bijector == flows.glow(shape, 3, 32, 512, **plain).bijector
+    large = flows.real_nvp(image_shape=shape, hidden=64, blocks=4)
+    assert flows.real_nvp(image_shape=shape).bijector == large.bijector
+
+
 RECIPES = {
     "maf": lambda: flows.maf(2, 2, (8,)),
     "nsf": lambda: flows.nsf(2, 2, 4, (8,)),
