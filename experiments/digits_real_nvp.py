@@ -11,7 +11,7 @@ CONFIG = ImageExperiment(
     recipe="real_nvp",
     arguments={"levels": 2, "hidden": 32, "blocks": 2, "dropout": 0.3},
     dataset="digits",
-    steps=1200,
+    steps=900,
     learning_rate=2e-3,
     baselines=True,
 )
