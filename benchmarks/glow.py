@@ -126,14 +126,8 @@ def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
         variables = jflow.init(flow, jax.random.key(1), batch())
         rules = loop.Rules(Objective(flow), optimizer)
         state = [loop.start(variables, rules)]
-        rest = (
-            loop.constant(variables),
-            (batch(), None),
-            index,
-            jnp.asarray(count),
-            jnp.asarray(count),
-            KEY,
-        )
+        counts = jnp.asarray(count), jnp.asarray(count)
+        rest = loop.constant(variables), (batch(), None), index, *counts, KEY
         compiled = loop.run.lower(*state, *rest, rules=rules).compile()
 
         def take(compiled: Any = compiled, state: list = state, rest: tuple = rest) -> Any:

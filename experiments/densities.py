@@ -91,6 +91,7 @@ def fit(config: Config, density: data.ToyDensity, recipe: str) -> jflow.Density:
         steps=config.steps,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
+        clip_norm=1.0,
         ema_decay=0.999,
         evaluate_every=max(1, config.steps // 4),
     )

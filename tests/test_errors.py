@@ -154,7 +154,7 @@ def test_compositions_that_cannot_be():
         ),
         (lambda: flows.real_nvp(), "give features, one number, or image_shape"),
         (lambda: flows.real_nvp((8, 8, 1)), r"or image_shape; got features=\(8, 8, 1\)"),
-        (lambda: flows.maf((8,)), r"must be a whole number, 1 or more; got \(\(8,\),\)"),
+        (lambda: flows.maf((8,)), r"event_shape must be a whole number, 1 or more; got \(8,\)"),
         (lambda: flows.real_nvp(2, hidden=3), "hidden must be a tuple of widths; got 3"),
         (
             lambda: flows.real_nvp(image_shape=(4, 4, 1), hidden=(3,)),

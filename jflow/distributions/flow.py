@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -50,11 +49,8 @@ class Flow(nn.Module):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_shape", tuple(self.event_shape))
-        if not all(isinstance(size, Integral) and size >= 1 for size in self.event_shape):
-            raise ValueError(
-                "Flow: every axis of event_shape must be a whole number, 1 or more; got "
-                f"{self.event_shape}"
-            )
+        for size in self.event_shape:
+            check_counts("Flow", **{"every axis of event_shape": size})
         if self.context_features is not None:
             check_counts("Flow", context_features=self.context_features)
         if self.values is not None and self.values < 2:

@@ -25,9 +25,9 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, what: str, step: int, density: Density, history: History):
         super().__init__(
             f"{what}. The last good parameters are in this error's `density`. Try a smaller "
-            "learning_rate, a longer warmup_steps or a smaller clip_norm, and look in the data for "
-            "outliers and for points outside the flow's support; single bad batches may be skipped "
-            "by max_skipped"
+            "learning_rate, a longer warmup_steps or a (smaller) clip_norm, and look in the data "
+            "for outliers and for points outside the flow's support; single bad batches may be "
+            "skipped by max_skipped"
         )
         self.what, self.step, self.density, self.history = what, step, density, history
 
