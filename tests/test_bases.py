@@ -19,6 +19,8 @@ KEY = jax.random.key(0)
 
 # Makes a base of that many features; the width of its context; whether it has parameters.
 BASES = {
+    "normal": (lambda d: jflow.StandardNormal(), None, False),
+    "logistic": (lambda d: jflow.StandardLogistic(), None, False),
     "box": (lambda d: jflow.BoxUniform(-1.5, (2.0,) * d), None, False),
     "student": (lambda d: jflow.StudentT(4.0), None, True),
     "mixture": (lambda d: jflow.GaussianMixture(3), None, True),
@@ -75,9 +77,55 @@ def test_integrals_and_means(name):
     p, context = density(name, 2)
     y, mass = on_grid(name)
     np.testing.assert_allclose(mass.sum(), 1, atol=2e-3)
-    # At temperature 0 samples are the mean.
-    frozen = p.sample(KEY, 4000, context, temperature=0.0)
-    np.testing.assert_allclose(frozen, np.tile(mass @ y, (4000, 1)), atol=5e-3)
+    base = p.flow.apply(p.variables, np.float64, context, method="_base")
+    np.testing.assert_allclose((mass @ y)[::-1], base.mean(), atol=5e-3)
+
+
+TEMPERED = ("normal", "logistic", "student", "mixture", "conditional", "product")
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_temperature_scales_what_can_be_scaled(name):
+    """A tempered base is a distribution: its samples follow its density."""
+    p, context = density(name, 1)
+    if name not in TEMPERED:
+        with pytest.raises(ValueError, match="temperature must be 1 for this base"):
+            p.sample(KEY, 3, context, temperature=0.5)
+        assert p.sample(KEY, 3, context, temperature=1).shape == (3, 1)
+        return
+    cold = p.flow.apply(p.variables, np.float64, context, method="_base").tempered(0.5)
+    sample = np.asarray(p.sample(KEY, 4000, context, temperature=0.5))
+    scale = np.abs(sample).max()
+    x = np.linspace(-3 * scale, 3 * scale, 20_001)
+    mass = np.cumsum(np.exp(jax.vmap(cold.log_prob)(x[:, None]))) * (x[1] - x[0])
+    np.testing.assert_allclose(mass[-1], 1, atol=3e-3)
+    assert stats.kstest(sample[:, 0], lambda v: np.interp(v, x, mass)).pvalue > 0.01
+
+
+def test_a_product_is_tempered_if_its_parts_are():
+    base = jflow.Product((jflow.StandardNormal(), jflow.BoxUniform()))
+    with pytest.raises(ValueError, match="Box has no narrower distribution"):
+        Density(jflow.Flow(jb.Reverse(), (2,), base), {}).sample(KEY, 3, temperature=0.5)
+
+
+def test_modes_stay_where_they_are():
+    """Half of the scale, not half of the way to the mean."""
+    p, _ = density("mixture", 1)
+    params = {"base": {"logits": np.zeros(2), "means": np.asarray([[-5.0], [5.0]])}}
+    flow = p.flow.clone(base=jflow.GaussianMixture(2))
+    params["base"]["log_scales"] = np.zeros((2, 1))
+    p = Density(flow, {**p.variables, "params": {**p.variables["params"], **params}})
+    sample = np.asarray(p.sample(KEY, 4000, temperature=0.5))[:, 0]
+    for side in (sample[sample < 0] + 5, sample[sample > 0] - 5):
+        assert len(side) > 1800
+        np.testing.assert_allclose((side.mean(), side.std()), (0, 0.5), atol=0.05)
+
+
+@pytest.mark.parametrize("temperature", [-0.5, np.nan, np.ones(3)])
+def test_temperatures_are_numbers(temperature):
+    p, _ = density("normal", 1)
+    with pytest.raises(ValueError, match="temperature must be one number, 0 or more"):
+        p.sample(KEY, 3, temperature=temperature)
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -380,7 +428,7 @@ def test_rebuilt_flows_are_equal_and_do_not_compile_again(name):
     assert again == p.flow
     assert hash(again) == hash(p.flow)
     assert again.clone() == p.flow
-    assert again.clone(base=jflow.StandardLogistic()) != p.flow
+    assert again.clone(base=jflow.StandardUniform()) != p.flow
 
     traces = []
 

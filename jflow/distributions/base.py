@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -12,12 +12,13 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from jflow.functional.arrays import sum_event
+from jflow.functional.arrays import is_hidden, sum_event
 
 # Makes a distribution of one event. Either a hashable callable `(event_shape, dtype)`, or, with
 # parameters or for a context, a Flax module called with `(event_shape, dtype, context)`.
 # The distribution has Distrax's `sample(seed=, sample_shape=)`, `log_prob` and `mean`; for a
 # context (*batch, C) it may be a batch of distributions, one for each row, and its mean shows it.
+# If it can be narrowed, it has `tempered(temperature)`, which returns the narrower distribution.
 Base = Callable[..., Any]
 
 
@@ -44,6 +45,34 @@ def draw(
     return distribution.sample(seed=key, sample_shape=shape[: len(shape) - len(own)])
 
 
+def as_temperature(temperature: float | Array | None) -> float | Array | None:
+    """A temperature as it is, or None for 1, which every base has.
+
+    Raises:
+      ValueError: it is not one number of 0 or more.
+    """
+    if temperature is None or is_hidden(temperature):
+        return temperature
+    if np.ndim(temperature) or not temperature >= 0:
+        raise ValueError(f"temperature must be one number, 0 or more; got {temperature}")
+    return None if temperature == 1 else temperature
+
+
+def tempered(distribution: Any, temperature: float | Array) -> Any:
+    """The distribution with its spread scaled.
+
+    Raises:
+      ValueError: it does not define what that is.
+    """
+    if not hasattr(distribution, "tempered"):
+        raise ValueError(
+            f"temperature must be 1 for this base: {type(distribution).__name__.strip('_')} has no "
+            "narrower distribution. Normals, logistics, Student-t's and mixtures have, and so has "
+            "a base of your own whose distribution has a method tempered(temperature)"
+        )
+    return distribution.tempered(temperature)
+
+
 def inverse_softplus(y: float) -> float:
     """The r with softplus(r) = y: where a learned positive number starts."""
     return y + math.log(-math.expm1(-y))
@@ -55,9 +84,7 @@ class StandardNormal:
 
     def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """The distribution of events of that shape."""
-        import distrax
-
-        return _independent(distrax.Normal, event_shape, dtype)
+        return LocationScale.standard("Normal", event_shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -66,9 +93,7 @@ class StandardLogistic:
 
     def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """The distribution of events of that shape."""
-        import distrax
-
-        return _independent(distrax.Logistic, event_shape, dtype)
+        return LocationScale.standard("Logistic", event_shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -156,8 +181,45 @@ class _Box:
         return self.low / 2 + self.high / 2
 
 
-def _independent(family: Any, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-    import distrax  # on demand everywhere here: it takes as long to import as JAX
+@dataclass(frozen=True)
+class LocationScale:
+    """Independent members of a family of Distrax's, of these locations and scales.
 
-    zeros, ones = jnp.zeros(event_shape, dtype), jnp.ones(event_shape, dtype)
-    return distrax.Independent(family(zeros, ones), reinterpreted_batch_ndims=len(event_shape))
+    Attributes:
+      family: "Normal" or "Logistic".
+      loc: where they are symmetric about, (*batch, *event).
+      scale: their widths, of a shape that broadcasts with `loc`.
+      event_ndim: how many trailing axes are the event.
+    """
+
+    family: str
+    loc: Array
+    scale: Array
+    event_ndim: int
+
+    @classmethod
+    def standard(
+        cls, family: str, event_shape: tuple[int, ...], dtype: DTypeLike
+    ) -> "LocationScale":
+        """Around 0, of scale 1."""
+        zeros, ones = jnp.zeros(event_shape, dtype), jnp.ones(event_shape, dtype)
+        return cls(family, zeros, ones, len(event_shape))
+
+    def _independent(self) -> Any:
+        import distrax  # on demand everywhere here: it takes as long to import as JAX
+
+        each = getattr(distrax, self.family)(self.loc, self.scale)
+        return distrax.Independent(each, reinterpreted_batch_ndims=self.event_ndim)
+
+    def sample(self, *, seed: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        return self._independent().sample(seed=seed, sample_shape=sample_shape)
+
+    def log_prob(self, x: Array) -> Array:
+        return self._independent().log_prob(x)
+
+    def mean(self) -> Array:
+        return self.loc
+
+    def tempered(self, temperature: float | Array) -> "LocationScale":
+        """The same locations, with scaled widths."""
+        return replace(self, scale=self.scale * temperature)

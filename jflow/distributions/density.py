@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import compiled, saving
+from jflow.distributions.base import as_temperature
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
@@ -122,7 +123,7 @@ class Density:
         key: Array | int,
         shape: int | tuple[int, ...] = (),
         context: ArrayLike | None = None,
-        temperature: float = 1.0,
+        temperature: float | Array = 1.0,
     ) -> Array:
         """Draws (*shape, *event), given context (C,) or (*shape, C).
 
@@ -130,13 +131,16 @@ class Density:
           key: a JAX random key or a whole number.
           shape: how many to draw; an int or a tuple.
           context: for a conditional flow.
-          temperature: scales the base's deviations from its mean.
+          temperature: scales the spread of the base, that of each component of a mixture.
+
+        Raises:
+          ValueError: a temperature other than 1, and the base (uniform, angles) has none.
         """
-        context, temperature = _arrays(context, temperature)
+        (context,) = _arrays(context)
         key = as_key("sample", key)
-        arguments = (self.variables, key, _shape(shape), context, temperature)
+        arguments = (self.variables, key, _shape(shape), context, as_temperature(temperature))
         y = compiled.draw(self.flow, "sample", *arguments)
-        self._check_forward(y, (context, 1), (temperature, jnp.ndim(temperature)))
+        self._check_forward(y, (context, 1))
         return y
 
     def sample_and_log_prob(

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jflow.bijectors.base import Bijector
-from jflow.distributions.base import Base, StandardNormal, build, draw
+from jflow.distributions.base import Base, StandardNormal, as_temperature, build, draw, tempered
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
@@ -102,19 +102,19 @@ class Flow(nn.Module):
         key: Array,
         shape: tuple[int, ...] = (),
         context: Array | None = None,
-        temperature: float | Array = 1.0,
+        temperature: float | Array | None = 1.0,
     ) -> Array:
         """Draws (*shape, *event) given context (C,) or (*shape, C).
 
-        `temperature` scales the base's deviations from its mean. Below 1, samples are more
-        typical and less diverse, and no longer follow p.
+        `temperature` scales the spread of the base: of a mixture, that of each component. Below 1,
+        samples are more typical and less diverse, and no longer follow p.
+
+        Raises:
+          ValueError: a temperature other than 1 for a base that has no narrower distribution.
         """
         context = self._context(context, shape)
         with _default_promotion():
-            base, x = self._base_sample(key, shape, context)
-            t = jnp.asarray(temperature, x.dtype)
-            # Exactly x at temperature 1: rounding must not move it out of the support.
-            x = jnp.where(t == 1, x, x + (t - 1) * (x - base.mean()))
+            _, x = self._base_sample(key, shape, context, as_temperature(temperature))
         return self.bijector.forward(x, context)
 
     def sample_and_log_prob(
@@ -136,10 +136,16 @@ class Flow(nn.Module):
         return build(self.base, self.latent_shape, dtype, context)
 
     def _base_sample(
-        self, key: Array, shape: tuple[int, ...], context: Array | None
+        self,
+        key: Array,
+        shape: tuple[int, ...],
+        context: Array | None,
+        temperature: float | Array | None = None,
     ) -> tuple[Any, Array]:
         dtype = jax.dtypes.canonicalize_dtype(float)
         base = self._base(dtype, context)
+        if temperature is not None:
+            base = tempered(base, temperature)
         return base, draw(base, key, shape, self.latent_shape).astype(dtype)
 
     def _batch(self, name: str, y: Array, event_shape: tuple[int, ...]) -> tuple[int, ...]:

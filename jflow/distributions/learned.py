@@ -1,7 +1,7 @@
 """Bases that learn their parameters, or take them from the context: Flax modules."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ from jax import Array
 from jax.scipy.special import betaln, logsumexp
 from jax.typing import DTypeLike
 
-from jflow.distributions.base import inverse_softplus
+from jflow.distributions.base import LocationScale, inverse_softplus
 from jflow.functional.arrays import sum_event, wide_dtype
 from jflow.nets import MLP
 
@@ -58,18 +58,24 @@ class StudentT(nn.Module):
 
 @dataclass(frozen=True)
 class _StudentT:
-    """Independent Student-t's; df is (*event)."""
+    """Independent Student-t's of scale s; df is (*event)."""
 
     df: Array
+    scale: float | Array = 1.0
 
     def sample(self, *, seed: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        return jax.random.t(seed, self.df, (*sample_shape, *self.df.shape), self.df.dtype)
+        x = jax.random.t(seed, self.df, (*sample_shape, *self.df.shape), self.df.dtype)
+        return self.scale * x
 
     def log_prob(self, x: Array) -> Array:
         df = self.df
         # betaln stays accurate where df is large and the two log-gammas would cancel.
-        constant = betaln(jnp.full_like(df, 0.5), df / 2) + jnp.log(df) / 2
-        return sum_event(-constant - (df + 1) / 2 * _log1p_square(x / jnp.sqrt(df)), df.ndim)
+        constant = betaln(jnp.full_like(df, 0.5), df / 2) + jnp.log(df) / 2 + jnp.log(self.scale)
+        z = x / (self.scale * jnp.sqrt(df))
+        return sum_event(-constant - (df + 1) / 2 * _log1p_square(z), df.ndim)
+
+    def tempered(self, temperature: float | Array) -> "_StudentT":
+        return replace(self, scale=self.scale * temperature)
 
     def mean(self) -> Array:
         """The centre, which is the mean where there is one."""
@@ -153,6 +159,10 @@ class _Mixture:
     def mean(self) -> Array:
         return jnp.tensordot(jnp.exp(self.log_weights), self.means, 1, precision="highest")
 
+    def tempered(self, temperature: float | Array) -> "_Mixture":
+        """Each component by itself: the means and the weights stay."""
+        return replace(self, log_scales=self.log_scales + jnp.log(temperature))
+
 
 class ConditionalGaussian(nn.Module):
     """Independent normals whose means and scales come from the context, by an MLP.
@@ -182,8 +192,6 @@ class ConditionalGaussian(nn.Module):
         self, event_shape: tuple[int, ...], dtype: DTypeLike, context: Array | None = None
     ) -> Any:
         """The distributions of events of that shape, with the batch shape of the context."""
-        import distrax
-
         if context is None:
             raise ValueError(
                 "ConditionalGaussian: context must be (C,) or (*batch, C); got None. Build the "
@@ -194,8 +202,8 @@ class ConditionalGaussian(nn.Module):
         shape = (*context.shape[:-1], 2, *event_shape)
         pair = net(context).astype(dtype).reshape(shape)
         mean, raw = jnp.moveaxis(pair, context.ndim - 1, 0)
-        normal = distrax.Normal(mean, jnp.exp(_bounded(raw, self.bound)))
-        return distrax.Independent(normal, reinterpreted_batch_ndims=len(event_shape))
+        scale = jnp.exp(_bounded(raw, self.bound))
+        return LocationScale("Normal", mean, scale, len(event_shape))
 
 
 def _bounded(raw: Array, bound: float) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jflow.distributions.base import Base, build, draw, own_batch
+from jflow.distributions.base import Base, build, draw, own_batch, tempered
 
 
 class Product(nn.Module):
@@ -96,3 +96,7 @@ class _Product:
         each = zip(self.parts, self.sizes, strict=True)
         means = [jnp.broadcast_to(part.mean(), (*self.batch, n)) for part, n in each]
         return jnp.concatenate(means, axis=-1)
+
+    def tempered(self, temperature: float | Array) -> "_Product":
+        """Each part by itself."""
+        return _Product(tuple(tempered(part, temperature) for part in self.parts), self.sizes)
