@@ -1,5 +1,7 @@
 """What is reported of layers is what is true of them; bounds are in their order."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +129,13 @@ def test_importance_weighted_bits_are_tighter_and_right():
         for w in (True, False)
     ]
     assert estimates[0] < estimates[1]
+
+
+def test_estimates_of_p_are_not_averaged():
+    """The mean of exp of a noisy log p is above p: no bound on bits."""
+    flow = flows.residual_flow(2, layers=1, hidden=(4,), exact_up_to=1).clone(values=4, recipe=None)
+    y = np.asarray([[0, 3], [1, 2]])
+    density = jflow.Density(flow, jflow.init(flow, KEY, y))
+    for bits in (density.bits_per_dim, partial(jflow.evaluate, density)):
+        with pytest.raises(ValueError, match="log_det_kind is 'unbiased'"):
+            bits(y, key=KEY, samples=2, importance_weighted=True)

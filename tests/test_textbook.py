@@ -60,6 +60,11 @@ def test_a_direction_that_is_missing_says_so():
     bijector = Linear(((1.0,),), (0.0,))
     with pytest.raises(NotImplementedError, match="Linear has no forward direction"):
         bijector.apply({}, np.ones(1), method="forward_and_log_det")
+    assert (bijector.forward_kind, bijector.inverse_kind) == ("missing", "closed form")
+    assert jb.Invert(bijector).inverse_kind == "missing"
+    assert jb.Chain((jb.Reverse(), bijector)).forward_kind == "missing"
+    with pytest.raises(ValueError, match=r"Linear has .*forward_kind 'missing'"):
+        jb.Repeat(bijector, 2, memory="reversible")
 
 
 def test_affine_coupling():

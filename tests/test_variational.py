@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jflow
+from jflow import bijectors as jb
 from jflow import flows, train
 
 KEY = jax.random.key(0)
@@ -99,3 +100,15 @@ def test_errors():
     with pytest.raises(train.NonFiniteLossError, match="not finite at step 0") as caught:
         jflow.fit_to_target(flow, lambda y: y[:, 0] * jnp.nan, key=KEY, steps=2)
     assert caught.value.step == 0
+
+
+def test_samples_without_gradients_are_refused():
+    """Of a mixture the weights, and of folds the pieces, would be learned wrongly, and silently."""
+    mixture = jflow.GaussianMixture(2)
+    bases = (mixture, jflow.Product((mixture, jflow.StandardNormal())))
+    for base in bases:
+        flow = flows.real_nvp(2, 2, (8,)).clone(base=base, recipe=None)
+        with pytest.raises(ValueError, match=f"the samples of {type(base).__name__} have no grad"):
+            jflow.fit_to_target(flow, banana, key=KEY, steps=1)
+    with pytest.raises(ValueError, match="this flow's forward_kind is 'random'"):
+        jflow.fit_to_target(jflow.Flow(jb.RAD(), (2,)), banana, key=KEY, steps=1)

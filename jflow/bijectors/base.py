@@ -74,11 +74,15 @@ class Bijector(nn.Module):
 
         Random means that a point has several images, of which one is drawn.
         """
+        if type(self).forward_and_log_det is Bijector.forward_and_log_det:
+            return "missing"
         return _weakest(_DIRECTION_KINDS, (part.forward_kind for part in self.parts))
 
     @property
     def inverse_kind(self) -> DirectionKind:
         """How inverse is computed; see `forward_kind`."""
+        if type(self).inverse_and_log_det is Bijector.inverse_and_log_det:
+            return "missing"
         return _weakest(_DIRECTION_KINDS, (part.inverse_kind for part in self.parts))
 
     @property

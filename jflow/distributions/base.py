@@ -19,6 +19,8 @@ from jflow.functional.arrays import is_hidden, sum_event
 # The distribution has Distrax's `sample(seed=, sample_shape=)`, `log_prob` and `mean`; for a
 # context (*batch, C) it may be a batch of distributions, one for each row, and its mean shows it.
 # If it can be narrowed, it has `tempered(temperature)`, which returns the narrower distribution.
+# A base whose samples are not differentiable with respect to all of its parameters says so by an
+# attribute `reparameterized` that is False.
 Base = Callable[..., Any]
 
 
@@ -43,6 +45,11 @@ def draw(
     """Draws (*shape, *event). The distribution's own batch shape is () or the end of `shape`."""
     own = own_batch(distribution, event_shape)
     return distribution.sample(seed=key, sample_shape=shape[: len(shape) - len(own)])
+
+
+def reparameterized(base: Base) -> bool:
+    """Whether samples of the base are differentiable with respect to all of its parameters."""
+    return getattr(base, "reparameterized", True)
 
 
 def as_temperature(temperature: float | Array | None) -> float | Array | None:

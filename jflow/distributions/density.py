@@ -18,7 +18,7 @@ from jflow.distributions.contractions import check_converged, check_norms, repla
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key, check_counts
-from jflow.functional.dequantization import check_levels
+from jflow.functional.dequantization import check_importance_weighted, check_levels
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.traces import Estimated
 
@@ -217,12 +217,14 @@ class Density:
 
         Raises:
           TypeError: y is not integer.
-          ValueError: y has levels outside 0..k-1, or the flow has no `values`.
+          ValueError: y has levels outside 0..k-1, the flow has no `values`, or p is to be averaged
+            where it is an estimate.
         """
         if self.flow.values is None:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
         levels, context = _arrays(y, context)
         check_levels("y", levels, self.flow.values)
+        check_importance_weighted(importance_weighted, self.flow.bijector.log_det_kind)
         key = as_key("bits_per_dim", key)
         arguments = (levels, context, key, samples, dimensions, importance_weighted)
         bits = compiled.bits_per_dim(self.flow, self.variables, *arguments)

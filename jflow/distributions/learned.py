@@ -111,6 +111,11 @@ class GaussianMixture(nn.Module):
     spread: float = 1.0
     bound: float = 5.0
 
+    @property
+    def reparameterized(self) -> bool:
+        """No: samples do not tell how they would change with the weights."""
+        return False
+
     def __post_init__(self) -> None:
         if self.components < 1:
             raise ValueError(

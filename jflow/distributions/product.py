@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jflow.distributions.base import Base, build, draw, own_batch, tempered
+from jflow.distributions.base import Base, build, draw, own_batch, reparameterized, tempered
 
 
 class Product(nn.Module):
@@ -50,6 +50,11 @@ class Product(nn.Module):
                     f"base; got {self.sizes}"
                 )
         super().__post_init__()
+
+    @property
+    def reparameterized(self) -> bool:
+        """Whether the samples of all parts are differentiable with respect to all parameters."""
+        return all(map(reparameterized, self.bases))
 
     def __call__(
         self, event_shape: tuple[int, ...], dtype: DTypeLike, context: Array | None = None

@@ -59,6 +59,20 @@ def discrete_bits_per_dim(
     return bits / (dimensions or size), jax.tree.map(lambda value: value[-1], rest)
 
 
+def check_importance_weighted(asked: bool, log_det_kind: str) -> None:
+    """Refuses means of exp(log p) where log p is an estimate: they are no bound.
+
+    Raises:
+      ValueError: it is asked for.
+    """
+    if asked and log_det_kind != "exact":
+        raise ValueError(
+            "importance_weighted=True averages p, and so needs exact log-determinants: of random "
+            f"ones the mean of exp(log p) is too large; log_det_kind is {log_det_kind!r}. Use "
+            "density.with_estimator(ExactLogDet()), or importance_weighted=False"
+        )
+
+
 def check_levels(name: str, y: Array | np.ndarray, values: int) -> None:
     """Refuses what are not grey levels 0..values-1. Inside jit, only the dtype is checked.
 

@@ -6,10 +6,11 @@ from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.health import Health, health
 from jflow.train.history import History
+from jflow.train.importance import Importance, importance
 from jflow.train.interruption import Preempted
 from jflow.train.run import NonFiniteLossError
 from jflow.train.sharding import make_mesh
-from jflow.train.variational import Importance, fit_to_target, importance
+from jflow.train.variational import fit_to_target
 
 __all__ = [
     "CheckpointError",

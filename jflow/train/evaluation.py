@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import as_key
-from jflow.functional.dequantization import dequantize
+from jflow.functional.dequantization import check_importance_weighted, dequantize
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
 from jflow.train.sharding import Placement, place
@@ -75,6 +75,7 @@ def evaluate(
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
+    check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kind)
     key = as_key("evaluate", key)
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(

@@ -1,13 +1,11 @@
 """Fitting a flow to a density that is known up to a constant, from no data."""
 
-import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +15,18 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
+from jflow.distributions.base import reparameterized
 from jflow.distributions.contractions import settled
 from jflow.functional.arguments import as_key
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, Row, progress_bar, writer
+from jflow.train.importance import (
+    check_positive,
+    check_target,
+    checked_contexts,
+    count_of,
+    importance,
+)
 from jflow.train.loop import Report as LoopReport
 from jflow.train.loop import Rules, State, constant, run, start
 from jflow.train.objective import ReverseKL
@@ -28,27 +34,7 @@ from jflow.train.optimizer import build_optimizer
 from jflow.train.run import NonFiniteLossError
 
 _UNIT = "kl"
-# The samples of one context that `importance` judges by.
-_EACH = 256
 _COLUMNS = ["step", "seconds", "grad_norm", f"train_{_UNIT}", "ess", "log_normalizer"]
-
-
-class Importance(NamedTuple):
-    """How well samples of q serve for p, by their weights w = p / q.
-
-    With contexts, all three are means over contexts of what is true of each, since p(y | c) may
-    have another normaliser for each c.
-
-    Attributes:
-      ess: the effective sample size (sum w)^2 / sum w^2, as a share of the samples, in [0, 1]. NaN,
-        as the rest, where a weight is NaN or infinite.
-      log_normalizer: log of the mean weight: an estimate of log int p, in nats.
-      kl: E_q[log q - log p], in nats: KL(q || p) - log int p.
-    """
-
-    ess: float
-    log_normalizer: float
-    kl: float
 
 
 def fit_to_target(
@@ -100,19 +86,19 @@ def fit_to_target(
       The density with the last parameters, and the history of the run.
 
     Raises:
-      ValueError: arguments that do not fit, before any time is spent.
+      ValueError: arguments that do not fit, or a flow whose samples are not differentiable (a
+        mixture as the base, `RAD`), before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    _check_counts(
+    check_positive(
         steps=steps,
         samples=samples,
         evaluate_every=evaluate_every,
         evaluation_samples=evaluation_samples,
     )
-    key, contexts = as_key("fit_to_target", key), _contexts(flow, context)
-    objective = ReverseKL(flow, target)
+    key, contexts = as_key("fit_to_target", key), checked_contexts(flow, context)
+    objective = _objective(flow, target, contexts)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
-    _check_target(objective, contexts)
     if variables is None:
         variables = _initial(flow, contexts, key)
     rules = Rules(objective, tx, falls=falls)
@@ -148,7 +134,7 @@ class _Trainer:
         shape = (min(evaluate_every, steps), self.samples)
         for first in range(0, steps, evaluate_every):
             count = min(evaluate_every, steps - first)
-            index = rng.integers(_count(self.contexts), size=shape)
+            index = rng.integers(count_of(self.contexts), size=shape)
             state, report = run(
                 state,
                 constants,
@@ -189,73 +175,6 @@ class _Trainer:
         }
 
 
-def importance(
-    density: Density,
-    target: Callable[..., Array],
-    key: Array | int,
-    samples: int = 4096,
-    context: ArrayLike | None = None,
-) -> Importance:
-    """Effective sample size, log-normaliser and reverse KL, from fresh samples of a density.
-
-    Args:
-      density: q.
-      target: log p up to a constant, the same object from call to call; see `fit_to_target`.
-      key: a JAX random key or a whole number.
-      samples: how many, in all.
-      context: (N, C), for a conditional flow. Up to samples / 256 of them, drawn at random, share
-        the samples.
-
-    Raises:
-      ValueError: arguments that do not fit.
-    """
-    key, contexts = as_key("importance", key), _contexts(density.flow, context)
-    _check_counts(samples=samples)
-    count = min(_count(contexts), max(1, samples // _EACH))
-    choice, noise = jax.random.split(key)
-    chosen = jax.random.choice(choice, _count(contexts), (count,), replace=False)
-    index = jnp.repeat(chosen.astype(jnp.int32), samples // count)
-    objective = ReverseKL(density.flow, target)
-    _check_target(objective, contexts)
-    log_w = _log_weights(objective, density.variables, contexts, index, noise)
-    each = [_quality(w) for w in np.asarray(log_w, np.float64).reshape(count, -1)]
-    return Importance(*(float(mean) for mean in np.mean(each, axis=0)))
-
-
-def _quality(log_w: np.ndarray) -> Importance:
-    """That of the samples for one context."""
-    if np.isnan(log_w).any() or np.isposinf(log_w).any():
-        return Importance(math.nan, math.nan, math.nan)
-    largest = log_w.max()
-    w = np.exp(log_w - largest) if np.isfinite(largest) else np.zeros_like(log_w)
-    total = w.sum()
-    ess = float(total**2 / (len(w) * (w**2).sum())) if total > 0 else 0.0
-    log_mean = float(largest + np.log(total / len(w))) if total > 0 else float("-inf")
-    return Importance(ess, log_mean, float(-np.mean(log_w)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _log_weights(
-    objective: ReverseKL, variables: Any, contexts: Array | None, index: Array, key: Array
-) -> Array:
-    return objective.log_weights(variables, contexts, index, key)
-
-
-def _contexts(flow: Flow, context: ArrayLike | None) -> Array | None:
-    features = flow.context_features
-    shape = None if context is None else jnp.shape(context)
-    if (features is None) != (context is None) or (
-        shape is not None and (len(shape) != 2 or shape[0] == 0 or shape[1] != features)
-    ):
-        wanted = "None" if features is None else f"(N, {features})"
-        raise ValueError(f"context must be {wanted} for this flow; got {shape}")
-    return None if context is None else jnp.asarray(context, jax.dtypes.canonicalize_dtype(float))
-
-
-def _count(contexts: Array | None) -> int:
-    return 1 if contexts is None else len(contexts)
-
-
 def _initial(flow: Flow, contexts: Array | None, key: Array) -> Any:
     """Variables initialised on normal points: there is no data to standardise."""
     points = jax.random.normal(jax.random.fold_in(key, 3), (256, *flow.event_shape))
@@ -266,21 +185,20 @@ def _initial(flow: Flow, contexts: Array | None, key: Array) -> Any:
     return variables
 
 
-def _check_target(objective: ReverseKL, contexts: Array | None) -> None:
-    """Refuses a target of the wrong shape, which would broadcast silently."""
-    dtype = jax.dtypes.canonicalize_dtype(float)
-    y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
-    given = (y,) if contexts is None else (y, jax.ShapeDtypeStruct((2, contexts.shape[1]), dtype))
-    result = jax.eval_shape(objective.target, *given)
-    got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
-    if getattr(result, "shape", None) != (2,):
+def _objective(flow: Flow, target: Callable[..., Array], contexts: Array | None) -> ReverseKL:
+    """Reverse KL, of samples that tell how they would change with all parameters."""
+    kind = flow.bijector.forward_kind
+    if kind in ("random", "missing"):
         raise ValueError(
-            "target must return one log-density for each y, (n, *event) to (n,); for n = 2 it "
-            f"returned {got}"
+            f"fit_to_target: gradients flow through samples; this flow's forward_kind is {kind!r}"
         )
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be 1 or more; got {count}")
+    if not reparameterized(flow.base):
+        raise ValueError(
+            f"fit_to_target: the samples of {type(flow.base).__name__} have no gradient with "
+            "respect to all of its parameters (which component of a mixture one is from is a "
+            "discrete choice), so these would be learned wrongly. Use another base, such as "
+            "StandardNormal() or StudentT()"
+        )
+    objective = ReverseKL(flow, target)
+    check_target(objective, contexts)
+    return objective

@@ -1,0 +1,127 @@
+"""How well a density serves for a target that is known up to a constant."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jflow.distributions import Density, Flow
+from jflow.functional.arguments import as_key
+from jflow.train.objective import ReverseKL
+
+# The samples of one context that `importance` judges by.
+_EACH = 256
+
+
+class Importance(NamedTuple):
+    """How well samples of q serve for p, by their weights w = p / q.
+
+    With contexts, all three are means over contexts of what is true of each, since p(y | c) may
+    have another normaliser for each c.
+
+    Attributes:
+      ess: the effective sample size (sum w)^2 / sum w^2, as a share of the samples, in [0, 1]. NaN,
+        as the rest, where a weight is NaN or infinite.
+      log_normalizer: log of the mean weight: an estimate of log int p, in nats.
+      kl: E_q[log q - log p], in nats: KL(q || p) - log int p.
+    """
+
+    ess: float
+    log_normalizer: float
+    kl: float
+
+
+def importance(
+    density: Density,
+    target: Callable[..., Array],
+    key: Array | int,
+    samples: int = 4096,
+    context: ArrayLike | None = None,
+) -> Importance:
+    """Effective sample size, log-normaliser and reverse KL, from fresh samples of a density.
+
+    Args:
+      density: q.
+      target: log p up to a constant, the same object from call to call; see `fit_to_target`.
+      key: a JAX random key or a whole number.
+      samples: how many, in all.
+      context: (N, C), for a conditional flow. Up to samples / 256 of them, drawn at random, share
+        the samples.
+
+    Raises:
+      ValueError: arguments that do not fit.
+    """
+    key, contexts = as_key("importance", key), checked_contexts(density.flow, context)
+    check_positive(samples=samples)
+    count = min(count_of(contexts), max(1, samples // _EACH))
+    choice, noise = jax.random.split(key)
+    chosen = jax.random.choice(choice, count_of(contexts), (count,), replace=False)
+    index = jnp.repeat(chosen.astype(jnp.int32), samples // count)
+    objective = ReverseKL(density.flow, target)
+    check_target(objective, contexts)
+    log_w = _log_weights(objective, density.variables, contexts, index, noise)
+    each = [_quality(w) for w in np.asarray(log_w, np.float64).reshape(count, -1)]
+    return Importance(*(float(mean) for mean in np.mean(each, axis=0)))
+
+
+def _quality(log_w: np.ndarray) -> Importance:
+    """That of the samples for one context."""
+    if np.isnan(log_w).any() or np.isposinf(log_w).any():
+        return Importance(math.nan, math.nan, math.nan)
+    largest = log_w.max()
+    w = np.exp(log_w - largest) if np.isfinite(largest) else np.zeros_like(log_w)
+    total = w.sum()
+    ess = float(total**2 / (len(w) * (w**2).sum())) if total > 0 else 0.0
+    log_mean = float(largest + np.log(total / len(w))) if total > 0 else float("-inf")
+    return Importance(ess, log_mean, float(-np.mean(log_w)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _log_weights(
+    objective: ReverseKL, variables: Any, contexts: Array | None, index: Array, key: Array
+) -> Array:
+    return objective.log_weights(variables, contexts, index, key)
+
+
+def checked_contexts(flow: Flow, context: ArrayLike | None) -> Array | None:
+    """The contexts that samples are drawn for, (N, C); None for a flow without."""
+    features = flow.context_features
+    shape = None if context is None else jnp.shape(context)
+    if (features is None) != (context is None) or (
+        shape is not None and (len(shape) != 2 or shape[0] == 0 or shape[1] != features)
+    ):
+        wanted = "None" if features is None else f"(N, {features})"
+        raise ValueError(f"context must be {wanted} for this flow; got {shape}")
+    return None if context is None else jnp.asarray(context, jax.dtypes.canonicalize_dtype(float))
+
+
+def count_of(contexts: Array | None) -> int:
+    """How many contexts there are: one, if there are none."""
+    return 1 if contexts is None else len(contexts)
+
+
+def check_target(objective: ReverseKL, contexts: Array | None) -> None:
+    """Refuses a target of the wrong shape, which would broadcast silently."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
+    given = (y,) if contexts is None else (y, jax.ShapeDtypeStruct((2, contexts.shape[1]), dtype))
+    result = jax.eval_shape(objective.target, *given)
+    got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
+    if getattr(result, "shape", None) != (2,):
+        raise ValueError(
+            "target must return one log-density for each y, (n, *event) to (n,); for n = 2 it "
+            f"returned {got}"
+        )
+
+
+def check_positive(**counts: int) -> None:
+    """Refuses counts below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be 1 or more; got {count}")
