@@ -14,6 +14,7 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.distributions import Density, compiled
+from jflow.functional import Interval
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)

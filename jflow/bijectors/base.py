@@ -1,17 +1,19 @@
 """What a bijector is."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.functional.supports import Interval, Support, Supports, each, moved
 from jflow.nets.reports import report
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
 __all__ = ["Bijector", "DirectionKind", "LogDetKind", "OfTransformer"]
 
+Direction = Literal["forward", "inverse"]
 Kind = TypeVar("Kind", LogDetKind, DirectionKind)
 
 # From the strongest to the weakest.
@@ -100,6 +102,32 @@ class Bijector(nn.Module):
         return event_shape
 
     @nn.nowrap
+    def data_support(self, support: Supports, event_shape: tuple[int, ...]) -> Supports:
+        """Where the data side lives, if the base side lives there: all of the image, or more.
+
+        Args:
+          support: of the base side; see `jflow.functional.Support`.
+          event_shape: of the data side, as in `latent_shape`.
+
+        Raises:
+          ValueError: forward does not take all of it, so that probability would be lost.
+        """
+        return self._support("forward", support, event_shape)
+
+    @nn.nowrap
+    def latent_support(self, support: Supports, event_shape: tuple[int, ...]) -> Supports:
+        """Where the base side lives, if the data side lives there: `data_support` of inverse."""
+        return self._support("inverse", support, event_shape)
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        """The line, of the line or parts of it. Bijectors that know more override this."""
+        line = Interval()
+        return each(lambda part: moved(type(self).__name__, part, line, line), support)
+
+    @nn.nowrap
     def steps(self) -> tuple[tuple[tuple[str, ...], "Bijector"], ...]:
         """What runs one after the other, from the data, each with the path to its variables."""
         return (((), self),)
@@ -139,6 +167,20 @@ class OfTransformer(Bijector):
         saturated = self.transformer.saturated(x, params)
         if saturated is not None:
             self._report(saturation=lambda: jnp.mean(saturated, dtype=jnp.float32))
+
+    @nn.nowrap
+    def _transformed(self, direction: Direction, support: Support) -> Support:
+        """Where the transformer brings one scalar."""
+        x, y = self.transformer.supports
+        taken, to = (x, y) if direction == "forward" else (y, x)
+        name = f"{type(self).__name__}({type(self.transformer).__name__})"
+        return moved(name, support, taken, to)
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return each(lambda part: self._transformed(direction, part), support)
 
     @property
     def log_det_kind(self) -> LogDetKind:

@@ -3,9 +3,10 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, Direction
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
+from jflow.functional.supports import Supports
 
 
 class Chain(Bijector):
@@ -73,6 +74,18 @@ class Chain(Bijector):
         for part in self.bijectors:
             event_shape = part.latent_shape(event_shape)
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        steps = []
+        for part in self.bijectors:
+            steps.append((part, event_shape))
+            event_shape = part.latent_shape(event_shape)
+        for part, shape in steps if direction == "inverse" else reversed(steps):
+            support = part._support(direction, support, shape)
+        return support
 
     @nn.nowrap
     def steps(self) -> tuple[tuple[tuple[str, ...], Bijector], ...]:

@@ -6,9 +6,10 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import OfTransformer
+from jflow.bijectors.base import Direction, OfTransformer
 from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
+from jflow.functional.supports import Supports
 from jflow.nets.layers import check_factory
 
 
@@ -77,3 +78,10 @@ class Coupling(OfTransformer):
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         partition(self.mask, tuple(event_shape))
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        parts = partition(self.mask, tuple(event_shape))
+        return parts.support(support, lambda part: self._transformed(direction, part))

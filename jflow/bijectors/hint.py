@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import OfTransformer
+from jflow.bijectors.base import Direction, OfTransformer
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, sum_event
+from jflow.functional.supports import Support, Supports, entries, joined
 from jflow.nets.layers import check_factory
 
 
@@ -100,3 +101,19 @@ class HINT(OfTransformer):
         if event_shape[0] < 2:
             raise ValueError(f"HINT: it takes 2 features or more; got {event_shape[0]}")
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        size = event_shape[0]
+        depth = size if self.depth is None else self.depth
+
+        def whole(parts: tuple[Support, ...], depth: int) -> tuple[Support, ...]:
+            half = len(parts) // 2
+            if not half or depth < 1:
+                return parts
+            moved = tuple(self._transformed(direction, part) for part in parts[half:])
+            return whole(parts[:half], depth - 1) + whole(moved, depth - 1)
+
+        return joined(whole(entries(support, size), depth))

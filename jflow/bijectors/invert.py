@@ -3,7 +3,8 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind
+from jflow.bijectors.base import Bijector, Direction, DirectionKind
+from jflow.functional.supports import Supports
 
 
 class Invert(Bijector):
@@ -44,3 +45,10 @@ class Invert(Bijector):
                 "only bijectors that keep it can be inverted"
             )
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        other: Direction = "inverse" if direction == "forward" else "forward"
+        return self.bijector._support(other, support, event_shape)

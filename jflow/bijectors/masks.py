@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jflow.functional.arrays import permute
+from jflow.functional.supports import Support, Supports, each, entries, joined, mixed
 
 Mask: TypeAlias = str | tuple[Any, ...]
 
@@ -50,12 +51,17 @@ class Partition(Protocol):
         """x with its moved part replaced."""
         ...
 
+    def support(self, support: Supports, move: Callable[[Support], Support]) -> Supports:
+        """Where the whole lives when the moved part does where `move` brings it."""
+        ...
+
 
 class FeaturePartition:
     """Splits the last axis: the net sees the kept features alone."""
 
     def __init__(self, mask: np.ndarray, event_ndim: int):
         self.event_ndim = event_ndim
+        self._mask = mask
         kept, moved = np.flatnonzero(mask), np.flatnonzero(~mask)
         self.outputs = len(moved)
         self._kept = len(kept)
@@ -82,6 +88,10 @@ class FeaturePartition:
             return jnp.concatenate([moved, kept], axis=-1)
         both = jnp.concatenate([kept, moved], axis=-1)
         return both if self._order is None else permute(both, np.argsort(self._order))
+
+    def support(self, support: Supports, move: Callable[[Support], Support]) -> Supports:
+        parts = zip(self._mask, entries(support, len(self._mask)), strict=True)
+        return joined(part if kept else move(part) for kept, part in parts)
 
 
 class ImagePartition:
@@ -113,6 +123,10 @@ class ImagePartition:
     def merge(self, x: Array, moved: Array) -> Array:
         both = jnp.concatenate([self._flat(x)[..., : self._kept], moved], axis=-1)
         return permute(both, np.argsort(self._order)).reshape(x.shape)
+
+    def support(self, support: Supports, move: Callable[[Support], Support]) -> Supports:
+        # Of each channel some pixels are kept, and others moved.
+        return each(lambda part: mixed("Coupling", (part, move(part))), support)
 
     def _flat(self, x: Array) -> Array:
         return permute(x.reshape(*x.shape[:-3], self._mask.size), self._order)

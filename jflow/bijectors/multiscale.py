@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, Direction
 from jflow.functional.arrays import as_wide, permute
+from jflow.functional.supports import Supports, mixed
 
 
 class MultiScale(Bijector):
@@ -134,6 +135,22 @@ class MultiScale(Bijector):
                 shape = (*shape[:-1], shape[-1] // 2)
             shapes.append(shape)
         return tuple(shapes)
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        steps, shape = [], self.image_shape
+        for level, latent in zip(self.levels, self.level_shapes(), strict=True):
+            steps.append((level, shape))
+            shape = latent
+        here = aside = mixed("MultiScale", support)
+        for level, shape in steps if direction == "inverse" else reversed(steps):
+            here = mixed("MultiScale", level._support(direction, here, shape))
+            # Half of the channels has not been, or will not be, where this level is.
+            if direction == "inverse" or level is not self.levels[0]:
+                here = mixed("MultiScale", (here, aside))
+        return here
 
     @nn.nowrap
     def latent_levels(self, x: Array) -> tuple[Array, ...]:

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, Direction
 from jflow.functional.arrays import as_wide, batch_shape, permute
+from jflow.functional.supports import Supports, entries, joined, mixed
 
 
 class Permute(Bijector):
@@ -78,6 +79,16 @@ class Permute(Bijector):
             )
         return event_shape
 
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        if self.order is None:
+            return mixed("Permute in a random order", support)
+        order = self.order if direction == "forward" else np.argsort(self.order).tolist()
+        parts = entries(support, len(order))
+        return joined(parts[i] for i in order)
+
 
 class Reverse(Bijector):
     """Reverses the last axis. log_det is 0.
@@ -99,3 +110,9 @@ class Reverse(Bijector):
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._expect_event_ndim(event_shape, self.event_ndim)
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return support if not isinstance(support, tuple) else support[::-1]

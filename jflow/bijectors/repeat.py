@@ -6,12 +6,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, Direction
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
 from jflow.functional.arrays import as_wide
 from jflow.functional.sharding import gathered, in_parts
+from jflow.functional.supports import Supports
 
 _STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
 
@@ -105,3 +106,13 @@ class Repeat(Bijector):
                 f"turns {event_shape} into {latent}"
             )
         return event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        for _ in range(self.length):
+            before, support = support, self.bijector._support(direction, support, event_shape)
+            if support == before:
+                break
+        return support

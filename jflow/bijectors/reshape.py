@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, Direction
 from jflow.functional.arrays import as_wide
+from jflow.functional.supports import Supports, mixed
 
 
 class Squeeze(Bijector):
@@ -59,6 +60,12 @@ class Squeeze(Bijector):
             )
         return (height // self.factor, width // self.factor, channels * self.factor**2)
 
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return mixed("Squeeze", support)
+
 
 class HaarSqueeze(Squeeze):
     """`Squeeze` by 2, with the four pixels of a block turned into Haar wavelets. log_det is 0.
@@ -86,6 +93,12 @@ class HaarSqueeze(Squeeze):
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         x, log_det = super().inverse_and_log_det(y)
         return _wavelets(x), log_det
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return Bijector._support(self, direction, support, event_shape)
 
 
 def _wavelets(x: Array) -> Array:

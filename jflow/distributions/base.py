@@ -13,12 +13,14 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jflow.functional.arrays import is_hidden, sum_event
+from jflow.functional.supports import Interval, Supports, joined
 
 # Makes a distribution of one event. Either a hashable callable `(event_shape, dtype)`, or, with
 # parameters or for a context, a Flax module called with `(event_shape, dtype, context)`.
 # The distribution has Distrax's `sample(seed=, sample_shape=)`, `log_prob` and `mean`; for a
 # context (*batch, C) it may be a batch of distributions, one for each row, and its mean shows it.
 # If it can be narrowed, it has `tempered(temperature)`, which returns the narrower distribution.
+# It has `support(event_shape)`, if it does not live on the line.
 # A base whose samples are not differentiable with respect to all of its parameters says so by an
 # attribute `reparameterized` that is False.
 Base = Callable[..., Any]
@@ -45,6 +47,14 @@ def draw(
     """Draws (*shape, *event). The distribution's own batch shape is () or the end of `shape`."""
     own = own_batch(distribution, event_shape)
     return distribution.sample(seed=key, sample_shape=shape[: len(shape) - len(own)])
+
+
+def support_of(base: Base, event_shape: tuple[int, ...]) -> Supports:
+    """Where the base lives."""
+    own = getattr(base, "support", None)
+    if own is not None:
+        return own(event_shape)
+    return Interval(source=getattr(base, "__name__", type(base).__name__))
 
 
 def reparameterized(base: Base) -> bool:
@@ -111,6 +121,10 @@ class StandardUniform:
         """The distribution of events of that shape."""
         return _Box(jnp.zeros(event_shape, dtype), jnp.ones(event_shape, dtype))
 
+    def support(self, event_shape: tuple[int, ...]) -> Supports:
+        """The unit interval."""
+        return Interval(0.0, 1.0, source="StandardUniform")
+
 
 @dataclass(frozen=True)
 class BoxUniform:
@@ -143,14 +157,24 @@ class BoxUniform:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"BoxUniform: low must be below high; got {low} and {high}")
 
-    def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """The distribution of events of that shape."""
+    def support(self, event_shape: tuple[int, ...]) -> Supports:
+        """The box."""
+        self._check(event_shape)
+        size = max(len(end) if isinstance(end, tuple) else 1 for end in (self.low, self.high))
+        ends = zip(_repeat(self.low, size), _repeat(self.high, size), strict=True)
+        return joined(Interval(*pair, source="BoxUniform") for pair in ends)
+
+    def _check(self, event_shape: tuple[int, ...]) -> None:
         for name, end in (("low", self.low), ("high", self.high)):
             if isinstance(end, tuple) and event_shape[-1:] != (len(end),):
                 raise ValueError(
                     f"BoxUniform: {name} has {len(end)} entries; the event shape is "
                     f"{event_shape}. Give a number, or one entry for each feature"
                 )
+
+    def __call__(self, event_shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """The distribution of events of that shape."""
+        self._check(event_shape)
         with np.errstate(over="ignore"):
             width = np.asarray(self.high, dtype) - np.asarray(self.low, dtype)
         if not np.all((width > 0) & np.isfinite(width)):

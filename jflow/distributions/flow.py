@@ -11,10 +11,19 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jflow.bijectors.base import Bijector
-from jflow.distributions.base import Base, StandardNormal, as_temperature, build, draw, tempered
+from jflow.distributions.base import (
+    Base,
+    StandardNormal,
+    as_temperature,
+    build,
+    draw,
+    support_of,
+    tempered,
+)
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
+from jflow.functional.supports import Supports, beyond_a_turn
 
 
 class Flow(nn.Module):
@@ -37,7 +46,8 @@ class Flow(nn.Module):
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
 
     Raises:
-      ValueError: the bijector cannot act on events of that shape.
+      ValueError: the bijector cannot act on events of that shape, or does not take all of where
+        the base lives: the density would not integrate to one.
     """
 
     bijector: Bijector
@@ -55,7 +65,7 @@ class Flow(nn.Module):
             check_counts("Flow", context_features=self.context_features)
         if self.values is not None and self.values < 2:
             raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
-        self.bijector.latent_shape(self.event_shape)
+        self.support  # noqa: B018, raises where base and bijector do not meet
         super().__post_init__()
 
     @nn.nowrap
@@ -69,6 +79,12 @@ class Flow(nn.Module):
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one latent x."""
         return self.bijector.latent_shape(self.event_shape)
+
+    @property
+    def support(self) -> Supports:
+        """Where y lives: the image of where the base does, or more, as far as the parts tell."""
+        base = support_of(self.base, self.latent_shape)
+        return self.bijector.data_support(base, self.event_shape)
 
     def __call__(self, y: Array, context: Array | None = None) -> Array:
         """`log_prob`, so that plain `flow.init(key, y, context)` works."""
@@ -85,7 +101,11 @@ class Flow(nn.Module):
         with _default_promotion():
             log_prob = self._base(x.dtype, context).log_prob(x)
         # Outside the support x is a stand-in; this also drops all gradients there.
-        outside = jnp.isneginf(log_det) | jnp.isneginf(log_prob)
+        outside = (
+            jnp.isneginf(log_det)
+            | jnp.isneginf(log_prob)
+            | beyond_a_turn(self.support, y, self.event_shape)
+        )
         return jnp.where(outside, -jnp.inf, log_prob + log_det)
 
     def latents(self, y: Array, context: Array | None = None) -> Array:

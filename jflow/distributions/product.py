@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jflow.distributions.base import Base, build, draw, own_batch, reparameterized, tempered
+from jflow.distributions.base import (
+    Base,
+    build,
+    draw,
+    own_batch,
+    reparameterized,
+    support_of,
+    tempered,
+)
+from jflow.functional.supports import Supports, entries, joined
 
 
 class Product(nn.Module):
@@ -56,16 +65,26 @@ class Product(nn.Module):
         """Whether the samples of all parts are differentiable with respect to all parameters."""
         return all(map(reparameterized, self.bases))
 
-    def __call__(
-        self, event_shape: tuple[int, ...], dtype: DTypeLike, context: Array | None = None
-    ) -> Any:
-        """The distribution of vectors of sum(sizes) features."""
+    @nn.nowrap
+    def support(self, event_shape: tuple[int, ...]) -> Supports:
+        """Those of the bases, side by side."""
+        each = zip(self.bases, self._sizes(event_shape), strict=True)
+        return joined(part for base, n in each for part in entries(support_of(base, (n,)), n))
+
+    def _sizes(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = self.sizes or (1,) * len(self.bases)
         if event_shape != (sum(sizes),):
             raise ValueError(
                 f"Product: the event shape must be ({sum(sizes)},), as sizes are {sizes}; got "
                 f"{event_shape}"
             )
+        return sizes
+
+    def __call__(
+        self, event_shape: tuple[int, ...], dtype: DTypeLike, context: Array | None = None
+    ) -> Any:
+        """The distribution of vectors of sum(sizes) features."""
+        sizes = self._sizes(event_shape)
         parts = tuple(
             build(base, (size,), dtype, context)
             for base, size in zip(self.bases, sizes, strict=True)

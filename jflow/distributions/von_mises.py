@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from jflow.distributions.base import inverse_softplus
 from jflow.functional.arrays import sum_event, wide_dtype
+from jflow.functional.supports import Circle, Supports
 
 
 class VonMises(nn.Module):
@@ -48,6 +49,11 @@ class VonMises(nn.Module):
                 f"got {self.concentration}. Try concentration=1.0"
             )
         super().__post_init__()
+
+    @nn.nowrap
+    def support(self, event_shape: tuple[int, ...]) -> Supports:
+        """The circle."""
+        return Circle(source="VonMises")
 
     @nn.compact
     def __call__(

@@ -1,16 +1,20 @@
 """Pure array mathematics: no Flax, no parameters, no state."""
 
+from jflow.functional.arrays import wrap_angles
 from jflow.functional.contractions import Solution, invert_residual
 from jflow.functional.convolution import conv2d
 from jflow.functional.log_determinants import ExactLogDet, LogDetEstimator, estimate_log_det
 from jflow.functional.series import PowerSeries, RussianRoulette
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
+from jflow.functional.supports import Circle, Interval, Support
 from jflow.functional.traces import Estimated, exact_trace, hutch_pp, hutchinson, xtrace
 
 __all__ = [
+    "Circle",
     "Estimated",
     "ExactLogDet",
     "Geometric",
+    "Interval",
     "LogDetEstimator",
     "Logarithmic",
     "Poisson",
@@ -18,11 +22,13 @@ __all__ = [
     "RussianRoulette",
     "Solution",
     "Stopping",
+    "Support",
     "conv2d",
     "estimate_log_det",
     "exact_trace",
     "hutch_pp",
     "hutchinson",
     "invert_residual",
+    "wrap_angles",
     "xtrace",
 ]

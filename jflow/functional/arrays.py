@@ -1,5 +1,7 @@
 """Small array functions that every room shares: dtypes, event sums, permutations."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,3 +63,9 @@ def clip_rounding(x: Array, low: float, high: float) -> Array:
 def permute(x: Array, order: np.ndarray | Array) -> Array:
     """result[..., i] = x[..., order[i]], for a permutation `order` of the last axis."""
     return x.at[..., order.astype(np.int32)].get(mode="promise_in_bounds", unique_indices=True)
+
+
+def wrap_angles(x: Array) -> Array:
+    """The angles in [-pi, pi) that x is up to whole turns, in radians. The slope is 1."""
+    turns = jnp.floor((x + math.pi) / (2 * math.pi))
+    return clip_rounding(x - 2 * math.pi * turns, -math.pi, math.pi)

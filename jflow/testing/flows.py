@@ -1,5 +1,6 @@
 """The check of flows: samples and log_prob are of one distribution, of mass one."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
 from jflow.functional.arguments import check_counts
+from jflow.functional.supports import Circle, Interval, Support, entries
 from jflow.testing.points import moved
 from jflow.testing.report import Checks, Report, describe
 
@@ -39,10 +41,10 @@ def check_flow(
       flow: what is checked.
       variables: of the flow, such as trained ones; None for new ones, moved off their first values.
       data: (N, *event) to initialise from; of a flow of grey levels (`values=k`), levels / k. None
-        for standard normals.
+        for uniform numbers where the flow's support is bounded, and standard normals elsewhere.
       context: (C,), for a conditional flow.
-      bounds: for one or two numbers an event, the interval of each that holds the mass, such as
-        ((-pi, pi),) for an angle. None for the whole line, far out.
+      bounds: for one or two numbers an event, the interval of each that holds the mass. None for
+        those of the flow's support: on the line, far out.
       samples: how many are drawn, 2 or more.
       scale: of the steps by which new parameters are moved.
       seed: of what is drawn.
@@ -62,8 +64,7 @@ def check_flow(
     checks = Checks(f"Flow of {type(flow.bijector).__name__} on events of shape {flow.event_shape}")
     context = None if context is None else np.asarray(context)
     if variables is None:
-        shape = (64, *flow.event_shape)
-        y = random.standard_normal(shape) if data is None else np.asarray(data)
+        y = _points(flow, random) if data is None else np.asarray(data)
         variables = moved(init(flow, key, y.astype(float), context), scale, random)
     density = Density(flow, variables)
     y, log_prob = density.sample_and_log_prob(key, samples, context)
@@ -76,6 +77,28 @@ def check_flow(
     else:
         _check_importance(checks, y, log_prob)
     return checks.report()
+
+
+def _bounds(flow: Flow) -> list[tuple[float, float] | None]:
+    """The ends of where each number of an event lives; None for lines and half-lines."""
+    support, shape = flow.support, flow.event_shape
+    last = [support] if not shape and isinstance(support, Support) else entries(support, shape[-1])
+    each = [(-np.pi, np.pi) if isinstance(part, Circle) else _ends(part) for part in last]
+    return each * (math.prod(shape) // len(each))
+
+
+def _ends(part: Support) -> tuple[float, float] | None:
+    ends = (part.low, part.high) if isinstance(part, Interval) else (-np.inf, np.inf)
+    return ends if np.isfinite(ends).all() else None
+
+
+def _points(flow: Flow, random: np.random.Generator) -> np.ndarray:
+    """Points to initialise from, inside the support."""
+    columns = [
+        random.standard_normal(64) if ends is None else random.uniform(*ends, 64)
+        for ends in _bounds(flow)
+    ]
+    return np.stack(columns, -1).reshape(64, *flow.event_shape)
 
 
 def _check_pairs(checks: Checks, density: Density, y: Any, log_prob: Any, context: Any) -> None:
@@ -97,12 +120,9 @@ def _check_mass(
 ) -> None:
     """The integral over a grid; its own error is judged by that over every other point."""
     flat = y.reshape(len(y), -1)
-    axes = [
-        _axis(
-            flat[:, i], 20_001 if flat.shape[1] == 1 else 601, None if bounds is None else bounds[i]
-        )
-        for i in range(flat.shape[1])
-    ]
+    bounds = _bounds(density.flow) if bounds is None else bounds
+    count = 20_001 if flat.shape[1] == 1 else 601
+    axes = [_axis(column, count, ends) for column, ends in zip(flat.T, bounds, strict=True)]
     points = np.stack(np.meshgrid(*(x for x, _ in axes), indexing="ij"), -1)
     scores = _in_chunks(density, points.reshape(-1, *density.flow.event_shape), y.dtype, context)
     scores = scores.reshape(points.shape[:-1])

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Flow
 from jflow.functional.dequantization import check_levels
+from jflow.functional.supports import beyond_a_turn
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,16 @@ def _check_values(name: str, flow: Flow, y: Array) -> None:
     elif not bool(jnp.isfinite(y).all()):
         bad = int((~jnp.isfinite(y)).reshape(len(y), -1).any(axis=1).sum())
         raise ValueError(f"{name} holds NaN or infinities, in {bad} of {len(y)} examples")
+    else:
+        _check_angles(name, flow, y)
+
+
+def _check_angles(name: str, flow: Flow, y: Array | np.ndarray) -> None:
+    if np.any(far := beyond_a_turn(flow.support, y, flow.event_shape)):
+        raise ValueError(
+            f"{name} holds angles beyond [-pi, pi], in {np.sum(far)} of {len(y)} examples: they "
+            "must be in radians (np.deg2rad), brought there by jflow.functional.wrap_angles"
+        )
 
 
 def _check_context(name: str, flow: Flow, context: ArrayLike | None, count: int) -> Array | None:
@@ -161,6 +172,7 @@ def check_batch(name: str, flow: Flow, y: np.ndarray, context: np.ndarray | None
     for array, what in ((y, name), (context, f"context of {name}")):
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{what} holds NaN or infinities")
+    _check_angles(name, flow, y)
 
 
 def split(

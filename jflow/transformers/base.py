@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.functional.roots import tolerance
+from jflow.functional.supports import Interval, Support
 
 LogDetKind = Literal["exact", "unbiased", "bound", "biased"]
 DirectionKind = Literal["closed form", "iterative", "random", "missing"]
@@ -49,6 +50,11 @@ class Transformer(ABC):
     def closed(self) -> bool:
         """Whether the ends of `domain` and `codomain` belong to them."""
         return False
+
+    @property
+    def supports(self) -> tuple[Support, Support]:
+        """Where x and y live: the intervals above, if not the circle."""
+        return Interval(*self.domain), Interval(*self.codomain)
 
     @property
     def tolerance(self) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jax import Array
 
+from jflow.functional.supports import Support
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
 
@@ -31,6 +32,11 @@ class Invert(Transformer):
     @property
     def codomain(self) -> tuple[float, float]:
         return self.transformer.domain
+
+    @property
+    def supports(self) -> tuple[Support, Support]:
+        x, y = self.transformer.supports
+        return y, x
 
     @property
     def closed(self) -> bool:

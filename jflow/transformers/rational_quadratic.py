@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.functional.arrays import clip_rounding
+from jflow.functional.arrays import wrap_angles
 from jflow.functional.rational_quadratic import RationalQuadratic
+from jflow.functional.supports import Circle, Support
 from jflow.transformers.base import Transformer
 from jflow.transformers.interval import OnInterval, check_bins
 
@@ -75,7 +76,7 @@ class CircularSpline(Transformer):
 
     The slope at both ends is one parameter, so the density is continuous on the circle. The point
     pi stays where it is: compose with `CircularShift` to move it. An angle outside of [-pi, pi)
-    is taken around the circle first. The base should live on the circle, too, such as
+    is taken around the circle first. The base must live on the circle, too, such as
     `jflow.VonMises`.
 
     params: K logits of widths, K of heights, K of slopes at the right ends of bins. Zero params
@@ -102,14 +103,18 @@ class CircularSpline(Transformer):
         return self._family.num_params
 
     @property
+    def supports(self) -> tuple[Support, Support]:
+        return Circle(), Circle()
+
+    @property
     def _family(self) -> RationalQuadratic:
         return RationalQuadratic(self.bins, -math.pi, math.pi, self.minimum, self.min_slope, "tied")
 
     def _forward(self, x: Array, params: Array) -> tuple[Array, Array]:
-        return self._family.forward(_wrap(x), params)
+        return self._family.forward(wrap_angles(x), params)
 
     def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
-        return self._family.inverse(_wrap(y), params)
+        return self._family.inverse(wrap_angles(y), params)
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,15 @@ class CircularShift(Transformer):
     def num_params(self) -> int:
         return 1
 
+    @property
+    def supports(self) -> tuple[Support, Support]:
+        return Circle(), Circle()
+
     def _forward(self, x: Array, params: Array) -> tuple[Array, Array]:
-        return _wrap(x + params[..., 0]), jnp.zeros_like(x)
+        return wrap_angles(x + params[..., 0]), jnp.zeros_like(x)
 
     def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
-        return _wrap(y - params[..., 0]), jnp.zeros_like(y)
+        return wrap_angles(y - params[..., 0]), jnp.zeros_like(y)
 
 
 def _check(spline: RationalQuadraticSpline | CircularSpline) -> None:
@@ -137,9 +146,3 @@ def _check(spline: RationalQuadraticSpline | CircularSpline) -> None:
     check_bins(name, spline.bins, 2, spline.minimum)
     if not 0 < spline.min_slope < 1:
         raise ValueError(f"{name}: min_slope must be in (0, 1); got {spline.min_slope}")
-
-
-def _wrap(x: Array) -> Array:
-    """The angle in [-pi, pi) that is x up to whole turns. Its slope is 1."""
-    turns = jnp.floor((x + math.pi) / (2 * math.pi))
-    return clip_rounding(x - 2 * math.pi * turns, -math.pi, math.pi)
