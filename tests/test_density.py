@@ -283,8 +283,15 @@ def test_checks_do_not_break_inside_jit(image):
     jax.jit(lambda key: jflow.init(flow, key, jnp.arange(6.0).reshape(3, 2)))(KEY)
 
 
+class Positive(jflow.StandardNormal):
+    """What it says of itself is wrong."""
+
+    def support(self, event_shape):
+        return Interval(0.0)
+
+
 def test_samples_whose_density_does_not_exist_have_no_log_prob():
-    flow = jflow.Flow(jb.Elementwise(jt.Power(2.0)), (1,))
+    flow = jflow.Flow(jb.Elementwise(jt.Power(2.0)), (1,), Positive())
     _, log_prob = Density(flow, {}).sample_and_log_prob(KEY, 50)
     assert np.isneginf(log_prob).any()
     assert np.isfinite(log_prob).any()
