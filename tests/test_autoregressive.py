@@ -178,7 +178,7 @@ def test_jacobi_reports_sweeps_and_residual():
         exact = jb.MaskedAutoregressive(jt.Affine(), (13, 9)).apply(variables, x, method="forward")
         return exact, solve(bijector), solve(to_the_end), solve(cut_short)
 
-    exact, (y, state), (y_at_end, at_end), (_, early) = results(x)
+    exact, (y, state), (y_at_end, at_end), (unfinished, early) = results(x)
     assert 1 <= int(state["solver"]["iterations"]) <= 8
     assert 0 <= float(state["solver"]["residual"]) <= 1e-2
     np.testing.assert_allclose(y, exact, atol=0.1)
@@ -186,6 +186,31 @@ def test_jacobi_reports_sweeps_and_residual():
     np.testing.assert_allclose(y_at_end, exact, atol=1e-12)
     assert int(early["solver"]["iterations"]) == 2
     assert float(early["solver"]["residual"]) > 0
+    assert np.isnan(unfinished).any()
+
+
+def test_too_few_sweeps_are_an_error_and_nan_in_programs():
+    """Each point by itself: those that are close to the tolerance after so many are kept."""
+    layer = jb.MaskedAutoregressive(jt.Affine(), (16,), solver=jb.Jacobi(max_sweeps=3))
+    assert layer.may_fail
+    assert not layer.clone(solver=jb.Jacobi()).may_fail
+    flow = jflow.Flow(jb.Chain((layer, jb.Reverse())), (16,))
+    y = normal(8, 16)
+    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.5))
+    with pytest.raises(FloatingPointError, match="did not converge for 8 of 8 points"):
+        density.sample(KEY, 8)
+    inner = {"params": density.variables["params"]["bijector"]["bijectors_0"]}
+    with pytest.raises(FloatingPointError, match=r"Jacobi\(.*max_sweeps=3\) did not find a point"):
+        layer.apply(inner, y, method="forward")
+
+    @jax.jit
+    def in_a_program(x):
+        x = density.from_latents(x)
+        return x, jax.grad(lambda x: jnp.sum(density.from_latents(x)))(x)
+
+    for result in in_a_program(normal(8, 16)):
+        assert np.isnan(result).any()
+    assert np.isfinite(density.log_prob(y)).all()
 
 
 def test_jacobi_in_a_repeat_reports_for_each_layer():

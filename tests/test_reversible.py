@@ -315,6 +315,15 @@ def test_what_has_no_closed_inverse_is_refused(build):
         build()
 
 
+@pytest.mark.parametrize("transformer", [jt.Tanh(), jt.Logit(), jt.Exp(), jt.Softplus()])
+def test_what_saturates_is_refused(transformer):
+    """Inputs that round to one output cannot be computed from it: gradients were a fifth off."""
+    layer = jb.Chain((jb.ActNorm(), jb.Elementwise(transformer)))
+    with pytest.raises(ValueError, match=r"many inputs round to one output\. Put it outside"):
+        jb.Chain((jb.ActNorm(), layer), memory="reversible")
+    jb.Chain((jb.Elementwise(transformer), jb.Repeat(step(), 2, "reversible")))
+
+
 def test_layers_with_a_state_are_refused():
     y = np.random.default_rng(0).standard_normal((16, 3))
     bijector = jb.Repeat(jb.Chain((jb.BatchNorm(), jb.Reverse())), 2, "reversible")

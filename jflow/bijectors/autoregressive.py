@@ -14,6 +14,8 @@ from jax import Array
 from jflow.bijectors.base import DirectionKind, OfTransformer
 from jflow.functional import autoregressive as ar
 from jflow.functional.arrays import as_wide, permute, sum_event
+from jflow.functional.convergence import failed_points
+from jflow.functional.jacobi import jacobi
 from jflow.nets.layers import checked_widths
 from jflow.nets.made import MADE
 
@@ -26,7 +28,8 @@ class Jacobi:
     """Solves the slow direction by sweeps over all features at once, until nothing changes.
 
     Exact after D sweeps at most; often far fewer are enough, which suits wide machines. Values
-    are found to `tolerance`. In `apply(..., mutable=["solver"])`, the collection "solver" holds
+    are found to `tolerance`; where `max_sweeps` do not reach it, they are NaN, and errors outside
+    of compiled programs. In `apply(..., mutable=["solver"])`, the collection "solver" holds
     `iterations`, and `residual`, the change that one more sweep would make.
 
     Attributes:
@@ -128,6 +131,7 @@ class MaskedAutoregressive(OfTransformer):
             fast, slow = self._scalar(self.direction), self._scalar(method)
             y, log_det, report = ar.slow(net, fast, slow, self._solver, weights, x)
             self._tell(report)
+            self._check_converged((y, 1), (x, 1), (context, 1))
         return y if order is None else permute(y, jnp.argsort(order)), log_det
 
     def _scalar(self, direction: str) -> ar.Scalar:
@@ -138,7 +142,19 @@ class MaskedAutoregressive(OfTransformer):
         if self.solver is None:
             return ar.solve
         options = {"tolerance": self.solver.tolerance, "max_sweeps": self.solver.max_sweeps}
-        return partial(ar.jacobi, **options)
+        return partial(jacobi, **options)
+
+    @nn.nowrap
+    def _check_converged(self, *arrays: Any) -> None:
+        if self.may_fail and failed_points(*arrays).any():
+            raise FloatingPointError(
+                f"MaskedAutoregressive: {self.solver} did not find a point to its tolerance; give "
+                "it more sweeps, or max_sweeps=None for as many as it takes"
+            )
+
+    @property
+    def may_fail(self) -> bool:
+        return self.solver is not None and self.solver.max_sweeps is not None
 
     def _tell(self, report: ar.Report) -> None:
         """Leaves the report in the collection "solver", where that is asked for."""

@@ -92,6 +92,14 @@ class Bijector(nn.Module):
         """The largest error that an iterative direction stops at; 0 for closed forms."""
         return max((part.tolerance for part in self.parts), default=0.0)
 
+    @property
+    def may_fail(self) -> bool:
+        """Whether an iterative direction may stop before it has converged.
+
+        Such points are NaN in compiled programs; outside, they are errors.
+        """
+        return any(part.may_fail for part in self.parts)
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The event shape on the base side, given the one on the data side. Plain Python.

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 
-from jflow.bijectors.base import Bijector
+from jflow.bijectors.base import Bijector, OfTransformer
 from jflow.functional.sharding import in_parts, products_saveable
 
 # After the colon, one of `jax.checkpoint_policies`.
@@ -56,3 +56,12 @@ def _check_reversible(owner: str, bijector: Bijector) -> None:
             f"{type(bijector).__name__} has log_det_kind {kinds[0]!r}, forward_kind {kinds[1]!r}, "
             f"inverse_kind {kinds[2]!r}. Use memory='remat'"
         )
+    if isinstance(bijector, OfTransformer):
+        x, y = bijector.transformer.supports
+        if x != y:
+            raise ValueError(
+                f"{owner}: memory='reversible' computes the inputs of layers from their outputs, "
+                f"and {type(bijector).__name__}({type(bijector.transformer).__name__}) maps {x} to "
+                f"{y}, where many inputs round to one output. Put it outside, or use "
+                "memory='remat'"
+            )

@@ -11,8 +11,9 @@ from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_wide, batch_shape, is_hidden
+from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.contractions import Solution, default_tolerance, invert_residual
+from jflow.functional.convergence import failed_points
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.series import RussianRoulette
 from jflow.nets.contraction import Contraction
@@ -155,6 +156,10 @@ class Residual(Bijector):
         return "closed form" if self.direction == "inverse" else "iterative"
 
     @property
+    def may_fail(self) -> bool:
+        return True
+
+    @property
     def tolerance(self) -> float:
         return self.error or default_tolerance(jnp.float32)
 
@@ -169,10 +174,7 @@ def _call(g: Any, x: Array) -> Array:
 
 
 def _check_converged(solution: Solution, y: Array, event_ndim: int) -> None:
-    if is_hidden(solution.x) or is_hidden(y):
-        return
-    event = tuple(range(-event_ndim, 0))
-    if np.any(np.isnan(solution.x).any(event) & np.isfinite(y).all(event)):
+    if failed_points((solution.x, event_ndim), (y, event_ndim)).any():
         raise FloatingPointError(
             f"Residual: the inverse did not converge in {int(solution.iterations)} iterations: the "
             f"bound on its error is {float(np.max(solution.bound)):.3g}. The network's weights may "

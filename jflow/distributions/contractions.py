@@ -11,9 +11,9 @@ from flax.traverse_util import flatten_dict
 from jax import Array, lax
 
 from jflow.bijectors.base import Bijector, DirectionKind, rebuild
-from jflow.bijectors.residual import Residual
 from jflow.distributions.flow import Flow
-from jflow.functional.arrays import is_hidden, wide_dtype
+from jflow.functional.arrays import wide_dtype
+from jflow.functional.convergence import failed_points
 from jflow.functional.log_determinants import LogDetEstimator
 
 Node = TypeVar("Node", bound=Flow | Bijector)
@@ -27,18 +27,13 @@ def replace_estimators(module: Node, change: Callable[[LogDetEstimator], LogDetE
     return rebuild(module, lambda _, v: change(v) if isinstance(v, LogDetEstimator) else v)
 
 
-def has_residual(bijector: Bijector) -> bool:
-    """Whether a fixed-point iteration is in it."""
-    return isinstance(bijector, Residual) or any(has_residual(part) for part in bijector.parts)
-
-
 def check_converged(
     bijector: Bijector,
     kind: DirectionKind,
     found: tuple[Array, int],
     *given: tuple[Any, int],
 ) -> None:
-    """Raises where fixed-point iterations did not converge: inside jit, they give NaN.
+    """Raises where iterations did not converge: inside jit, they give NaN.
 
     Args:
       bijector: what ran.
@@ -49,22 +44,15 @@ def check_converged(
     Raises:
       FloatingPointError: outside jit, a result is NaN.
     """
-    if kind != "iterative" or is_hidden(found[0]) or not has_residual(bijector):
+    if kind != "iterative" or not bijector.may_fail:
         return
-    failed = np.isnan(found[0]).any(axis=_trailing(found[1]))
-    for array, event_ndim in given:
-        if array is not None:
-            failed = failed & np.isfinite(array).all(axis=_trailing(event_ndim))
+    failed = failed_points(found, *given)
     if failed.any():
         raise FloatingPointError(
-            f"the fixed-point iteration of a residual layer did not converge for {failed.sum()} of "
-            f"{failed.size} points; flow.apply(..., mutable=['solver']) reports norms, iterations "
-            "and bounds"
+            f"an iteration did not converge for {failed.sum()} of {failed.size} points (of a "
+            "residual layer, or sweeps of Jacobi); flow.apply(..., mutable=['solver']) reports "
+            "iterations, bounds and norms"
         )
-
-
-def _trailing(event_ndim: int) -> tuple[int, ...]:
-    return tuple(range(-event_ndim, 0))
 
 
 def _reports(flow: Flow, variables: Any, collection: str) -> Any:

@@ -11,6 +11,9 @@ from jax import Array, lax
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align, batch_shape
 
+# Of |x| + |y|, what the rounding of y - x - g(x) may be. Measured at solutions, for networks of up
+# to 4 layers: 1 unit in the last place where x has 2 features, 3 and 6.5 where it has 64 and 512.
+_ULPS = 8
 # Iterations without a smaller residual before rounding is taken to be the reason.
 _PATIENCE = 8
 
@@ -20,8 +23,9 @@ class Solution(NamedTuple):
 
     Attributes:
       x: the solution, (*batch, *event); NaN where the iteration did not converge.
-      bound: on the distance to the exact solution, (*batch): |y - x - g(x)| / (1 - L), which holds
-        for any x, up to the rounding of its numerator.
+      bound: on the distance to the exact solution, (*batch): (|y - x - g(x)| + r) / (1 - L), which
+        holds for any x, where r is what rounding may take from the numerator: eight units in the
+        last place of |x| + |y|.
       iterations: how many were made, of the slowest element of the batch; a scalar.
     """
 
@@ -177,10 +181,12 @@ def _iterate(
     start = _Carry(jnp.zeros((), jnp.int32), y, y, size, waited, done, (none, none))
     end = lax.while_loop(lambda c: (c.iterations < rule.limit) & ~jnp.all(c.done), step, start)
     # Where rounding stopped the iteration, the residual is a few units in the last place of y.
-    rounding = 1e3 * jnp.finfo(y.dtype).eps * (_norm(end.best, p, ndim) + _norm(y, p, ndim))
+    size_of_both = _norm(end.best, p, ndim) + _norm(y, p, ndim)
+    rounding = 1e3 * jnp.finfo(y.dtype).eps * size_of_both
     found = jnp.isfinite(end.best_size) & (end.best_size <= jnp.maximum(goal, rounding))
     x = jnp.where(_wide(found, y), end.best, jnp.nan)
-    return Solution(x, end.best_size / (1 - rule.lipschitz), end.iterations)
+    numerator = end.best_size + _ULPS * float(jnp.finfo(y.dtype).eps) * size_of_both
+    return Solution(x, numerator / (1 - rule.lipschitz), end.iterations)
 
 
 def _anderson(
