@@ -124,7 +124,7 @@ class Flow(nn.Module):
         context: Array | None = None,
         temperature: float | Array | None = 1.0,
     ) -> Array:
-        """Draws (*shape, *event) given context (C,) or (*shape, C).
+        """Draws (*shape, *event) given context (C,) or (*shape, C), or (N, C) if shape is (..., N).
 
         `temperature` scales the spread of the base: of a mixture, that of each component. Below 1,
         samples are more typical and less diverse, and no longer follow p.
@@ -186,11 +186,14 @@ class Flow(nn.Module):
                 "context is given to a flow without one; build the flow with context_features=C"
             )
         wanted = f"context must be ({features},) or {(*batch, features)}"
+        wanted += ", or have the last axes of that" if len(batch) > 1 else ""
         if context is None:
             raise ValueError(f"{wanted}; got None")
-        if context.shape not in ((features,), (*batch, features)):
+        own = context.shape[:-1]
+        if context.shape[-1:] != (features,) or own != batch[len(batch) - len(own) :]:
             raise ValueError(f"{wanted}; got {context.shape}")
-        return as_wide(context)
+        # One for all stays one, which layers need not copy.
+        return jnp.broadcast_to(as_wide(context), (*batch, features)) if own else as_wide(context)
 
 
 @contextmanager

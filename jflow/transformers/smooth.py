@@ -238,6 +238,7 @@ def _bernstein(increments: Array, x: Array) -> tuple[Array, Array]:
     n = increments.shape[-1]
     basis = _basis(n, x)
     y = jnp.sum(jnp.cumsum(increments, axis=-1) * basis[..., 1:], axis=-1)
+    y = y / jnp.sum(basis, axis=-1)  # one, but for rounding, most of which y shares
     slope = n * jnp.sum(increments * _basis(n - 1, x), axis=-1)
     return y, jnp.log(slope)
 
