@@ -469,6 +469,8 @@ def test_contexts_are_those_of_the_last_axes(vector):
     np.testing.assert_allclose(density.log_prob(y, context), wanted, rtol=1e-6)
     np.testing.assert_allclose(density.log_prob(y, context, batch_size=7), wanted, rtol=1e-5)
     assert density.sample_and_log_prob(KEY, (2, 3, 4), context)[1].shape == (2, 3, 4)
-    message = r"context must be \(2,\) or \(50, 4, 2\), or have the last axes of that; got \(50, 2\)"
+    message = (
+        r"context must be \(2,\) or \(50, 4, 2\), or have the last axes of that; got \(50, 2\)"
+    )
     with pytest.raises(ValueError, match=message):
         density.sample(KEY, (50, 4), whole[:, 0])

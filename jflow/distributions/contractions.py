@@ -19,7 +19,7 @@ from jflow.functional.log_determinants import LogDetEstimator
 Node = TypeVar("Node", bound=Flow | Bijector)
 # Of the bounds on norms, what rounding and unconverged iterations may take away.
 _SLACK = 1.001
-_STEPS = 200
+_STEPS = 400
 
 
 def replace_estimators(module: Node, change: Callable[[LogDetEstimator], LogDetEstimator]) -> Node:

@@ -125,7 +125,7 @@ class Density:
         context: ArrayLike | None = None,
         temperature: float | Array = 1.0,
     ) -> Array:
-        """Draws (*shape, *event), given context (C,) or (*shape, C), or (N, C) if shape is (..., N).
+        """Draws (*shape, *event), given context (C,), (*shape, C), or (N, C) for shape (..., N).
 
         Args:
           key: a JAX random key or a whole number.

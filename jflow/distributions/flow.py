@@ -124,7 +124,7 @@ class Flow(nn.Module):
         context: Array | None = None,
         temperature: float | Array | None = 1.0,
     ) -> Array:
-        """Draws (*shape, *event) given context (C,) or (*shape, C), or (N, C) if shape is (..., N).
+        """Draws (*shape, *event) given context (C,), (*shape, C), or (N, C) for shape (..., N).
 
         `temperature` scales the spread of the base: of a mixture, that of each component. Below 1,
         samples are more typical and less diverse, and no longer follow p.
