@@ -145,6 +145,24 @@ def test_supports_are_folded(case):
         assert bijector.latent_support(data, shape) == base
 
 
+class Fold(jb.Bijector):
+    """Angles to [0, 1], by x / 2 pi + 1/2: a bijector of one's own."""
+
+    def forward_and_log_det(self, x, context=None):
+        return x / (2 * math.pi) + 0.5, jnp.full(x.shape[:-1], -x.shape[-1] * math.log(2 * math.pi))
+
+    def data_support(self, support, event_shape):
+        assert support == TURN
+        return UNIT
+
+
+def test_a_bijector_of_ones_own_says_where_it_lives():
+    """Every combinator asks it."""
+    for whole in (Fold(), jb.Chain((jb.Reverse(), Fold())), jb.Repeat(Fold(), 1)):
+        assert jflow.Flow(whole, (2,), jflow.VonMises()).support == UNIT
+    assert jb.Invert(Fold()).latent_support(TURN, (2,)) == UNIT
+
+
 def test_images():
     shape = (4, 4, 2)
     glow = flows.glow(shape, levels=2, steps=1, hidden=4).bijector

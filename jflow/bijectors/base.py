@@ -113,6 +113,9 @@ class Bijector(nn.Module):
     def data_support(self, support: Supports, event_shape: tuple[int, ...]) -> Supports:
         """Where the data side lives, if the base side lives there: all of the image, or more.
 
+        By default the line, of the line or parts of it. A bijector that is not of the line onto the
+        line defines this and `latent_support`.
+
         Args:
           support: of the base side; see `jflow.functional.Support`.
           event_shape: of the data side, as in `latent_shape`.
@@ -131,7 +134,7 @@ class Bijector(nn.Module):
     def _support(
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
-        """The line, of the line or parts of it. Bijectors that know more override this."""
+        """Both of these."""
         line = Interval()
         return each(lambda part: moved(type(self).__name__, part, line, line), support)
 
@@ -205,6 +208,14 @@ class OfTransformer(Bijector):
     @property
     def tolerance(self) -> float:
         return self.transformer.tolerance
+
+
+def image(
+    bijector: Bijector, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+) -> Supports:
+    """`data_support` for "forward", `latent_support` for "inverse"."""
+    towards = bijector.data_support if direction == "forward" else bijector.latent_support
+    return towards(support, event_shape)
 
 
 def rebuild(module: Any, change: Callable[[str, Any], Any]) -> Any:

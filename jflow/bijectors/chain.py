@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction
+from jflow.bijectors.base import Bijector, Direction, image
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
 from jflow.functional.supports import Supports
@@ -84,7 +84,7 @@ class Chain(Bijector):
             steps.append((part, event_shape))
             event_shape = part.latent_shape(event_shape)
         for part, shape in steps if direction == "inverse" else reversed(steps):
-            support = part._support(direction, support, shape)
+            support = image(part, direction, support, shape)
         return support
 
     @nn.nowrap

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, DirectionKind
+from jflow.bijectors.base import Bijector, Direction, DirectionKind, image
 from jflow.functional.supports import Supports
 
 
@@ -51,4 +51,4 @@ class Invert(Bijector):
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
         other: Direction = "inverse" if direction == "forward" else "forward"
-        return self.bijector._support(other, support, event_shape)
+        return image(self.bijector, other, support, event_shape)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction
+from jflow.bijectors.base import Bijector, Direction, image
 from jflow.functional.arrays import as_wide, permute
 from jflow.functional.supports import Supports, mixed
 
@@ -146,7 +146,7 @@ class MultiScale(Bijector):
             shape = latent
         here = aside = mixed("MultiScale", support)
         for level, shape in steps if direction == "inverse" else reversed(steps):
-            here = mixed("MultiScale", level._support(direction, here, shape))
+            here = mixed("MultiScale", image(level, direction, here, shape))
             # Half of the channels has not been, or will not be, where this level is.
             if direction == "inverse" or level is not self.levels[0]:
                 here = mixed("MultiScale", (here, aside))

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction
+from jflow.bijectors.base import Bijector, Direction, image
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
@@ -112,7 +112,7 @@ class Repeat(Bijector):
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
         for _ in range(self.length):
-            before, support = support, self.bijector._support(direction, support, event_shape)
+            before, support = support, image(self.bijector, direction, support, event_shape)
             if support == before:
                 break
         return support
