@@ -317,7 +317,7 @@ def test_what_has_no_closed_inverse_is_refused(build):
 
 @pytest.mark.parametrize("transformer", [jt.Tanh(), jt.Logit(), jt.Exp(), jt.Softplus()])
 def test_what_saturates_is_refused(transformer):
-    """Inputs that round to one output cannot be computed from it: gradients were a fifth off."""
+    """Inputs that round to one output cannot be computed from it."""
     layer = jb.Chain((jb.ActNorm(), jb.Elementwise(transformer)))
     with pytest.raises(ValueError, match=r"many inputs round to one output\. Put it outside"):
         jb.Chain((jb.ActNorm(), layer), memory="reversible")

@@ -174,6 +174,11 @@ def test_images():
     assert halves.data_support(LINE, shape) == LINE
     assert halves.data_support(UNIT, shape) == UNIT
     assert halves.latent_support(UNIT, shape) == LINE
+    unit = jt.RationalQuadraticSpline(tails=None)
+    bend = jb.Chain((jb.Elementwise(jt.Logit(), 3), jb.Squeeze()))
+    below = jb.Chain((jb.Elementwise(unit, 3), jb.Squeeze()))
+    # Only what the level before gives is what a level takes.
+    assert jb.MultiScale((bend, below), shape).latent_support(LINE, shape) == UNIT
     board = jb.Coupling(jt.Affine(), nets.ConvNet(4), "checkerboard")
     assert board.data_support(UNIT, shape) == LINE
     with pytest.raises(

@@ -89,7 +89,7 @@ def test_weights_of_zero_everywhere():
 
 def test_errors():
     flow = flows.iaf(2, 1, (4,))
-    with pytest.raises(ValueError, match="samples must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number, 1 or more; got 0"):
         jflow.fit_to_target(flow, banana, key=KEY, samples=0)
     with pytest.raises(ValueError, match=r"context must be None for this flow; got \(3, 2\)"):
         jflow.fit_to_target(flow, banana, key=KEY, context=np.ones((3, 2)))

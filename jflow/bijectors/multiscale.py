@@ -144,12 +144,17 @@ class MultiScale(Bijector):
         for level, latent in zip(self.levels, self.level_shapes(), strict=True):
             steps.append((level, shape))
             shape = latent
-        here = aside = mixed("MultiScale", support)
-        for level, shape in steps if direction == "inverse" else reversed(steps):
-            here = mixed("MultiScale", image(level, direction, here, shape))
-            # Half of the channels has not been, or will not be, where this level is.
-            if direction == "inverse" or level is not self.levels[0]:
-                here = mixed("MultiScale", (here, aside))
+        here = start = mixed("MultiScale", support)
+        if direction == "inverse":
+            results = []
+            for level, shape in steps:
+                here = mixed("MultiScale", image(level, direction, here, shape))
+                results.append(here)
+            return mixed("MultiScale", tuple(results))
+        for level, shape in reversed(steps):
+            # Beside what comes from the level below, channels come from the base.
+            joint = mixed("MultiScale", (here, start))
+            here = mixed("MultiScale", image(level, direction, joint, shape))
         return here
 
     @nn.nowrap

@@ -33,7 +33,8 @@ def log_prob(
 ) -> Array:
     """log p of y, all at once or `batch_size` points after the other."""
     ndim = y.ndim - len(flow.event_shape)
-    with_context = context is None or context.shape[:-1] in ((), y.shape[:ndim])
+    own = () if context is None else context.shape[:-1]
+    with_context = own == y.shape[ndim - len(own) : ndim]
     # Of shapes that do not fit, the flow says what is wrong.
     if batch_size is None or y.shape[ndim:] != flow.event_shape or not with_context:
         return apply(flow, "log_prob", variables, y, context, rng=key)
@@ -49,7 +50,7 @@ def log_prob_by_batches(
     count = math.prod(batch)
     given: dict[str, Array] = {"y": y.reshape(count, *flow.event_shape)}
     if context is not None and context.ndim > 1:
-        given["context"] = context.reshape(count, -1)
+        given["context"] = jnp.broadcast_to(context, (*batch, context.shape[-1])).reshape(count, -1)
 
     def one(part: dict[str, Array], i: Array) -> Any:
         own = part.get("context", context)

@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
-from jflow.functional.arguments import as_key
+from jflow.functional.arguments import as_key, check_counts
 from jflow.train.objective import ReverseKL
 
 # The samples of one context that `importance` judges by.
@@ -58,7 +58,7 @@ def importance(
       ValueError: arguments that do not fit.
     """
     key, contexts = as_key("importance", key), checked_contexts(density.flow, context)
-    check_positive(samples=samples)
+    check_counts("importance", samples=samples)
     count = min(count_of(contexts), max(1, samples // _EACH))
     choice, noise = jax.random.split(key)
     chosen = jax.random.choice(choice, count_of(contexts), (count,), replace=False)
@@ -118,10 +118,3 @@ def check_target(objective: ReverseKL, contexts: Array | None) -> None:
             "target must return one log-density for each y, (n, *event) to (n,); for n = 2 it "
             f"returned {got}"
         )
-
-
-def check_positive(**counts: int) -> None:
-    """Refuses counts below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be 1 or more; got {count}")

@@ -17,11 +17,10 @@ from jax.typing import ArrayLike
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.base import reparameterized
 from jflow.distributions.contractions import settled
-from jflow.functional.arguments import as_key
+from jflow.functional.arguments import as_key, check_counts
 from jflow.train.compilation import cache_compilations
 from jflow.train.history import History, Row, progress_bar, writer
 from jflow.train.importance import (
-    check_positive,
     check_target,
     checked_contexts,
     count_of,
@@ -90,7 +89,8 @@ def fit_to_target(
         mixture as the base, `RAD`), before any time is spent.
       NonFiniteLossError: training diverged. The error holds the last good parameters.
     """
-    check_positive(
+    check_counts(
+        "fit_to_target",
         steps=steps,
         samples=samples,
         evaluate_every=evaluate_every,
