@@ -36,7 +36,7 @@ class Case:
     Attributes:
       make: builds it anew.
       event_shape: on the data side, of 8 numbers at most.
-      context_features: width of the context, or None.
+      context_shape: width of the context, or None.
       data: draws from the data side, the domain of `inverse`.
       base: draws from the base side, the domain of `forward`.
       iterative: the directions that are not closed form.
@@ -50,7 +50,7 @@ class Case:
 
     make: Callable[[], jb.Bijector]
     event_shape: tuple[int, ...] = (5,)
-    context_features: int | None = None
+    context_shape: int | None = None
     data: Sampler = real
     base: Sampler = real
     iterative: tuple[str, ...] = ()
@@ -64,20 +64,20 @@ def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
     return Case(lambda: jb.Elementwise(transformer), (3,), **kwargs)
 
 
-def coupling(mask, event_shape=(5,), transformer=None, context_features=None) -> Case:
+def coupling(mask, event_shape=(5,), transformer=None, context_shape=None) -> Case:
     net = nets.MLP((7,)) if len(event_shape) == 1 else nets.ConvNet(4)
     transformer = transformer or jt.Affine()
-    return Case(lambda: jb.Coupling(transformer, net, mask), event_shape, context_features)
+    return Case(lambda: jb.Coupling(transformer, net, mask), event_shape, context_shape)
 
 
-def autoregressive(context_features=None, seed=0, **options) -> Case:
+def autoregressive(context_shape=None, seed=0, **options) -> Case:
     options = {"transformer": jt.Affine(), "hidden": (7, 9), **options}
     slow = "forward" if options.get("direction", "inverse") == "inverse" else "inverse"
     iterative = (slow,) if "solver" in options else ()
     return Case(
         lambda: jb.MaskedAutoregressive(**options),
         (5,),
-        context_features,
+        context_shape,
         iterative=iterative,
         seed=seed,
     )
@@ -142,14 +142,14 @@ def step() -> jb.Bijector:
     return jb.Chain((jb.ActNorm(), jb.Permute(), jb.Coupling(jt.Affine(), net)))
 
 
-def residual(net=None, event_shape=(5,), context_features=None, **options) -> Case:
+def residual(net=None, event_shape=(5,), context_shape=None, **options) -> Case:
     net = net or nets.LipschitzMLP((7, 6), coefficient=0.9)
     options = {"estimator": jf.ExactLogDet(), **options}
     slow = "inverse" if options.get("direction") == "forward" else "forward"
     return Case(
         lambda: jb.Residual(net, **options),
         event_shape,
-        context_features,
+        context_shape,
         iterative=(slow,),
         gradient=1e-2,
     )
@@ -211,7 +211,7 @@ CASES: dict[str, Case] = {
     "Linear-pixels": Case(lambda: jb.Linear("upper", 3, axes="pixels"), (2, 2, 2)),
     "Conv1x1-qr": Case(lambda: jb.Conv1x1("qr"), (2, 1, 3)),
     "Coupling-half": coupling("half"),
-    "Coupling-half-context": coupling("half", context_features=3),
+    "Coupling-half-context": coupling("half", context_shape=3),
     "Coupling-half_swapped": coupling("half_swapped"),
     "Coupling-alternating": coupling("alternating"),
     "Coupling-alternating_swapped": coupling("alternating_swapped"),
@@ -220,31 +220,31 @@ CASES: dict[str, Case] = {
     "Coupling-channel_swapped": coupling("channel_swapped", (2, 1, 3)),
     "Coupling-checkerboard": coupling("checkerboard", (2, 2, 2)),
     "Coupling-checkerboard_swapped": coupling("checkerboard_swapped", (3, 2, 1)),
-    "Coupling-checkerboard-context": coupling("checkerboard", (2, 2, 2), context_features=2),
+    "Coupling-checkerboard-context": coupling("checkerboard", (2, 2, 2), context_shape=2),
     "Coupling-image-mask": coupling(IMAGE_MASK, (2, 2, 2)),
     "Coupling-residual-net": Case(
         lambda: jb.Coupling(jt.Affine(), nets.ResidualConvNet(4, 2), "checkerboard"),
         (2, 2, 2),
-        context_features=3,
+        context_shape=3,
     ),
     "Autoregressive": autoregressive(),
-    "Autoregressive-context": autoregressive(context_features=2),
+    "Autoregressive-context": autoregressive(context_shape=2),
     "Autoregressive-direct": autoregressive(net=nets.MADE((7, 9), direct=True)),
     "Autoregressive-few-units": autoregressive(hidden=(3, 2), seed=1),
     "Autoregressive-forward": autoregressive(direction="forward", order="reversed"),
-    "Autoregressive-forward-context": autoregressive(direction="forward", context_features=2),
+    "Autoregressive-forward-context": autoregressive(direction="forward", context_shape=2),
     "Autoregressive-random": autoregressive(order="random", net=nets.ResidualMADE(8, 1)),
     "Autoregressive-order": autoregressive(
-        order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2, direct=True), context_features=2
+        order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2, direct=True), context_shape=2
     ),
     "Autoregressive-Jacobi": autoregressive(solver=jb.Jacobi(tolerance=1e-12)),
     "Autoregressive-Jacobi-forward": autoregressive(
-        direction="forward", solver=jb.Jacobi(tolerance=1e-12), context_features=2
+        direction="forward", solver=jb.Jacobi(tolerance=1e-12), context_shape=2
     ),
     **{
         f"{kind.__name__}{name}": Case(
             lambda kind=kind, options=options: kind(**options),
-            context_features=2 if "context" in name else None,
+            context_shape=2 if "context" in name else None,
             iterative=tuple(
                 d for d in ("forward", "inverse") if d != options.get("direction", start)
             )
@@ -276,26 +276,26 @@ CASES: dict[str, Case] = {
     "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),
     "RowAutoregressive": Case(lambda: jb.RowAutoregressive(jt.Affine(), 4, 2, 3), (4, 2, 1)),
     "RowAutoregressive-left": Case(
-        lambda: jb.RowAutoregressive(jt.Affine(), 4, 1, 3, "left"), (2, 2, 2), context_features=2
+        lambda: jb.RowAutoregressive(jt.Affine(), 4, 1, 3, "left"), (2, 2, 2), context_shape=2
     ),
     "HINT": Case(lambda: jb.HINT(jt.Affine(), nets.MLP((5,)))),
     "HINT-context": Case(
         lambda: jb.HINT(jt.RationalQuadraticSpline(3), nets.MLP((5,)), depth=2),
-        context_features=2,
+        context_shape=2,
         scale=0.15,
     ),
     "Residual": residual(),
     "Residual-context": residual(
-        nets.LipschitzMLP((6,), activation="clip_swish", coefficient=0.8), context_features=2
+        nets.LipschitzMLP((6,), activation="clip_swish", coefficient=0.8), context_shape=2
     ),
-    "Residual-forward-context": residual(direction="forward", context_features=2, memory=3),
+    "Residual-forward-context": residual(direction="forward", context_shape=2, memory=3),
     "Residual-norms": residual(nets.LipschitzMLP((6, 5), coefficient=0.9, norms=(2, 3, 1.5, 2))),
     "Residual-image": residual(
         nets.LipschitzConvNet((3, 4), coefficient=0.9, activation="sine"), (2, 2, 2)
     ),
     "Residual-dense": residual(nets.LipschitzDenseNet(3, 2, activation="clip_swish")),
     "Residual-dense-image": residual(
-        nets.LipschitzDenseNet(3, 2, 3, coefficient=0.9), (2, 2, 2), context_features=2
+        nets.LipschitzDenseNet(3, 2, 3, coefficient=0.9), (2, 2, 2), context_shape=2
     ),
     "Residual-Repeat": Case(
         lambda: jb.Repeat(
@@ -318,14 +318,14 @@ CASES: dict[str, Case] = {
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
     "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),
     "RAD": Case(jb.RAD, (3,), random=True),
-    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_features=2, random=True),
+    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, random=True),
     "RAD-Repeat": Case(lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), random=True),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
-    "Chain-context": Case(lambda: jb.Chain((step(), step())), context_features=2),
+    "Chain-context": Case(lambda: jb.Chain((step(), step())), context_shape=2),
     "Repeat": Case(lambda: jb.Repeat(step(), 3)),
     "Repeat-remat": Case(lambda: jb.Repeat(step(), 3, memory="remat")),
     "Repeat-unroll": Case(lambda: jb.Repeat(step(), 2, unroll=True)),
-    "Repeat-context": Case(lambda: jb.Repeat(step(), 3), context_features=2),
+    "Repeat-context": Case(lambda: jb.Repeat(step(), 3), context_shape=2),
     "Repeat-image": Case(lambda: jb.Repeat(image_step("dense"), 2), (2, 1, 3)),
     "Invert": Case(lambda: jb.Invert(jb.Repeat(step(), 2))),
 }

@@ -356,12 +356,12 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("context_features", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("context_shape", [None, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_sample_score_and_save(name, context_features, tmp_path):
-    flow = RECIPES[name](context_features=context_features)
-    assert flow == RECIPES[name](context_features=context_features)
-    context = None if context_features is None else normal(16, 2)
+def test_recipes_sample_score_and_save(name, context_shape, tmp_path):
+    flow = RECIPES[name](context_shape=context_shape)
+    assert flow == RECIPES[name](context_shape=context_shape)
+    context = None if context_shape is None else normal(16, 2)
     y = 3 + 2 * normal(16, 4)
     variables = perturbed(jflow.init(flow, KEY, y, context), 0.1)
     density = jflow.Density(flow, variables)

@@ -46,7 +46,7 @@ def normal(*shape, dtype=np.float64):
 def density(name, d=1, dtype=np.float64, scale=0.3):
     """The base alone, as the density of a flow that does nothing but reverse the features."""
     make, features, learned = BASES[name]
-    flow = jflow.Flow(jb.Reverse(), (d,), make(d), context_features=features)
+    flow = jflow.Flow(jb.Reverse(), (d,), make(d), context_shape=features)
     context = None if features is None else np.asarray([0.4, -0.7], dtype)
     variables = jflow.init(flow, KEY, np.zeros((4, d), dtype), context)
     return Density(flow, perturbed(variables, scale) if learned else {}), context
@@ -399,7 +399,7 @@ def test_samples_of_a_box_stay_in_it():
 def test_a_product_of_groups():
     bases = (jflow.VonMises(1.0), jflow.StandardNormal(), jflow.ConditionalGaussian((4,)))
     flow = jflow.Flow(
-        jb.Permute((0, 1, 2, 3)), (4,), jflow.Product(bases, (1, 2, 1)), context_features=1
+        jb.Permute((0, 1, 2, 3)), (4,), jflow.Product(bases, (1, 2, 1)), context_shape=1
     )
     context = np.ones((7, 1))
     p = Density(flow, jflow.init(flow, KEY, np.ones((7, 4)), context))
@@ -413,7 +413,7 @@ def test_a_product_of_groups():
 def test_save_and_load(name, tmp_path):
     p, context = density(name, 2, np.float32)
     p.save(tmp_path / "d")
-    again = jflow.Flow(jb.Reverse(), (2,), BASES[name][0](2), context_features=BASES[name][1])
+    again = jflow.Flow(jb.Reverse(), (2,), BASES[name][0](2), context_shape=BASES[name][1])
     loaded = jflow.load(tmp_path / "d", flow=again)
     chex.assert_trees_all_equal(loaded.variables, p.variables)
     y = np.ones((2, 2), np.float32)
@@ -426,7 +426,7 @@ def test_save_and_load(name, tmp_path):
 def test_rebuilt_flows_are_equal_and_do_not_compile_again(name):
     p, context = density(name, 2)
     make, features, _ = BASES[name]
-    again = jflow.Flow(jb.Reverse(), (2,), make(2), context_features=features)
+    again = jflow.Flow(jb.Reverse(), (2,), make(2), context_shape=features)
     assert again == p.flow
     assert hash(again) == hash(p.flow)
     assert again.clone() == p.flow
@@ -460,7 +460,7 @@ def test_a_plain_callable_is_a_base_too():
         return distrax.Independent(distrax.Laplace(zeros, zeros + 1), len(event_shape))
 
     for base in (laplace, jflow.Product((laplace, laplace))):
-        flow = jflow.Flow(jb.Reverse(), (2,), base, context_features=1)
+        flow = jflow.Flow(jb.Reverse(), (2,), base, context_shape=1)
         y = normal(3, 2)
         p = Density(flow, {})
         wanted = stats.laplace.logpdf(y).sum(1)

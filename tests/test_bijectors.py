@@ -95,7 +95,7 @@ def test_every_public_name_has_a_docstring_of_its_own(module):
 @pytest.mark.parametrize("name", ["Repeat", "Repeat-remat", "Repeat-context", "Repeat-image"])
 def test_repeat_is_the_chain_of_its_layers(name):
     case, random = CASES[name], np.random.default_rng(0)
-    repeat, width = case.make(), case.context_features
+    repeat, width = case.make(), case.context_shape
     y = random.standard_normal((6, *case.event_shape))
     context = None if width is None else random.standard_normal((6, width))
     variables = perturbed(jflow.init(repeat, KEY, y, context), case.scale)

@@ -30,7 +30,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_one_context_is_not_copied_to_every_point(name):
     make, event_shape = CASES[name]
-    flow = jflow.Flow(make(), event_shape, context_features=WIDTH)
+    flow = jflow.Flow(make(), event_shape, context_shape=WIDTH)
     y = np.random.default_rng(0).normal(size=(BATCH, *event_shape)).astype(np.float32)
     context = np.random.default_rng(1).normal(size=WIDTH).astype(np.float32)
     copied = np.broadcast_to(context, (BATCH, WIDTH))

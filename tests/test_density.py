@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def vector():
-    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_features=2)
+    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_shape=2)
     random = np.random.default_rng(0)
     y, context = (random.normal(size=(32, n)).astype(np.float32) for n in (3, 2))
     variables = perturbed(jflow.init(flow, KEY, y, context), 0.2)
@@ -39,7 +39,7 @@ def image():
 @pytest.fixture(scope="module")
 def conditional_image():
     """A Real NVP on images of three classes."""
-    flow = flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, context_features=3)
+    flow = flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, context_shape=3)
     y, labels = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)), np.eye(3)[np.arange(6) % 3]
     return Density(flow, perturbed(jflow.init(flow, KEY, y, labels), 0.1)), y, labels
 
@@ -120,7 +120,7 @@ def test_a_density_passes_through_jit_without_retracing(vector):
         return density.log_prob(y, context).mean()
 
     # The same architecture, built anew, with other variables.
-    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_features=2)
+    flow = flows.real_nvp(3, layers=2, hidden=(8,), context_shape=2)
     other = Density(flow, jax.tree.map(lambda v: v * 1.5, density.variables))
     assert mean_log_prob(density, y, context) != mean_log_prob(other, y, context)
     assert len(jax.tree.leaves(density)) == len(jax.tree.leaves(density.variables))
@@ -385,8 +385,8 @@ def test_bfloat16_networks_keep_float32_parameters_and_log_probs():
 def test_context_changes_the_density_of_every_recipe(conditional_image):
     cases = [conditional_image]
     for flow in (
-        flows.nice(4, layers=2, hidden=(4,), context_features=3),
-        flows.glow((4, 4, 1), levels=2, steps=1, hidden=2, context_features=3),
+        flows.nice(4, layers=2, hidden=(4,), context_shape=3),
+        flows.glow((4, 4, 1), levels=2, steps=1, hidden=2, context_shape=3),
     ):
         y, labels = (
             np.random.default_rng(0).uniform(size=(6, *flow.event_shape)),

@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def vector():
-    flow = flows.real_nvp(3, layers=2, hidden=(4,), context_features=2)
+    flow = flows.real_nvp(3, layers=2, hidden=(4,), context_shape=2)
     y = jnp.ones((4, 3), jnp.float32)
     return Density(flow, jflow.init(flow, KEY, y, jnp.ones(2)))
 

@@ -14,7 +14,7 @@ from jflow import flows
 
 KEY = jax.random.key(0)
 FLOWS = {
-    "maf": lambda: flows.maf(3, layers=2, hidden=(8,), context_features=2),
+    "maf": lambda: flows.maf(3, layers=2, hidden=(8,), context_shape=2),
     "glow": lambda: flows.glow((8, 8, 1), levels=2, steps=2, hidden=4, values=4),
     "residual_flow": lambda: flows.residual_flow(4, layers=2, hidden=(8,)),
     "nsf": lambda: flows.nsf(4, layers=2, hidden=(8,), memory="reversible"),
@@ -50,7 +50,7 @@ READER = """
 def exported(name, folder):
     flow = FLOWS[name]()
     y = np.random.default_rng(0).uniform(size=(5, *flow.event_shape)).astype(np.float32)
-    context = None if flow.context_features is None else np.ones((5, 2), np.float32)
+    context = None if flow.context_shape is None else np.ones((5, 2), np.float32)
     density = jflow.Density(flow, jflow.init(flow, KEY, y, context))
     density.export(folder)
     return density, y, context

@@ -221,7 +221,7 @@ def test_grey_levels_use_one_validation_noise(data):
 def test_context_is_learned(data):
     labels = np.repeat(np.eye(2, dtype=np.float32), 150, axis=0)
     y = (data - 5) / 3 + np.where(labels[:, :1] > 0, 4, -4).astype(np.float32)
-    conditional = flows.real_nvp(2, layers=2, hidden=(8,), context_features=2)
+    conditional = flows.real_nvp(2, layers=2, hidden=(8,), context_shape=2)
     density, _ = jflow.fit(
         conditional, y, context=labels, key=KEY, learning_rate=1e-2, **{**SMALL, "steps": 200}
     )
@@ -306,7 +306,7 @@ def test_no_finite_validation_loss_is_an_error(data):
         ({"data": np.asarray([[1, np.nan]] * 3)}, ValueError, "NaN or infinities, in 3 of 3"),
         ({"data": np.ones((5, 2), object)}, TypeError, "must hold numbers; got dtype object, such"),
         ({"data": np.ma.masked_less(np.ones((5, 2)), 2)}, ValueError, "data has 10 masked values"),
-        ({"context": np.ones((300, 2))}, ValueError, "context is given with data, but the flow"),
+        ({"context": np.ones((300, 2))}, ValueError, "context of data is given, but the flow"),
         ({"validation": 1.5}, ValueError, r"validation must be a fraction in \(0, 1\)"),
         (
             {"validation": np.ones((4, 1))},
@@ -355,7 +355,7 @@ def test_advice_on_data():
 
 
 def test_bad_context_and_grey_levels(data):
-    conditional = flows.real_nvp(2, layers=2, context_features=3)
+    conditional = flows.real_nvp(2, layers=2, context_shape=3)
     with pytest.raises(ValueError, match=r"context of data must have shape \(300, 3\); got None"):
         jflow.fit(conditional, data, key=KEY)
     image_flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=2, values=17)

@@ -32,13 +32,13 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("context_features", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("context_shape", [None, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_sample_score_and_save(name, context_features, tmp_path):
-    flow = RECIPES[name](3, context_features=context_features)
-    assert flow == RECIPES[name](3, context_features=context_features)
+def test_recipes_sample_score_and_save(name, context_shape, tmp_path):
+    flow = RECIPES[name](3, context_shape=context_shape)
+    assert flow == RECIPES[name](3, context_shape=context_shape)
     random = np.random.default_rng(0)
-    context = None if context_features is None else random.standard_normal((8, 2))
+    context = None if context_shape is None else random.standard_normal((8, 2))
     y = 3 + 2 * random.standard_normal((8, 3))
     density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y, context), 0.1))
     samples, log_prob = density.sample_and_log_prob(KEY, 8, context)

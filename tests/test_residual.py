@@ -374,7 +374,7 @@ IMAGES = {
     ["residual_flow", *(pytest.param(n, marks=pytest.mark.slow) for n in RECIPES if n[0] != "r")],
 )
 def test_recipes_of_vectors(name, tmp_path):
-    flow = RECIPES[name](context_features=2)
+    flow = RECIPES[name](context_shape=2)
     y, context = drawn(64, 3, dtype=np.float32) ** 3, drawn(64, 2, seed=1, dtype=np.float32)
     density, history = jflow.fit(
         flow,
@@ -466,7 +466,7 @@ def test_weights_that_do_not_contract_are_refused_on_loading(tmp_path):
         (lambda: nets.LipschitzDenseNet(kernel_size=3.0), "kernel_size must be odd"),
         (lambda: flows.residual_flow(4, exact_terms=-1), "exact_terms .* 0 or more; got -1"),
         (lambda: flows.i_resnet(2.5), "features must be a whole number"),
-        (lambda: flows.i_resnet(2, context_features=0), "context_features must be"),
+        (lambda: flows.i_resnet(2, context_shape=0), "context_shape must be"),
         (lambda: flows.i_resnet(image_shape=(4, 4, 1), levels=0), "levels must be"),
         (lambda: flows.i_resnet(image_shape=(8, 8, 1), hidden=-1), "hidden must be .*got -1"),
         (lambda: flows.i_resnet(image_shape=(6, 6, 1)), "multiples of 8 for levels=3"),

@@ -129,7 +129,7 @@ def test_inside_an_outer_gradient():
 
     def flow(memory):
         step = jb.Chain((jb.ActNorm(), jb.Linear("plu"), jb.Coupling(jt.Affine(), nets.MLP((8,)))))
-        return jflow.Flow(jb.Repeat(step, 2, memory), (FEATURES,), context_features=CONTEXT)
+        return jflow.Flow(jb.Repeat(step, 2, memory), (FEATURES,), context_shape=CONTEXT)
 
     variables = perturbed(jflow.init(flow("store"), KEY, y, context), 0.1)
 
@@ -277,7 +277,7 @@ def test_drift_is_reported():
     assert drifts.shape == (4,)
     assert 0 < drifts.max() < 1e-4
     assert of_scale(4.0).max() > 10 * drifts.max()  # ill-conditioned
-    flow = jflow.Flow(bijector, (FEATURES,), context_features=CONTEXT)
+    flow = jflow.Flow(bijector, (FEATURES,), context_shape=CONTEXT)
     options = {"context": np.tile(context, (8, 1)), "steps": 4, "batch_size": 64, "key": KEY}
     data = np.tile(y, (8, 1))
     _, history = jflow.fit(
@@ -286,7 +286,7 @@ def test_drift_is_reported():
     assert all(0 < row["drift"] < 1e-2 for row in history.rows)
     with pytest.raises(ValueError, match="memory='reversible'"):
         jflow.fit(
-            jflow.Flow(jb.Repeat(step(), 4), (FEATURES,), context_features=CONTEXT), data,
+            jflow.Flow(jb.Repeat(step(), 4), (FEATURES,), context_shape=CONTEXT), data,
             check_drift=True, **options,
         )  # fmt: skip
 

@@ -83,7 +83,7 @@ def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch
 def test_contexts_and_validation_come_from_streams():
     context = np.eye(2, dtype=np.float32)[np.arange(100) % 2]
     source = data.arrays(Y + 4 * context[:, :1], context)
-    conditional = flow(context_features=2)
+    conditional = flow(context_shape=2)
     options = {**OPTIONS, "steps": 200, "learning_rate": 1e-2}
     density, log = jflow.fit(conditional, source, validation=source, **options)
     assert len(log.column("validation_nll")[1]) == 20
@@ -126,8 +126,8 @@ def test_augmentation_is_seen_in_training_alone():
 def test_streams_that_do_not_fit(source, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         jflow.fit(flow(), data.arrays(source), **{"validation": None} | OPTIONS | options)
-    with pytest.raises(ValueError, match=r"context of data must have shape \(2,\) for this flow"):
-        jflow.fit(flow(context_features=2), data.arrays(Y), **OPTIONS | {"validation": None})
+    with pytest.raises(ValueError, match=r"context of data must have shape \(N, 2\); got None"):
+        jflow.fit(flow(context_shape=2), data.arrays(Y), **OPTIONS | {"validation": None})
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_iaf_learns_a_target(tmp_path):
 
 def test_conditional_target():
     contexts = np.random.default_rng(0).normal(size=(64, 2))
-    flow = flows.maf(2, 1, (8,), context_features=2)
+    flow = flows.maf(2, 1, (8,), context_shape=2)
     density, history = jflow.fit_to_target(
         flow, shifted, key=KEY, context=contexts, steps=300, samples=64, learning_rate=2e-2,
         evaluate_every=300,
@@ -55,7 +55,7 @@ def test_conditional_target():
 def test_each_context_is_judged_by_itself():
     # q is right for every context; p's normaliser e^c differs, and says nothing against q.
     flow = jflow.Flow(
-        jflow.bijectors.Elementwise(jflow.transformers.Affine()), (1,), context_features=1
+        jflow.bijectors.Elementwise(jflow.transformers.Affine()), (1,), context_shape=1
     )
     contexts = np.linspace(-3.0, 3.0, 16)[:, None]
     density = jflow.Density(flow, jflow.init(flow, KEY, np.zeros((2, 1)), np.zeros((2, 1))))
@@ -91,7 +91,7 @@ def test_errors():
     flow = flows.iaf(2, 1, (4,))
     with pytest.raises(ValueError, match="samples must be a whole number, 1 or more; got 0"):
         jflow.fit_to_target(flow, banana, key=KEY, samples=0)
-    with pytest.raises(ValueError, match=r"context must be None for this flow; got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"context is given, but the flow has none"):
         jflow.fit_to_target(flow, banana, key=KEY, context=np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"target must return one log-density for each y"):
         jflow.fit_to_target(flow, lambda y: y, key=KEY)

@@ -9,6 +9,7 @@ from jax import Array
 
 from jflow.bijectors.base import Bijector, LogDetKind
 from jflow.functional.arrays import align, as_wide, batch_shape
+from jflow.functional.moments import channel_log_std, channel_mean, channel_variance
 
 
 class ActNorm(Bijector):
@@ -48,9 +49,10 @@ class ActNorm(Bijector):
     @nn.compact
     def _numbers(self, x: Array, *, inverse: bool) -> tuple[Array, Array, Array]:
         zeros = jnp.zeros(x.shape[-1:], x.dtype)
-        center = self.variable("constants", "center", lambda: _mean(x) if inverse else zeros)
-        shift = self.param("shift", lambda _: zeros if inverse else -_mean(x))
-        log_scale = self.param("log_scale", lambda _: _log_std(x) if inverse else -_log_std(x))
+        center = self.variable("constants", "center", lambda: channel_mean(x) if inverse else zeros)
+        shift = self.param("shift", lambda _: zeros if inverse else -channel_mean(x))
+        sign = 1 if inverse else -1
+        log_scale = self.param("log_scale", lambda _: sign * channel_log_std(x))
         return align(center.value, x), align(shift, x), align(log_scale, x)
 
     def _log_det(self, x: Array, log_scale: Array) -> Array:
@@ -119,13 +121,13 @@ class BatchNorm(Bijector):
         shift = self.param("shift", zeros, channels, x.dtype)
         scale = self.param("log_scale", zeros, channels, x.dtype)
         start = lambda f, other: f(x) if inverse else jnp.full(channels, other, x.dtype)  # noqa: E731
-        mean = self.variable("batch_stats", "mean", lambda: start(_mean, 0.0))
-        variance = self.variable("batch_stats", "variance", lambda: start(_variance, 1.0))
+        mean = self.variable("batch_stats", "mean", lambda: start(channel_mean, 0.0))
+        variance = self.variable("batch_stats", "variance", lambda: start(channel_variance, 1.0))
         used = mean.value, variance.value
         if inverse and self._trains:
             if math.prod(x.shape[:-1]) < 2:
                 raise ValueError(f"BatchNorm: training needs a batch of points; got {x.shape}")
-            used = jax.lax.stop_gradient((_mean(x), _variance(x)))
+            used = jax.lax.stop_gradient((channel_mean(x), channel_variance(x)))
             for kept, new in zip((mean, variance), used, strict=True):
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * new
         half_log = 0.5 * jnp.log(used[1] + self.epsilon)
@@ -148,29 +150,3 @@ class BatchNorm(Bijector):
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._expect_event_ndim(event_shape, self.event_ndim)
         return event_shape
-
-
-def _mean(x: Array) -> Array:
-    """Of each channel, in two passes: the first loses digits where the offset is large."""
-    rows = tuple(range(x.ndim - 1))
-    first = jnp.mean(x, axis=rows)
-    return first + jnp.mean(x - align(first, x), axis=rows)
-
-
-def _variance(x: Array) -> Array:
-    return jnp.mean(jnp.square(x - align(_mean(x), x)), axis=tuple(range(x.ndim - 1)))
-
-
-def _log_std(x: Array) -> Array:
-    """Log standard deviation of each channel, or 0 where it is nothing but rounding error.
-
-    Deviations are divided by the largest before they are squared: in float32, squares of numbers
-    below 1e-22 are 0, and above 1e19 infinite.
-    """
-    mean, rows = _mean(x), tuple(range(x.ndim - 1))
-    deviations = jnp.abs(x - align(mean, x))
-    largest = jnp.max(deviations, axis=rows, initial=0)
-    constant = largest <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
-    largest = jnp.where(constant, 1, largest)
-    shares = jnp.mean(jnp.square(deviations / align(largest, x)), axis=rows)
-    return jnp.where(constant, 0, jnp.log(largest) + 0.5 * jnp.log(shares))

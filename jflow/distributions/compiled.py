@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jflow.distributions.contexts import batch_of, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import batch_shape
 from jflow.functional.dequantization import discrete_bits_per_dim
@@ -15,9 +16,7 @@ from jflow.functional.traces import Estimated, mean_and_error
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def apply(
-    flow: Flow, method: str, variables: Any, *arrays: Array | None, rng: Array | None = None
-) -> Array:
+def apply(flow: Flow, method: str, variables: Any, *arrays: Any, rng: Array | None = None) -> Array:
     """A method of the flow; `rng` is for random estimates."""
     rngs = None if rng is None else {"trace": rng}
     return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
@@ -27,14 +26,14 @@ def log_prob(
     flow: Flow,
     variables: Any,
     y: Array,
-    context: Array | None,
+    context: Any,
     key: Array | None,
     batch_size: int | None,
 ) -> Array:
     """log p of y, all at once or `batch_size` points after the other."""
     ndim = y.ndim - len(flow.event_shape)
-    own = () if context is None else context.shape[:-1]
-    with_context = own == y.shape[ndim - len(own) : ndim]
+    own = batch_of(flow.context_shape, context)
+    with_context = own is not None and own == y.shape[ndim - len(own) : ndim]
     # Of shapes that do not fit, the flow says what is wrong.
     if batch_size is None or y.shape[ndim:] != flow.event_shape or not with_context:
         return apply(flow, "log_prob", variables, y, context, rng=key)
@@ -43,16 +42,20 @@ def log_prob(
 
 @partial(jax.jit, static_argnums=(0, 5))
 def log_prob_by_batches(
-    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array | None, size: int
+    flow: Flow, variables: Any, y: Array, context: Any, key: Array | None, size: int
 ) -> Array:
     """log p of y (*batch, *event), of `size` points after the other."""
     batch = batch_shape(y, len(flow.event_shape))
     count = math.prod(batch)
-    given: dict[str, Array] = {"y": y.reshape(count, *flow.event_shape)}
-    if context is not None and context.ndim > 1:
-        given["context"] = jnp.broadcast_to(context, (*batch, context.shape[-1])).reshape(count, -1)
+    given: dict[str, Any] = {"y": y.reshape(count, *flow.event_shape)}
+    if batch_of(flow.context_shape, context):
 
-    def one(part: dict[str, Array], i: Array) -> Any:
+        def flat(shape: tuple[int, ...], array: Array) -> Array:
+            return jnp.broadcast_to(array, (*batch, *shape)).reshape(count, *shape)
+
+        given["context"] = each(flat, flow.context_shape, context)
+
+    def one(part: dict[str, Any], i: Array) -> Any:
         own = part.get("context", context)
         rngs = None if key is None else {"trace": jax.random.fold_in(key, i)}
         return flow.apply(variables, part["y"], own, method="log_prob", rngs=rngs)
@@ -68,7 +71,7 @@ def log_prob_by_batches(
 
 @partial(jax.jit, static_argnums=(0, 5))
 def estimate(
-    flow: Flow, variables: Any, y: Array, context: Array | None, key: Array, probes: int
+    flow: Flow, variables: Any, y: Array, context: Any, key: Array, probes: int
 ) -> Estimated:
     """Mean and standard error of so many estimates of log p."""
 
@@ -96,7 +99,7 @@ def bits_per_dim(
     flow: Flow,
     variables: Any,
     y: Array,
-    context: Array | None,
+    context: Any,
     key: Array,
     samples: int,
     dimensions: int | None,

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array, lax
 
 from jflow.bijectors.base import Bijector, DirectionKind, rebuild
+from jflow.distributions.contexts import each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convergence import failed_points
@@ -58,8 +59,7 @@ def check_converged(
 def _reports(flow: Flow, variables: Any, collection: str) -> Any:
     """What the parts of the flow leave in a collection, whatever the point; the rest is not run."""
     dtype = wide_dtype(jax.tree.leaves(variables["params"])[0].dtype)
-    features = flow.context_features
-    context = None if features is None else jnp.zeros(features, dtype)
+    context = each(lambda shape: jnp.zeros(shape, dtype), flow.context_shape)
     _, reports = flow.apply(  # type: ignore[misc]
         variables,
         jnp.zeros(flow.event_shape, dtype),

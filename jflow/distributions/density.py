@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import compiled, saving
 from jflow.distributions.base import as_temperature
+from jflow.distributions.contexts import points
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
@@ -43,7 +44,7 @@ class Density:
     def log_prob(
         self,
         y: ArrayLike,
-        context: ArrayLike | None = None,
+        context: Any = None,
         *,
         key: Array | int | None = None,
         batch_size: int | None = None,
@@ -52,7 +53,7 @@ class Density:
 
         Args:
           y: continuous values; for a flow with grey levels (`values=k`), levels / k.
-          context: (C,) or (*batch, C), for a conditional flow.
+          context: (*batch, *context_shape) or the last axes of that, for a conditional flow.
           key: for flows whose log_det is a random estimate; see `flow.bijector.log_det_kind`.
           batch_size: how many points at a time, in one compiled loop, so that memory does not grow
             with their number; None for all at once.
@@ -74,7 +75,7 @@ class Density:
         self,
         y: ArrayLike,
         key: Array | int,
-        context: ArrayLike | None = None,
+        context: Any = None,
         *,
         probes: int = 16,
         terms: int | None = None,
@@ -87,7 +88,7 @@ class Density:
         Args:
           y: continuous values.
           key: a JAX random key or a whole number.
-          context: (C,) or (*batch, C), for a conditional flow.
+          context: for a conditional flow.
           probes: how many estimates, one after the other; 2 or more for an error.
           terms: terms that a series takes for certain, in place of the estimator's own number. More
             of them make estimates better, and dearer.
@@ -122,7 +123,7 @@ class Density:
         self,
         key: Array | int,
         shape: int | tuple[int, ...] = (),
-        context: ArrayLike | None = None,
+        context: Any = None,
         temperature: float | Array = 1.0,
     ) -> Array:
         """Draws (*shape, *event), given context (C,), (*shape, C), or (N, C) for shape (..., N).
@@ -140,46 +141,45 @@ class Density:
         key = as_key("sample", key)
         arguments = (self.variables, key, _shape(shape), context, as_temperature(temperature))
         y = compiled.draw(self.flow, "sample", *arguments)
-        self._check_forward(y, (context, 1))
+        self._check_forward(y, context)
         return y
 
     def sample_and_log_prob(
-        self, key: Array | int, shape: int | tuple[int, ...] = (), context: ArrayLike | None = None
+        self, key: Array | int, shape: int | tuple[int, ...] = (), context: Any = None
     ) -> tuple[Array, Array]:
         """Draws (*shape, *event) and log p of each, in one pass.
 
-        Prefer this to `log_prob` of a sample: it is faster, and has no rounding error from
-        inverting.
+        It is faster than `log_prob` of a sample, and has no rounding error from inverting.
         """
         (context,) = _arrays(context)
         key = as_key("sample_and_log_prob", key)
         arguments = (self.variables, key, _shape(shape), context)
         y, log_prob = compiled.draw(self.flow, "sample_and_log_prob", *arguments)
-        self._check_forward(y, (context, 1))
+        self._check_forward(y, context)
         return y, log_prob
 
-    def latents(self, y: ArrayLike, context: ArrayLike | None = None) -> Array:
+    def latents(self, y: ArrayLike, context: Any = None) -> Array:
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
         arrays = _arrays(y, context)
         z = compiled.apply(self.flow, "latents", self.variables, *arrays, rng=_unused())
         self._check_inverse(z, len(self.flow.latent_shape), *arrays)
         return z
 
-    def from_latents(self, z: ArrayLike, context: ArrayLike | None = None) -> Array:
+    def from_latents(self, z: ArrayLike, context: Any = None) -> Array:
         """The y of latents z, (*batch, *event): the inverse of `latents`."""
         arrays = _arrays(z, context)
         y = compiled.apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
-        self._check_forward(y, (arrays[0], len(self.flow.latent_shape)), (arrays[1], 1))
+        self._check_forward(y, arrays[1], (arrays[0], len(self.flow.latent_shape)))
         return y
 
     def _check_inverse(self, found: Array, ndim: int, y: Array, context: Any) -> None:
         bijector = self.flow.bijector
-        given = (y, len(self.flow.event_shape)), (context, 1)
+        given = (y, len(self.flow.event_shape)), *points(self.flow.context_shape, context)
         check_converged(bijector, bijector.inverse_kind, (found, ndim), *given)
 
-    def _check_forward(self, y: Array, *given: tuple[Any, int]) -> None:
-        bijector = self.flow.bijector
-        found = y, len(self.flow.event_shape)
+    def _check_forward(self, y: Array, context: Any, *given: tuple[Any, int]) -> None:
+        bijector, found = self.flow.bijector, (y, len(self.flow.event_shape))
+        given = (*given, *points(self.flow.context_shape, context))
         check_converged(bijector, bijector.forward_kind, found, *given)
 
     def latent_levels(self, z: ArrayLike) -> tuple[Array, ...]:
@@ -190,7 +190,7 @@ class Density:
         self,
         y: ArrayLike,
         key: Array | int,
-        context: ArrayLike | None = None,
+        context: Any = None,
         *,
         samples: int = 1,
         dimensions: int | None = None,
@@ -292,8 +292,8 @@ def _unused() -> Array:
     return jax.random.key(0)
 
 
-def _arrays(*values: ArrayLike | None) -> Any:
-    return tuple(None if value is None else jnp.asarray(value) for value in values)
+def _arrays(*values: Any) -> Any:
+    return tuple(jax.tree.map(jnp.asarray, value) for value in values)
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, export
 
 from jflow.distributions import compiled
+from jflow.distributions.contexts import as_json, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import wide_dtype
 
@@ -19,7 +21,8 @@ _FORMAT = 1
 _CONFIG = "export.json"
 # The seed of a random key: fixed, because the default of the machine that reads may be another.
 _IMPL = "threefry2x32"
-Program = tuple[Callable[..., Any], dict[str, tuple[tuple[Any, ...], Any]]]
+# What runs, and the shapes of its arguments by name.
+Program = tuple[Callable[..., Any], dict[str, Any]]
 
 
 def export_density(
@@ -35,15 +38,13 @@ def export_density(
     (batch,) = export.symbolic_shape("batch")
     described, files = {}, {}
     for name, (run, arguments) in _programs(flow, variables, batch).items():
-        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arguments.values()]
-        exported = export.export(jax.jit(run), platforms=platforms)(*shapes)
+        exported = export.export(jax.jit(run), platforms=platforms)(*arguments.values())
         files[f"{name}.jaxexport"] = bytes(exported.serialize())
         described[name] = {
             "file": f"{name}.jaxexport",
-            "arguments": {
-                argument: f"{shape.dtype}[{', '.join(map(str, shape.shape))}]"
-                for argument, shape in zip(arguments, shapes, strict=True)
-            },
+            "arguments": jax.tree.map(
+                lambda array: f"{array.dtype}[{', '.join(map(str, array.shape))}]", arguments
+            ),
             "result": str(exported.out_avals[0]),
             "platforms": list(exported.platforms),
             "calling_convention": exported.calling_convention_version,
@@ -53,7 +54,7 @@ def export_density(
         "format": _FORMAT,
         "versions": {package: version(package) for package in ("jflow", "jax", "jaxlib")},
         "event_shape": list(flow.event_shape),
-        "context_features": flow.context_features,
+        "context_shape": as_json(flow.context_shape),
         "values": flow.values,
         "programs": described,
     }
@@ -65,22 +66,26 @@ def export_density(
 
 def _programs(flow: Flow, variables: Any, batch: Any) -> dict[str, Program]:
     dtype = wide_dtype(jax.tree.leaves(variables["params"])[0].dtype)
-    y: dict[str, Any] = {"y": ((batch, *flow.event_shape), dtype)}
-    context: dict[str, Any] = {}
-    if flow.context_features is not None:
-        context = {"context": ((batch, flow.context_features), dtype)}
-    random = flow.bijector.log_det_kind != "exact"
-    seed = {"seed": ((2,), "uint32")} if random else {}
-    seeds = {"seeds": ((batch, 2), "uint32")}
 
-    def log_prob(*arrays: Array) -> Array:
+    def many(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *shape), dtype)
+
+    y: dict[str, Any] = {"y": many(flow.event_shape)}
+    context: dict[str, Any] = {}
+    if flow.context_shape is not None:
+        context = {"context": each(many, flow.context_shape)}
+    random = flow.bijector.log_det_kind != "exact"
+    seed = {"seed": jax.ShapeDtypeStruct((2,), jnp.uint32)} if random else {}
+    seeds = {"seeds": jax.ShapeDtypeStruct((batch, 2), jnp.uint32)}
+
+    def log_prob(*arrays: Any) -> Array:
         rng = _key(arrays[-1]) if random else None
         arrays = arrays[:-1] if random else arrays
         return compiled.apply(flow, "log_prob", variables, *arrays, rng=rng)
 
-    def sample(seeds: Array, *context: Array) -> Array:
+    def sample(seeds: Array, *context: Any) -> Array:
         # Each sample has a seed of its own: their number is that of the seeds.
-        def one(seed: Array, *context: Array) -> Array:
+        def one(seed: Array, *context: Any) -> Array:
             return compiled.draw(flow, "sample", variables, _key(seed), (), *context)
 
         return jax.vmap(one)(seeds, *context)

@@ -20,6 +20,14 @@ from jflow.distributions.base import (
     support_of,
     tempered,
 )
+from jflow.distributions.contexts import (
+    Standardize,
+    as_shapes,
+    check_batch_of,
+    check_encoder,
+    each,
+    encoded,
+)
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
@@ -40,33 +48,47 @@ class Flow(nn.Module):
       base: makes the base distribution: a callable `(event_shape, dtype)` like
         `jflow.StandardNormal()`, or a Flax module, called with `(event_shape, dtype, context)`,
         if it has parameters or depends on the context.
-      context_features: the width C of the context, or None for a flow without context.
+      context_shape: the shape of one context: (C,) or C for vectors, (H, W, C) for images, a dict
+        of shapes for a dict of arrays; None for a flow without context.
+      encoder: a Flax module that is called once with the contexts, arrays (*batch, *shape) or a
+        dict of them, and returns what layers are given: vectors (*batch, E), or, for events that
+        are images, (*batch, H, W, E), which layers see at their own resolution. None for contexts
+        that are such vectors or images themselves.
+      standardize_context: whether contexts, before the encoder, are taken in units of those given
+        to `jflow.init`: minus the mean, over the standard deviation, of each channel (the last
+        axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are.
       values: for discrete data, how many grey levels there are (k); else None. The flow is then
         a density of y / k in [0, 1].
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
 
     Raises:
       ValueError: the bijector cannot act on events of that shape, or does not take all of where
-        the base lives: the density would not integrate to one.
+        the base lives: the density would not integrate to one. Or contexts need an encoder.
     """
 
     bijector: Bijector
     event_shape: tuple[int, ...]
     base: Base = StandardNormal()
-    context_features: int | None = None
+    context_shape: Any = None
     values: int | None = None
     recipe: Recipe | None = None
+    encoder: nn.Module | None = None
+    standardize_context: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_shape", tuple(self.event_shape))
         for size in self.event_shape:
             check_counts("Flow", **{"every axis of event_shape": size})
-        if self.context_features is not None:
-            check_counts("Flow", context_features=self.context_features)
+        object.__setattr__(self, "context_shape", as_shapes(self.context_shape))
+        check_encoder(self.context_shape, self.encoder, len(self.event_shape))
         if self.values is not None and self.values < 2:
             raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
         self.support  # noqa: B018, raises where base and bijector do not meet
         super().__post_init__()
+
+    def setup(self) -> None:
+        """The one part that is not given."""
+        self.context_scale = Standardize()
 
     @nn.nowrap
     def __reduce__(self) -> Any:
@@ -86,11 +108,11 @@ class Flow(nn.Module):
         base = support_of(self.base, self.latent_shape)
         return self.bijector.data_support(base, self.event_shape)
 
-    def __call__(self, y: Array, context: Array | None = None) -> Array:
+    def __call__(self, y: Array, context: Any = None) -> Array:
         """`log_prob`, so that plain `flow.init(key, y, context)` works."""
         return self.log_prob(y, context)
 
-    def log_prob(self, y: Array, context: Array | None = None) -> Array:
+    def log_prob(self, y: Array, context: Any = None) -> Array:
         """log p(y) in nats: y (*batch, *event) to (*batch). -inf outside the support.
 
         Raises:
@@ -108,11 +130,11 @@ class Flow(nn.Module):
         )
         return jnp.where(outside, -jnp.inf, log_prob + log_det)
 
-    def latents(self, y: Array, context: Array | None = None) -> Array:
+    def latents(self, y: Array, context: Any = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent)."""
         return self._to_base(y, context)[0]
 
-    def from_latents(self, z: Array, context: Array | None = None) -> Array:
+    def from_latents(self, z: Array, context: Any = None) -> Array:
         """y = f(z): (*batch, *latent) to (*batch, *event)."""
         batch = self._batch("z", z, self.latent_shape)
         return self.bijector.forward(as_wide(z), self._context(context, batch))
@@ -121,13 +143,14 @@ class Flow(nn.Module):
         self,
         key: Array,
         shape: tuple[int, ...] = (),
-        context: Array | None = None,
+        context: Any = None,
         temperature: float | Array | None = 1.0,
     ) -> Array:
         """Draws (*shape, *event) given context (C,), (*shape, C), or (N, C) for shape (..., N).
 
-        `temperature` scales the spread of the base: of a mixture, that of each component. Below 1,
-        samples are more typical and less diverse, and no longer follow p.
+        Contexts of other shapes likewise. `temperature` scales the spread of the base: of a
+        mixture, that of each component. Below 1, samples are more typical and less diverse, and no
+        longer follow p.
 
         Raises:
           ValueError: a temperature other than 1 for a base that has no narrower distribution.
@@ -138,7 +161,7 @@ class Flow(nn.Module):
         return self.bijector.forward(x, context)
 
     def sample_and_log_prob(
-        self, key: Array, shape: tuple[int, ...] = (), context: Array | None = None
+        self, key: Array, shape: tuple[int, ...] = (), context: Any = None
     ) -> tuple[Array, Array]:
         """Draws (*shape, *event) and their log p in one pass, (*shape)."""
         context = self._context(context, shape)
@@ -148,7 +171,7 @@ class Flow(nn.Module):
         y, log_det = self.bijector.forward_and_log_det(x, context)
         return y, jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob - log_det)
 
-    def _to_base(self, y: Array, context: Array | None) -> tuple[Array, Array, Array | None]:
+    def _to_base(self, y: Array, context: Any) -> tuple[Array, Array, Array | None]:
         context = self._context(context, self._batch("y", y, self.event_shape))
         return *self.bijector.inverse_and_log_det(as_wide(y), context), context
 
@@ -177,23 +200,16 @@ class Flow(nn.Module):
             raise ValueError(f"{name} must have shape (*batch, *{event_shape}); got {y.shape}")
         return y.shape[:split]
 
-    def _context(self, context: Array | None, batch: tuple[int, ...]) -> Array | None:
-        features = self.context_features
-        if context is None and features is None:
+    def _context(self, context: Any, batch: tuple[int, ...]) -> Array | None:
+        """What layers are given: a context standardised, encoded, and one for all or for each."""
+        shapes = self.context_shape
+        own = check_batch_of(shapes, context, batch)
+        if shapes is None:
             return None
-        if features is None:
-            raise ValueError(
-                "context is given to a flow without one; build the flow with context_features=C"
-            )
-        wanted = f"context must be ({features},) or {(*batch, features)}"
-        wanted += ", or have the last axes of that" if len(batch) > 1 else ""
-        if context is None:
-            raise ValueError(f"{wanted}; got None")
-        own = context.shape[:-1]
-        if context.shape[-1:] != (features,) or own != batch[len(batch) - len(own) :]:
-            raise ValueError(f"{wanted}; got {context.shape}")
-        # One for all stays one, which layers need not copy.
-        return jnp.broadcast_to(as_wide(context), (*batch, features)) if own else as_wide(context)
+        context = each(lambda _, array: as_wide(array), shapes, context)
+        if self.standardize_context:
+            context = self.context_scale(context)
+        return encoded(context, own, batch, len(self.event_shape), self.encoder)
 
 
 @contextmanager

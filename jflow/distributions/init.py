@@ -17,7 +17,7 @@ from jflow.functional.dequantization import check_levels, dequantize
 
 
 def init(
-    module: Flow | Bijector, key: Array | int, y: ArrayLike, context: ArrayLike | None = None
+    module: Flow | Bijector, key: Array | int, y: ArrayLike, context: Any = None
 ) -> dict[str, Any]:
     """The variables of a flow or bijector, compiled, with data-dependent layers set by y.
 
@@ -26,7 +26,8 @@ def init(
       key: a JAX random key or a whole number.
       y: a real batch on the data side, (*batch, *event); for a flow with grey levels it may be
         the levels themselves. If it is sharded over devices, statistics are of the whole.
-      context: (C,) or (*batch, C), for conditional flows.
+      context: (*batch, *context_shape), or a dict of such, for conditional flows; its statistics
+        are the units that the flow takes contexts in.
 
     Returns:
       A dict of collections: "params", and "constants" and "batch_stats" if there are any.
@@ -43,11 +44,11 @@ def init(
         y = dequantize(key, y, module.values)
     if not is_hidden(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
-    context = None if context is None else as_wide(context)
+    context = jax.tree.map(as_wide, context)
     return _init(module, key, y, context)
 
 
 @partial(jax.jit, static_argnums=0)
-def _init(module: Flow | Bijector, key: Array, y: Array, context: Array | None) -> dict[str, Any]:
+def _init(module: Flow | Bijector, key: Array, y: Array, context: Any) -> dict[str, Any]:
     method = "log_prob" if isinstance(module, Flow) else "inverse_and_log_det"
     return dict(module.init(key, y, context, method=method))

@@ -200,7 +200,7 @@ class ConditionalGaussian(nn.Module):
         if context is None:
             raise ValueError(
                 "ConditionalGaussian: context must be (C,) or (*batch, C); got None. Build the "
-                "flow with context_features=C, and give it a context"
+                "flow with context_shape=C, and give it a context"
             )
         context = context.astype(wide_dtype(dtype))
         net = MLP(self.hidden)(2 * math.prod(event_shape)).copy(name="net")

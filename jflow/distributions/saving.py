@@ -18,6 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
+from jflow.distributions.contexts import as_json, each
 from jflow.distributions.flow import Flow
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arrays import as_wide
@@ -29,6 +30,8 @@ _RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
 _AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
 _AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}
 _AT_FIRST["maf"] |= {"scale": "exp", "direct": False}
+# What a flow may have that its recipe did not build; it is in the file by itself.
+_BESIDE_RECIPE = ("context_shape", "standardize_context")
 _CONFIG = "config.json"
 
 
@@ -73,6 +76,7 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     """Reads what `save` wrote, and checks it against the flow."""
     folder = Path(path).expanduser()
     config = _read_config(folder)
+    saved = _interface_of(config["flow"])
     if flow is None:
         recipe = config["recipe"]
         if recipe is None:
@@ -80,12 +84,17 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
                 f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...)"
             )
         arguments = _AT_FIRST.get(recipe["name"], {}) | recipe["arguments"]
+        if "context_features" in arguments:
+            arguments["context_shape"] = arguments.pop("context_features")
         flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
+        flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
     elif config["format"] == 1:
         _check_built_as_then(folder, flow)
-    if _interface(flow) != config["flow"]:
+    if saved != config["flow"]:
+        flow = flow.clone(standardize_context=saved["standardize_context"])
+    if _interface(flow) != saved:
         raise ValueError(
-            f"{folder} does not fit the flow: it was saved with {config['flow']}; the flow has "
+            f"{folder} does not fit the flow: it was saved with {saved}; the flow has "
             f"{_interface(flow)}"
         )
     arrays = _read_arrays(folder, config["variables"])
@@ -119,7 +128,10 @@ def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
 
 def recipe_entry(flow: Flow) -> dict[str, Any] | None:
     """The recipe, if it still builds this flow: a flow may have been changed by `clone`."""
-    if flow.recipe is None or flow.recipe.build() != flow:
+    if flow.recipe is None:
+        return None
+    beside = {name: getattr(flow, name) for name in _BESIDE_RECIPE}
+    if flow.recipe.build().clone(**beside) != flow:
         return None
     return {"name": flow.recipe.name, "arguments": json.loads(flow.recipe.arguments)}
 
@@ -127,9 +139,19 @@ def recipe_entry(flow: Flow) -> dict[str, Any] | None:
 def _interface(flow: Flow) -> dict[str, Any]:
     return {
         "event_shape": list(flow.event_shape),
-        "context_features": flow.context_features,
+        "context_shape": as_json(flow.context_shape),
+        "standardize_context": flow.standardize_context,
         "values": flow.values,
     }
+
+
+def _interface_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """That of a file, which at first had contexts of one width, as they were given."""
+    if "context_features" not in entry:
+        return entry
+    width, rest = entry["context_features"], {n: entry[n] for n in ("event_shape", "values")}
+    shape = None if width is None else [width]
+    return {"context_shape": shape, "standardize_context": width is None, **rest}
 
 
 def _previous_file(folder: Path) -> str | None:
@@ -228,7 +250,7 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
 
 def expected_variables(flow: Flow) -> dict[str, Any]:
     """Names, shapes and dtypes of a flow's variables, without computing them."""
-    context = None if flow.context_features is None else jnp.zeros(flow.context_features)
+    context = each(jnp.zeros, flow.context_shape)
     y = as_wide(np.zeros((1, *flow.event_shape)))
     shapes = jax.eval_shape(flow.init, jax.random.key(0), y, context)
     return dict(flatten_dict(shapes, sep="/"))

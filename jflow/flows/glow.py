@@ -24,7 +24,7 @@ def glow(
     steps: int | None = None,
     hidden: int | None = None,
     *,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = 256,
     mixing: str = "plu",
     checkerboards: int | None = None,
@@ -48,7 +48,7 @@ def glow(
       steps: K of the paper, at each level; None for 32, or 8 of small images, which are those of
         fewer pixels than 32x32.
       hidden: channels of the coupling networks; None for 512, or 64 of small images.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, for `bits_per_dim`.
       mixing: what mixes channels: a 1x1 convolution of kind "plu", "dense", "qr" or another of
         `Linear`, or one followed by "emerging" or "periodic" 3x3 convolutions, or by "woodbury"
@@ -83,9 +83,7 @@ def glow(
 
     centre = Elementwise(FixedAffine(shift=0.5), event_ndim=3)
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
-    return Flow(
-        Chain((centre, pyramid)), image_shape, context_features=context_features, values=values
-    )
+    return Flow(Chain((centre, pyramid)), image_shape, context_shape=context_shape, values=values)
 
 
 def _levels(image_shape: tuple[int, int, int]) -> int:

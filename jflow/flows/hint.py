@@ -15,7 +15,7 @@ def hint(
     hidden: tuple[int, ...] = (128, 128),
     *,
     depth: int | None = 4,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "lu",
     activation: str = "silu",
@@ -33,7 +33,7 @@ def hint(
       layers: recursive couplings.
       hidden: widths of each network, of which a layer has up to 2^depth - 1.
       depth: how many times halves are split; None for down to single features.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "lu" (learned), "permute" (random) or "reverse".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
@@ -47,4 +47,4 @@ def hint(
     layer = HINT(Affine(), net, depth)
     step = Chain((ActNorm(), layer, mixer("hint", mixing, halves=True)))
     bijector = Repeat(step, layers, memory)
-    return Flow(bijector, (features,), context_features=context_features, values=values)
+    return Flow(bijector, (features,), context_shape=context_shape, values=values)

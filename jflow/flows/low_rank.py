@@ -13,7 +13,7 @@ def planar(
     layers: int = 16,
     *,
     direction: Literal["forward", "inverse"] = "forward",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     memory: Memory = "store",
 ) -> Flow:
     """Planar flow: `layers` bends, each along one direction.
@@ -28,13 +28,13 @@ def planar(
       features: D.
       layers: how many.
       direction: which direction is closed form.
-      context_features: width of the context, of which every layer's numbers are linear functions
-        (amortised inference); None for an unconditional flow.
+      context_shape: shape of the context, or its width, of which every layer's numbers are linear
+        functions (amortised inference); None for an unconditional flow.
       memory: what the backward pass stores; see `Repeat`.
 
     Reference: Rezende and Mohamed, 2015, https://arxiv.org/abs/1505.05770
     """
-    return _stack(Planar(direction), features, layers, memory, context_features)
+    return _stack(Planar(direction), features, layers, memory, context_shape)
 
 
 @recipe
@@ -43,7 +43,7 @@ def radial(
     layers: int = 16,
     *,
     direction: Literal["forward", "inverse"] = "forward",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     memory: Memory = "store",
 ) -> Flow:
     """Radial flow: `layers` contractions or expansions around centres.
@@ -55,13 +55,13 @@ def radial(
       features: D.
       layers: how many.
       direction: which direction is the paper's formula.
-      context_features: width of the context, of which every layer's numbers are linear functions;
-        None for an unconditional flow.
+      context_shape: shape of the context, or its width, of which every layer's numbers are linear
+        functions; None for an unconditional flow.
       memory: what the backward pass stores; see `Repeat`.
 
     Reference: Rezende and Mohamed, 2015, https://arxiv.org/abs/1505.05770
     """
-    return _stack(Radial(direction), features, layers, memory, context_features)
+    return _stack(Radial(direction), features, layers, memory, context_shape)
 
 
 @recipe
@@ -72,7 +72,7 @@ def sylvester(
     *,
     basis: Literal["qr", "householder"] = "qr",
     direction: Literal["forward", "inverse"] = "forward",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     memory: Memory = "store",
 ) -> Flow:
     """Sylvester flow: `layers` bends, each along `rank` orthogonal directions.
@@ -87,14 +87,14 @@ def sylvester(
       rank: M of the paper; None for the smaller of D and 16.
       basis: how directions are made orthogonal; see `Sylvester`.
       direction: which direction is closed form.
-      context_features: width of the context, of which every layer's numbers are linear functions
-        (amortised inference); None for an unconditional flow.
+      context_shape: shape of the context, or its width, of which every layer's numbers are linear
+        functions (amortised inference); None for an unconditional flow.
       memory: what the backward pass stores; see `Repeat`.
 
     Reference: van den Berg et al., 2018, https://arxiv.org/abs/1803.05649
     """
     layer = Sylvester(direction, min(features, 16) if rank is None else rank, basis)
-    return _stack(layer, features, layers, memory, context_features)
+    return _stack(layer, features, layers, memory, context_shape)
 
 
 def _stack(
@@ -102,7 +102,7 @@ def _stack(
     features: int,
     layers: int,
     memory: Memory,
-    context_features: int | None,
+    context_shape: int | tuple[int, ...] | None,
 ) -> Flow:
     bijector = Chain((ActNorm(), Repeat(layer, layers, memory)))
-    return Flow(bijector, (features,), context_features=context_features)
+    return Flow(bijector, (features,), context_shape=context_shape)

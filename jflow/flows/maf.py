@@ -16,7 +16,7 @@ def maf(
     layers: int = 5,
     hidden: tuple[int, ...] = (128, 128),
     *,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "reverse",
     residual: bool = False,
@@ -39,7 +39,7 @@ def maf(
       features: D of the data.
       layers: how many (5 or 10 in the paper).
       hidden: widths of the masked networks.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
@@ -71,7 +71,7 @@ def maf(
     layer = MaskedAutoregressive(affine, net=net)
     step = Chain((ActNorm(), layer, mixer("maf", mixing)))
     bijector = Repeat(step, layers, memory)
-    return Flow(bijector, (features,), context_features=context_features, values=values)
+    return Flow(bijector, (features,), context_shape=context_shape, values=values)
 
 
 @recipe
@@ -80,7 +80,7 @@ def iaf(
     layers: int = 5,
     hidden: tuple[int, ...] = (128, 128),
     *,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     mixing: str = "permute",
     residual: bool = False,
     activation: str = "silu",
@@ -97,7 +97,7 @@ def iaf(
       features: D.
       layers: how many.
       hidden: widths of the masked networks.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       mixing: what stands between layers: "permute" (random), "reverse" (the paper) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
@@ -113,4 +113,4 @@ def iaf(
         direction="forward",
     )
     bijector = Repeat(Chain((layer, mixer("iaf", mixing))), layers, memory)
-    return Flow(bijector, (features,), context_features=context_features)
+    return Flow(bijector, (features,), context_shape=context_shape)

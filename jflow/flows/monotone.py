@@ -31,7 +31,7 @@ def naf(
     *,
     units: int = 8,
     depth: int = 2,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "reverse",
     activation: str = "silu",
@@ -50,7 +50,7 @@ def naf(
       hidden: widths of the masked networks.
       units: sigmoids of each transform.
       depth: layers of each transform; see `DeepSigmoid`.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
@@ -62,7 +62,7 @@ def naf(
     """
     net = MADE(hidden, activation=activation_named("naf", activation), dropout=dropout, dtype=dtype)
     layer = _layer(DeepSigmoid(units, depth), net)
-    return _stack("naf", layer, features, layers, mixing, memory, context_features, values)
+    return _stack("naf", layer, features, layers, mixing, memory, context_shape, values)
 
 
 @recipe
@@ -74,7 +74,7 @@ def sos(
     terms: int = 3,
     degree: int = 4,
     bound: float = 5.0,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "reverse",
     activation: str = "silu",
@@ -95,7 +95,7 @@ def sos(
       terms: squared polynomials of each transform.
       degree: of each before it is squared; see `SumOfSquares`.
       bound: where straight lines begin.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
@@ -107,7 +107,7 @@ def sos(
     """
     net = MADE(hidden, activation=activation_named("sos", activation), dropout=dropout, dtype=dtype)
     layer = _layer(SumOfSquares(terms, degree, bound=bound), net)
-    return _stack("sos", layer, features, layers, mixing, memory, context_features, values)
+    return _stack("sos", layer, features, layers, mixing, memory, context_shape, values)
 
 
 @recipe
@@ -120,7 +120,7 @@ def umnn(
     nodes: int = 64,
     steepness: float = 2.0,
     bound: float = 5.0,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "reverse",
     activation: str = "silu",
@@ -143,7 +143,7 @@ def umnn(
       nodes: of the quadrature. With too few, the flow's `log_det_kind` is "biased".
       steepness: the largest rate of a unit; see `UnconstrainedMonotonic`.
       bound: where straight lines begin.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
@@ -157,7 +157,7 @@ def umnn(
         hidden, activation=activation_named("umnn", activation), dropout=dropout, dtype=dtype
     )
     layer = _layer(UnconstrainedMonotonic(units, nodes, steepness, bound=bound), net)
-    return _stack("umnn", layer, features, layers, mixing, memory, context_features, values)
+    return _stack("umnn", layer, features, layers, mixing, memory, context_shape, values)
 
 
 @recipe
@@ -167,7 +167,7 @@ def bnaf(
     units: int = 16,
     *,
     depth: int = 2,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str = "reverse",
     memory: Memory = "store",
@@ -183,7 +183,7 @@ def bnaf(
       layers: networks (the paper calls these flows).
       units: hidden units for each feature.
       depth: hidden layers of each network.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between networks: "reverse" (the paper), "permute" (random) or "lu".
       memory: what the backward pass stores; see `Repeat`.
@@ -191,7 +191,7 @@ def bnaf(
     Reference: De Cao, Titov, Aziz, 2019, https://arxiv.org/abs/1904.04676
     """
     layer = BlockAutoregressive(units, depth)
-    return _stack("bnaf", layer, features, layers, mixing, memory, context_features, values)
+    return _stack("bnaf", layer, features, layers, mixing, memory, context_shape, values)
 
 
 def _layer(transformer: Transformer, net: MADE) -> Bijector:
@@ -206,9 +206,9 @@ def _stack(
     layers: int,
     mixing: str,
     memory: Memory,
-    context_features: int | None,
+    context_shape: int | tuple[int, ...] | None,
     values: int | None,
 ) -> Flow:
     step = Chain((ActNorm(), layer, mixer(name, mixing)))
-    options: dict[str, Any] = {"context_features": context_features, "values": values}
+    options: dict[str, Any] = {"context_shape": context_shape, "values": values}
     return Flow(Repeat(step, layers, memory), (features,), **options)

@@ -14,7 +14,7 @@ def nice(
     layers: int = 4,
     hidden: tuple[int, ...] = (128, 128),
     *,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     activation: str = "silu",
     dropout: float = 0.0,
@@ -30,7 +30,7 @@ def nice(
       features: D of the data, 2 or more.
       layers: couplings, an even number (4 in the paper).
       hidden: widths of the coupling networks (five of 1000 in the paper).
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the coupling networks, in training.
@@ -49,6 +49,6 @@ def nice(
         bijector,
         (features,),
         StandardLogistic(),
-        context_features=context_features,
+        context_shape=context_shape,
         values=values,
     )

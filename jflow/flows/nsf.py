@@ -19,7 +19,7 @@ def nsf(
     *,
     autoregressive: bool = False,
     bound: float = 5.0,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str | None = None,
     residual: bool = False,
@@ -43,7 +43,7 @@ def nsf(
       autoregressive: whether parameters come from all features before, by a masked network, in
         place of the other half of the features. Likelihoods then are better, and samples slower.
       bound: of the splines.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if it is discrete.
       mixing: what stands between layers: "permute" (random; between couplings it exchanges the
         halves), "reverse" or "lu" (the paper). None for "permute" between couplings and "reverse"
@@ -79,4 +79,4 @@ def nsf(
         bijector: Bijector = Repeat(Chain((ActNorm(), *parts)), layers, memory)
     else:
         bijector = Chain((ActNorm(), Repeat(Chain(parts), layers, memory)))
-    return Flow(bijector, (features,), context_features=context_features, values=values)
+    return Flow(bijector, (features,), context_shape=context_shape, values=values)

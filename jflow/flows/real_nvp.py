@@ -30,7 +30,7 @@ def real_nvp(
     levels: int = 2,
     blocks: int | None = None,
     alpha: float = 0.05,
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     mixing: str | None = None,
     split: Literal["half", "likelihood"] = "half",
@@ -61,7 +61,7 @@ def real_nvp(
       blocks: residual blocks of each image network (8 in the paper for 32x32 images); None for 4,
         or 2 of small images.
       alpha: margin of the logit of an image flow.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of discrete data; by default 256 for images and None for vectors.
       mixing: what mixes features, or an image's channels, before each coupling, by the names of
         `flows.glow`; None for nothing, as in the paper.
@@ -86,7 +86,7 @@ def real_nvp(
             raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
         net = MLP(widths, **options)
         bijector = _of_vectors(net, pairs("real_nvp", layers), mixing, memory)
-        return Flow(bijector, (features,), context_features=context_features, values=values)
+        return Flow(bijector, (features,), context_shape=context_shape, values=values)
     if image_shape is None or features is not None:
         raise ValueError(
             f"real_nvp: give features, one number, or image_shape; got {features=}, {image_shape=}"
@@ -96,7 +96,7 @@ def real_nvp(
     net = ResidualConvNet(*_size(image_shape, hidden, blocks), **options)
     bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
     values = 256 if values is None else values
-    return Flow(bijector, image_shape, context_features=context_features, values=values)
+    return Flow(bijector, image_shape, context_shape=context_shape, values=values)
 
 
 def _size(

@@ -43,7 +43,7 @@ def i_resnet(
     factor_out: bool = True,
     alpha: float | None = None,
     direction: _Direction = "inverse",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     memory: _Memory = "remat",
 ) -> Flow:
@@ -70,7 +70,7 @@ def i_resnet(
         for pixels moved to [-1/2, 1/2].
       direction: which direction needs no iteration: "inverse" for fits to data, "forward" for
         samples.
-      context_features: width of the context; None for an unconditional flow.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of discrete data; by default 256 for images and None for vectors.
       memory: what the backward pass stores; see `Repeat`. Here "remat" is as fast as "store", or
         faster, and needs a small part of its memory.
@@ -86,7 +86,7 @@ def i_resnet(
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
     )
-    return _flow(bijector, features, image_shape, context_features, values)
+    return _flow(bijector, features, image_shape, context_shape, values)
 
 
 @recipe
@@ -104,7 +104,7 @@ def residual_flow(  # noqa: D417
     factor_out: bool = False,
     alpha: float | None = 1e-5,
     direction: _Direction = "inverse",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     memory: _Memory = "remat",
 ) -> Flow:
@@ -132,7 +132,7 @@ def residual_flow(  # noqa: D417
         than a series.
       factor_out: whether each level of an image flow sets half of the channels aside.
       alpha: margin of the logit that image flows begin with; None for none.
-      direction, context_features, values, memory: see `i_resnet`.
+      direction, context_shape, values, memory: see `i_resnet`.
 
     Raises:
       ValueError: not exactly one of `features` and `image_shape`, or sizes that do not fit.
@@ -146,7 +146,7 @@ def residual_flow(  # noqa: D417
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
     )
-    return _flow(bijector, features, image_shape, context_features, values)
+    return _flow(bijector, features, image_shape, context_shape, values)
 
 
 @recipe
@@ -165,7 +165,7 @@ def i_densenet(  # noqa: D417
     factor_out: bool = False,
     alpha: float | None = 1e-5,
     direction: _Direction = "inverse",
-    context_features: int | None = None,
+    context_shape: int | tuple[int, ...] | None = None,
     values: int | None = None,
     memory: _Memory = "remat",
 ) -> Flow:
@@ -177,7 +177,7 @@ def i_densenet(  # noqa: D417
       growth: outputs of each layer of a network (172 in the paper, for images).
       depth: layers of a network, before the last.
       image_shape, levels, coefficient, activation, exact_terms, exact_up_to, factor_out, alpha,
-        direction, context_features, values, memory: see `residual_flow`. Convolutions are 3x3.
+        direction, context_shape, values, memory: see `residual_flow`. Convolutions are 3x3.
 
     Raises:
       ValueError: not exactly one of `features` and `image_shape`, or sizes that do not fit.
@@ -191,7 +191,7 @@ def i_densenet(  # noqa: D417
     bijector = _bijector(
         Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
     )
-    return _flow(bijector, features, image_shape, context_features, values)
+    return _flow(bijector, features, image_shape, context_shape, values)
 
 
 def _check_sizes(
@@ -275,9 +275,9 @@ def _flow(
     bijector: Bijector,
     features: int | None,
     image_shape: Any,
-    context_features: int | None,
+    context_shape: int | tuple[int, ...] | None,
     values: int | None,
 ) -> Flow:
     shape = image_shape if features is None else (features,)
     values = 256 if values is None and features is None else values
-    return Flow(bijector, shape, context_features=context_features, values=values)
+    return Flow(bijector, shape, context_shape=context_shape, values=values)

@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.convolution import conv2d, matmul_last
-from jflow.nets.layers import Linear, Precision, aligned_context
+from jflow.nets.layers import Linear, Precision, aligned_context, context_of_pixels
 from jflow.nets.lipschitz_activations import ACTIVATIONS, LipschitzActivation
 from jflow.nets.lipschitz_layers import LipschitzLinear, Norms
 
@@ -96,10 +96,11 @@ class Network(nn.Module):
         """What the context adds to the first layer."""
         if context is None:
             return None
-        event_ndim = self.config.event_ndim
-        context = aligned_context(context, x.shape[: x.ndim - event_ndim]).astype(x.dtype)
-        shift = Linear(width, Precision(), gain=0.1, name="context")(context)
-        return shift if event_ndim == 1 else shift[..., None, None, :]
+        if self.config.event_ndim == 1:
+            context = aligned_context(context, x.shape[:-1])
+        else:
+            context = context_of_pixels(context, x)
+        return Linear(width, Precision(), gain=0.1, name="context")(context.astype(x.dtype))
 
 
 def affine(x: Array, kernel: Array, bias: Array) -> Array:

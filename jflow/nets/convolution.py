@@ -9,7 +9,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align
-from jflow.nets.layers import Linear, Net, Precision, aligned_context
+from jflow.nets.layers import Linear, Net, Precision, context_of_pixels
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,8 @@ class ZeroConv(nn.Module):
 
 
 def _add_context(h: Array, context: Array | None, precision: Precision, gain: float = 0.1) -> Array:
-    """h (..., H, W, F) plus a linear function of the context, equal at all pixels."""
+    """h (..., H, W, F) plus a linear function of the context, pixel by pixel if it is an image."""
     if context is None:
         return h
-    context = aligned_context(context, h.shape[:-3]).astype(h.dtype)
-    shift = Linear(h.shape[-1], precision, gain=gain, name="context")(context)
-    return h + shift[..., None, None, :]
+    context = context_of_pixels(context, h).astype(h.dtype)
+    return h + Linear(h.shape[-1], precision, gain=gain, name="context")(context)

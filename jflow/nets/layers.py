@@ -160,3 +160,30 @@ def aligned_context(context: Array, batch: tuple[int, ...]) -> Array:
             f"context must be (C,) or (*batch, C) with batch shape {batch}; got {context.shape}"
         )
     return context.reshape((1,) * (len(batch) + 1 - context.ndim) + context.shape)
+
+
+def context_of_pixels(context: Array, x: Array) -> Array:
+    """context as it is added to images x (*batch, H, W, F): one vector, or one for each pixel.
+
+    Of an image that is larger, the pixels of each block become channels, as a squeeze does it; of a
+    smaller one, each pixel is repeated.
+
+    Raises:
+      ValueError: another shape, or a size that does not divide.
+    """
+    batch, size = x.shape[:-3], x.shape[-3:-1]
+    if context.ndim != x.ndim:
+        return aligned_context(context, batch)[..., None, None, :]
+    for axis, wanted in zip((-3, -2), size, strict=True):
+        own = context.shape[axis]
+        if context.shape[:-3] != batch or max(own, wanted) % min(own, wanted):
+            raise ValueError(
+                f"context must be (*batch, height, width, C) with batch shape {batch} and a size "
+                f"that {size} divides or is divided by; got {context.shape}"
+            )
+        if own < wanted:
+            context = jnp.repeat(context, wanted // own, axis=axis)
+    (*_, height, width, channels), (rows, columns) = context.shape, size
+    blocks = (rows, height // rows, columns, width // columns, channels)
+    context = jnp.moveaxis(context.reshape(*batch, *blocks), -4, -3)
+    return context.reshape(*batch, *size, -1)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jflow.distributions import Flow
+from jflow.distributions.contexts import leaves
+from jflow.functional.arrays import as_wide
 from jflow.functional.dequantization import check_levels
 from jflow.functional.supports import beyond_a_turn
 
@@ -21,13 +22,13 @@ class Examples:
 
     Attributes:
       y: (rows, *event).
-      context: (rows, C) or None.
+      context: (rows, *context_shape), a dict of such, or None.
       places: (N,), which rows are the examples; None for all. So the parts of a data set share its
         arrays.
     """
 
     y: Array
-    context: Array | None = None
+    context: Any = None
     places: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -40,14 +41,14 @@ class Examples:
     def take(self, index: Any) -> "Examples":
         """The examples of those numbers, in arrays of their own."""
         index = self.rows(index)
-        return Examples(self.y[index], None if self.context is None else self.context[index])
+        return Examples(*jax.tree.map(lambda array: array[index], (self.y, self.context)))
 
     def head(self, count: int) -> "Examples":
         """The first so many examples, or all."""
         return self.take(np.arange(min(count, len(self))))
 
 
-def check_examples(name: str, flow: Flow, y: Any, context: ArrayLike | None = None) -> Examples:
+def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> Examples:
     """Refuses data that a flow cannot be trained on, before any time is spent.
 
     Raises:
@@ -79,13 +80,11 @@ def only_given(example: Any) -> dict[str, Any]:
     return {name: example[name] for name in ("y", "context") if name in example}
 
 
-def _read(stream: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(stream: Any) -> tuple[np.ndarray, Any]:
     """All examples of a stream."""
     examples = [only_given(stream[i]) for i in range(len(stream))]
-    y = np.stack([example["y"] for example in examples])
-    if "context" not in examples[0]:
-        return y, None
-    return y, np.stack([example["context"] for example in examples])
+    whole = jax.tree.map(lambda *parts: np.stack(parts), *examples)
+    return whole["y"], whole.get("context")
 
 
 def _of_host(name: str, y: Any) -> Array:
@@ -130,25 +129,33 @@ def _check_angles(name: str, flow: Flow, y: Array | np.ndarray) -> None:
         )
 
 
-def _check_context(name: str, flow: Flow, context: ArrayLike | None, count: int) -> Array | None:
-    if flow.context_features is None:
-        if context is not None:
-            raise ValueError(
-                f"context is given with {name}, but the flow has none; build it with "
-                "context_features=C"
-            )
-        return None
-    wanted = (count, flow.context_features)
-    if context is None or jnp.shape(context) != wanted:
-        got = None if context is None else jnp.shape(context)
-        raise ValueError(f"context of {name} must have shape {wanted}; got {got}")
-    context = jnp.asarray(context, jax.dtypes.canonicalize_dtype(float))
-    if not bool(jnp.isfinite(context).all()):
-        raise ValueError(f"context of {name} holds NaN or infinities")
+def _check_context(name: str, flow: Flow, context: Any, count: int) -> Any:
+    context = jax.tree.map(as_wide, context)
+    check_contexts(f"context of {name}", flow, context, count)
     return context
 
 
-def check_batch(name: str, flow: Flow, y: np.ndarray, context: np.ndarray | None) -> None:
+def check_contexts(name: str, flow: Flow, context: Any, count: int | None) -> None:
+    """Refuses contexts that are not (count, *context_shape), each of them finite.
+
+    Raises:
+      ValueError: naming the part, what was wanted and what came.
+    """
+    if flow.context_shape is None and context is not None:
+        raise ValueError(
+            f"{name} is given, but the flow has none; build the flow with context_shape="
+        )
+    for part, shape, array in leaves(flow.context_shape, context, name):
+        got = None if array is None else jnp.shape(array)
+        rows = got[0] if got and count is None else count
+        if array is None or got != (rows, *shape) or not rows:
+            wanted = f"({'N' if count is None else count}, {str(shape)[1:].rstrip(',)')})"
+            raise ValueError(f"{part} must have shape {wanted}; got {got}")
+        if not bool(jnp.isfinite(array).all()):
+            raise ValueError(f"{part} holds NaN or infinities")
+
+
+def check_batch(name: str, flow: Flow, y: np.ndarray, context: Any) -> None:
     """The same for a batch on the host, of a stream.
 
     Raises:
@@ -158,10 +165,7 @@ def check_batch(name: str, flow: Flow, y: np.ndarray, context: np.ndarray | None
         raise ValueError(
             f"examples of {name} must have shape {flow.event_shape}; got {y.shape[1:]}"
         )
-    wanted = None if flow.context_features is None else (flow.context_features,)
-    got = None if context is None else context.shape[1:]
-    if got != wanted:
-        raise ValueError(f"context of {name} must have shape {wanted} for this flow; got {got}")
+    check_contexts(f"context of {name}", flow, context, None)
     if flow.values is not None:
         check_levels(name, y, flow.values)
     elif y.dtype.kind != "f":
@@ -169,9 +173,8 @@ def check_batch(name: str, flow: Flow, y: np.ndarray, context: np.ndarray | None
             f"{name} must be floating for a flow without grey levels; got {y.dtype}. Convert it, "
             "or build the flow with values=k"
         )
-    for array, what in ((y, name), (context, f"context of {name}")):
-        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{what} holds NaN or infinities")
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(f"{name} holds NaN or infinities")
     _check_angles(name, flow, y)
 
 

@@ -47,7 +47,7 @@ class Estimate:
 def evaluate(
     density: Density,
     y: ArrayLike,
-    context: ArrayLike | None = None,
+    context: Any = None,
     *,
     key: Array | int,
     samples: int = 1,
@@ -61,7 +61,7 @@ def evaluate(
     Args:
       density: what to evaluate.
       y: (N, *event).
-      context: (N, C), for a conditional flow.
+      context: (N, *context_shape), or a dict of such, for a conditional flow.
       key: for dequantization noise and estimated log_dets. Equal keys give equal noise.
       samples: draws of the dequantization noise for each example.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
@@ -144,7 +144,7 @@ def largest_drift(density: Density, batch: Examples) -> float:
 
 
 @partial(jax.jit, static_argnames="flow")
-def _drift(variables: Any, y: Array, context: Array | None, *, flow: Flow) -> Array:
+def _drift(variables: Any, y: Array, context: Any, *, flow: Flow) -> Array:
     y = y if flow.values is None else dequantize(jax.random.key(0), y, flow.values)
     _, reports = flow.apply(variables, y, context, method="log_prob", mutable=["solver"])  # type: ignore[misc]
     found: Any = flatten_dict(reports["solver"])  # type: ignore[index]
@@ -156,7 +156,7 @@ def _drift(variables: Any, y: Array, context: Array | None, *, flow: Flow) -> Ar
 def _losses(
     variables: Any,
     y: Array,
-    context: Array | None,
+    context: Any,
     first: Array,
     count: Array,
     key: Array,
@@ -174,7 +174,7 @@ def _losses(
             flow,
             variables,
             y[i],
-            None if context is None else context[i],
+            jax.tree.map(lambda part: part[i], context),
             jax.random.fold_in(key, first + i),
             training=False,
             samples=samples,

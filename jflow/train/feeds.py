@@ -17,7 +17,7 @@ _CHUNK_BYTES = 64 * 2**20
 _THREADS, _READ_AHEAD = 8, 64
 
 # y and context.
-Batch = tuple[np.ndarray, np.ndarray | None]
+Batch = tuple[np.ndarray, Any]
 
 
 class Chunk(NamedTuple):
@@ -114,7 +114,7 @@ class StreamFeed:
         shuffled = source.map(only_given).seed(seed).shuffle().repeat()
         self._batches = shuffled.batch(batch_size // jax.process_count())[own]
         first = self._checked(self._batches[0])
-        size = sum(array.nbytes for array in first if array is not None)
+        size = sum(array.nbytes for array in jax.tree.leaves(first))
         self.rows = max(1, min(rows, _CHUNK_BYTES // size))
         self._workers, self._ahead = workers, deque[Batch]()
         self.seek(0)

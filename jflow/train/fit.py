@@ -8,7 +8,6 @@ from typing import Any
 import optax
 from jax import Array
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import as_key, check_counts
@@ -30,7 +29,7 @@ def fit(
     data: Any,
     *,
     key: Array | int,
-    context: ArrayLike | None = None,
+    context: Any = None,
     validation: Any = 0.1,
     steps: int = 2000,
     batch_size: int = 256,
@@ -70,7 +69,8 @@ def fit(
         "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
-      context: (N, C), for a conditional flow.
+      context: (N, *context_shape), or a dict of such, for a conditional flow. Its first batch gives
+        the units that contexts are taken in; see `Flow`.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
         of such an array and its context, or a stream, which is read whole; or None. Its noise is
         the same each time. The returned parameters are those that did best on it; without it, the

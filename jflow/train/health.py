@@ -61,7 +61,7 @@ class Health:
 def health(
     density: Density,
     y: ArrayLike,
-    context: ArrayLike | None = None,
+    context: Any = None,
     *,
     key: Array | int | None = None,
 ) -> Health:
@@ -76,7 +76,7 @@ def health(
     Args:
       density: what to look at.
       y: (N, *event), or grey levels for a flow that has them.
-      context: (N, C), for a conditional flow.
+      context: (N, *context_shape), or a dict of such, for a conditional flow.
       key: for dequantization and estimated log_dets; None for a fixed one.
 
     Raises:
@@ -97,7 +97,7 @@ def health(
 
 
 @partial(jax.jit, static_argnums=0)
-def _look(flow: Flow, variables: Any, y: Array, context: Array | None, key: Array) -> Any:
+def _look(flow: Flow, variables: Any, y: Array, context: Any, key: Array) -> Any:
     if flow.values is not None:
         y = dequantize(key, y, flow.values)
     rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}

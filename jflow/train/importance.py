@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import as_key, check_counts
+from jflow.functional.arrays import as_wide
+from jflow.train.arrays import check_contexts
 from jflow.train.objective import ReverseKL
 
 # The samples of one context that `importance` judges by.
@@ -42,7 +43,7 @@ def importance(
     target: Callable[..., Array],
     key: Array | int,
     samples: int = 4096,
-    context: ArrayLike | None = None,
+    context: Any = None,
 ) -> Importance:
     """Effective sample size, log-normaliser and reverse KL, from fresh samples of a density.
 
@@ -51,8 +52,8 @@ def importance(
       target: log p up to a constant, the same object from call to call; see `fit_to_target`.
       key: a JAX random key or a whole number.
       samples: how many, in all.
-      context: (N, C), for a conditional flow. Up to samples / 256 of them, drawn at random, share
-        the samples.
+      context: (N, *context_shape), for a conditional flow. Up to samples / 256 of them, drawn at
+        random, share the samples.
 
     Raises:
       ValueError: arguments that do not fit.
@@ -84,33 +85,33 @@ def _quality(log_w: np.ndarray) -> Importance:
 
 @partial(jax.jit, static_argnums=0)
 def _log_weights(
-    objective: ReverseKL, variables: Any, contexts: Array | None, index: Array, key: Array
+    objective: ReverseKL, variables: Any, contexts: Any, index: Array, key: Array
 ) -> Array:
     return objective.log_weights(variables, contexts, index, key)
 
 
-def checked_contexts(flow: Flow, context: ArrayLike | None) -> Array | None:
-    """The contexts that samples are drawn for, (N, C); None for a flow without."""
-    features = flow.context_features
-    shape = None if context is None else jnp.shape(context)
-    if (features is None) != (context is None) or (
-        shape is not None and (len(shape) != 2 or shape[0] == 0 or shape[1] != features)
-    ):
-        wanted = "None" if features is None else f"(N, {features})"
-        raise ValueError(f"context must be {wanted} for this flow; got {shape}")
-    return None if context is None else jnp.asarray(context, jax.dtypes.canonicalize_dtype(float))
+def checked_contexts(flow: Flow, context: Any) -> Any:
+    """The contexts that samples are drawn for, (N, *context_shape); None for a flow without."""
+    contexts = jax.tree.map(as_wide, context)
+    check_contexts("context", flow, contexts, None)
+    if len({len(part) for part in jax.tree.leaves(contexts)}) > 1:
+        raise ValueError(
+            f"context must have as many rows in all parts; got {jax.tree.map(len, contexts)}"
+        )
+    return contexts
 
 
-def count_of(contexts: Array | None) -> int:
+def count_of(contexts: Any) -> int:
     """How many contexts there are: one, if there are none."""
-    return 1 if contexts is None else len(contexts)
+    return 1 if contexts is None else len(jax.tree.leaves(contexts)[0])
 
 
-def check_target(objective: ReverseKL, contexts: Array | None) -> None:
+def check_target(objective: ReverseKL, contexts: Any) -> None:
     """Refuses a target of the wrong shape, which would broadcast silently."""
     dtype = jax.dtypes.canonicalize_dtype(float)
     y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
-    given = (y,) if contexts is None else (y, jax.ShapeDtypeStruct((2, contexts.shape[1]), dtype))
+    two = lambda part: jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype)  # noqa: E731
+    given = (y,) if contexts is None else (y, jax.tree.map(two, contexts))
     result = jax.eval_shape(objective.target, *given)
     got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
     if getattr(result, "shape", None) != (2,):

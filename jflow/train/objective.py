@@ -23,7 +23,7 @@ def example_losses(
     flow: Flow,
     variables: Mapping[str, Any],
     y: Array,
-    context: Array | None,
+    context: Any,
     key: Array,
     *,
     training: bool,
@@ -106,23 +106,21 @@ class ReverseKL:
     target: Callable[..., Array]
 
     def __call__(
-        self, variables: Any, contexts: Array | None, index: Array, key: Array
+        self, variables: Any, contexts: Any, index: Array, key: Array
     ) -> tuple[Array, Moving]:
         """The loss of one sample for each entry of `index`, the contexts to sample for."""
         moving = [name for name in MOVING if name in variables]
         log_weights, moved = self._log_weights(variables, contexts, index, key, moving)
         return -jnp.mean(log_weights), moved
 
-    def log_weights(
-        self, variables: Any, contexts: Array | None, index: Array, key: Array
-    ) -> Array:
+    def log_weights(self, variables: Any, contexts: Any, index: Array, key: Array) -> Array:
         """log p(y) - log q(y) of the samples, (n,)."""
         return self._log_weights(variables, contexts, index, key, [])[0]
 
     def _log_weights(
-        self, variables: Any, contexts: Array | None, index: Array, key: Array, moving: list[str]
+        self, variables: Any, contexts: Any, index: Array, key: Array, moving: list[str]
     ) -> tuple[Array, Moving]:
-        context = None if contexts is None else contexts[index]
+        context = jax.tree.map(lambda part: part[index], contexts)
         rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
         (y, log_q), moved = self.flow.apply(  # type: ignore[misc]
             variables,

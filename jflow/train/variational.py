@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.base import reparameterized
@@ -41,7 +40,7 @@ def fit_to_target(
     target: Callable[..., Array],
     *,
     key: Array | int,
-    context: ArrayLike | None = None,
+    context: Any = None,
     steps: int = 2000,
     samples: int = 256,
     optimizer: optax.GradientTransformation | None = None,
@@ -64,9 +63,10 @@ def fit_to_target(
     Args:
       flow: q.
       target: log p up to a constant, jittable: y (n, *event) to (n,); for a conditional flow, of y
-        and context (n, C). It must be the same object from call to call, or it compiles again.
+        and context (n, *context_shape). It must be the same object from call to call, or it
+        compiles again.
       key: a JAX random key or a whole number.
-      context: (N, C), for a conditional flow; each step draws `samples` of them.
+      context: (N, *context_shape), for a conditional flow; each step draws `samples` of them.
       steps: how many parameter updates.
       samples: of q, for each.
       optimizer: any optax optimiser, schedule included; None for Adam.
@@ -115,7 +115,7 @@ def fit_to_target(
 class _Trainer:
     rules: Rules
     objective: ReverseKL
-    contexts: Array | None
+    contexts: Any
     samples: int
     evaluation_samples: int
     key: Array
@@ -175,17 +175,18 @@ class _Trainer:
         }
 
 
-def _initial(flow: Flow, contexts: Array | None, key: Array) -> Any:
+def _initial(flow: Flow, contexts: Any, key: Array) -> Any:
     """Variables initialised on normal points: there is no data to standardise."""
     points = jax.random.normal(jax.random.fold_in(key, 3), (256, *flow.event_shape))
-    context = None if contexts is None else contexts[jnp.arange(256) % len(contexts)]
+    rows = jnp.arange(256) % count_of(contexts)
+    context = jax.tree.map(lambda part: part[rows], contexts)
     variables = init(flow, jax.random.fold_in(key, 0), points, context)
     if "params" not in variables:
         raise ValueError("the flow has no parameters to fit; use it as Density(flow, variables)")
     return variables
 
 
-def _objective(flow: Flow, target: Callable[..., Array], contexts: Array | None) -> ReverseKL:
+def _objective(flow: Flow, target: Callable[..., Array], contexts: Any) -> ReverseKL:
     """Reverse KL, of samples that tell how they would change with all parameters."""
     kind = flow.bijector.forward_kind
     if kind in ("random", "missing"):

@@ -1,0 +1,184 @@
+"""What a flow is conditioned on: its shape, its checks, its units."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+from jax import Array
+
+from jflow.functional.arguments import check_counts
+from jflow.functional.arrays import align
+from jflow.functional.moments import channel_log_std, channel_mean
+
+# Shapes of a context: of an array, or of arrays by name.
+Shapes = Any
+
+
+def as_shapes(given: Any) -> Shapes:
+    """The shape of a context as flows keep it: None, a tuple, or a frozen dict of such.
+
+    Raises:
+      ValueError: it is neither a width, nor a shape, nor a dict of shapes.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        if not given or not all(isinstance(name, str) for name in given):
+            raise ValueError(f"Flow: context_shape must have names as its keys; got {given!r}")
+        return FrozenDict({name: as_shapes(given[name]) for name in sorted(given)})
+    shape = tuple(given) if isinstance(given, tuple | list) else (given,)
+    for size in shape:
+        check_counts("Flow", context_shape=size)
+    return shape
+
+
+def as_json(shapes: Shapes) -> Any:
+    """The same as JSON can hold it."""
+    if isinstance(shapes, Mapping):
+        return {name: as_json(shape) for name, shape in shapes.items()}
+    return None if shapes is None else list(shapes)
+
+
+def leaves(shapes: Shapes, context: Any, name: str = "context") -> list[tuple[str, Any, Any]]:
+    """Name, shape and array of each part of a context; the array is None where it is missing.
+
+    Raises:
+      ValueError: names that do not fit.
+    """
+    if not isinstance(shapes, Mapping):
+        return [] if shapes is None else [(name, shapes, context)]
+    if not isinstance(context, Mapping) or set(context) != set(shapes):
+        got = sorted(context) if isinstance(context, Mapping) else type(context).__name__
+        got = f"an array {context.shape}" if hasattr(context, "shape") else got
+        raise ValueError(f"{name} must be a dict of {sorted(shapes)}; got {got}")
+    return [
+        leaf
+        for part, shape in shapes.items()
+        for leaf in leaves(shape, context[part], f"{name}[{part!r}]")
+    ]
+
+
+def points(shapes: Shapes, context: Any) -> list[tuple[Any, int]]:
+    """The arrays of a context, and how many trailing axes of each belong to one."""
+    return [(array, len(shape)) for _, shape, array in leaves(shapes, context)]
+
+
+def each(change: Callable[..., Any], shapes: Shapes, *contexts: Any) -> Any:
+    """change(shape, array, ...) of each part of contexts that have those names; None for none."""
+    if isinstance(shapes, Mapping):
+        return {name: each(change, shapes[name], *(c[name] for c in contexts)) for name in shapes}
+    return None if shapes is None else change(shapes, *contexts)
+
+
+def batch_of(shapes: Shapes, context: Any) -> tuple[int, ...] | None:
+    """The batch shape that all parts of a context have; None if it has another shape than wanted.
+
+    Without a context, it is that of one for all: ().
+    """
+    if shapes is None or context is None:
+        return () if shapes is None and context is None else None
+    try:
+        found = {_batch(array, shape) for _, shape, array in leaves(shapes, context)}
+    except ValueError:
+        return None
+    return found.pop() if len(found) == 1 else None
+
+
+def _batch(array: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    split = jnp.ndim(array) - len(shape)
+    return jnp.shape(array)[:split] if split >= 0 and jnp.shape(array)[split:] == shape else None
+
+
+def check_batch_of(shapes: Shapes, context: Any, batch: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch shape of a context: that given, or its last axes.
+
+    Raises:
+      ValueError: another shape; or a context where there should be none.
+    """
+    if shapes is None:
+        if context is not None:
+            raise ValueError(
+                "context is given to a flow without one; build the flow with context_shape="
+            )
+        return ()
+    for name, shape, array in leaves(shapes, context):
+        own = None if array is None else _batch(array, shape)
+        if own is None or own != batch[len(batch) - len(own) :]:
+            wanted = f"{name} must be {shape} or {(*batch, *shape)}"
+            wanted += ", or have the last axes of that" if len(batch) > 1 else ""
+            raise ValueError(f"{wanted}; got {None if array is None else jnp.shape(array)}")
+    own = batch_of(shapes, context)
+    if own is None:
+        raise ValueError(
+            f"the parts of context must have one batch shape, {batch} or its last axes, all of "
+            f"them; got {each(lambda shape, array: _batch(array, shape), shapes, context)}"
+        )
+    return own
+
+
+class Standardize(nn.Module):
+    """Contexts in units of the first ones: (c - mean) / std, of each channel (the last axis).
+
+    The statistics are those of the contexts that `init` is given, over all other axes, and are kept
+    in the collection "constants". Channels that hold nothing but 0 and 1 there (one-hot classes,
+    masks) stay as they are; constant ones are shifted alone.
+    """
+
+    @nn.compact
+    def __call__(self, context: Any) -> Any:
+        """The context, with all of its parts standardised."""
+        flat, structure = jax.tree_util.tree_flatten_with_path(context)
+        names = ["_".join(str(key.key) for key in path) for path, _ in flat]
+        parts = [self._part(name, part) for name, (_, part) in zip(names, flat, strict=True)]
+        return structure.unflatten(parts)
+
+    def _part(self, name: str, part: Array) -> Array:
+        prefix = f"{name}_" if name else ""
+        rows = tuple(range(part.ndim - 1))
+        indicator = jnp.all((part == 0) | (part == 1), axis=rows)
+        keep = lambda found: jnp.where(indicator, jnp.zeros_like(found), found)  # noqa: E731
+        shift = self.variable("constants", f"{prefix}mean", lambda: keep(channel_mean(part)))
+        scale = self.variable("constants", f"{prefix}log_std", lambda: keep(channel_log_std(part)))
+        return (part - align(shift.value, part)) * jnp.exp(-align(scale.value, part))
+
+
+def encoded(
+    context: Any, own: tuple[int, ...], batch: tuple[int, ...], event_ndim: int, encoder: Any
+) -> Array:
+    """What layers are given: vectors (C,) or (*batch, C), or for images (*batch, H, W, C).
+
+    Raises:
+      ValueError: the encoder returned something else.
+    """
+    if encoder is not None:
+        context = encoder(context)
+    got: Any = getattr(context, "shape", type(context).__name__)
+    shape = got[len(own) :] if got[: len(own)] == own else ()
+    if len(shape) == 1:
+        # One for all stays one, which layers need not copy.
+        return jnp.broadcast_to(context, (*batch, *shape)) if own else context
+    if len(shape) == event_ndim == 3:
+        return jnp.broadcast_to(context, (*batch, *shape))
+    wanted = f"{(*own, 'C')}" + (f" or {(*own, 'H', 'W', 'C')}" if event_ndim == 3 else "")
+    raise ValueError(f"Flow: encoder must return an array {wanted}; got {got}")
+
+
+def check_encoder(shapes: Shapes, encoder: Any, event_ndim: int) -> None:
+    """Refuses contexts that layers cannot take without an encoder, and encoders without contexts.
+
+    Raises:
+      ValueError: naming what is missing.
+    """
+    if encoder is not None and not isinstance(encoder, nn.Module):
+        raise ValueError(f"Flow: encoder must be a Flax module; got {type(encoder).__name__}")
+    if shapes is None and encoder is not None:
+        raise ValueError("Flow: an encoder needs the shape of the context; give context_shape")
+    plain = isinstance(shapes, tuple) and len(shapes) in ((1, 3) if event_ndim == 3 else (1,))
+    if shapes is not None and encoder is None and not plain:
+        raise ValueError(
+            f"Flow: a context of shape {as_json(shapes)} needs an encoder, a Flax module that "
+            "makes a vector (*batch, C) of it, or an image for flows of images"
+        )
