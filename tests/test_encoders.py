@@ -82,6 +82,8 @@ def test_classes_and_masks_stay_as_they_are():
     constants = jflow.init(flow, KEY, Y[:64], context)["constants"]["context_scale"]
     np.testing.assert_array_equal(constants["mean"], [0, 0, 0, 1990])
     np.testing.assert_array_equal(constants["log_std"], 0)
+    constants = jflow.init(flow, KEY, Y[:64], context[0])["constants"]["context_scale"]
+    np.testing.assert_array_equal(constants["mean"], 0)
 
 
 def test_a_set_with_a_mask():

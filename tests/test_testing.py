@@ -12,7 +12,7 @@ import pytest
 
 import jflow
 from jflow import bijectors as jb
-from jflow import nets, testing
+from jflow import functional, nets, testing
 from jflow import transformers as jt
 from jflow.functional.arrays import align, as_wide
 
@@ -395,3 +395,48 @@ def test_an_angle_has_mass_one_within_its_bounds():
     flow = jflow.Flow(jb.Elementwise(jt.CircularShift()), (1,), base=jflow.VonMises(2.0))
     report = testing.check_flow(flow, bounds=((-np.pi, np.pi),))
     assert report["mass is one"].error < 1e-3
+
+
+class Odds(jb.Bijector):
+    """y = log(x / (1 - x)): it takes (0, 1), and does not say so."""
+
+    def forward_and_log_det(self, x, context=None):
+        x = as_wide(x)
+        return jnp.log(x) - jnp.log1p(-x), -jnp.sum(jnp.log(x) + jnp.log1p(-x), axis=-1)
+
+    def inverse_and_log_det(self, y, context=None):
+        y = as_wide(y)
+        log_det = jnp.sum(jax.nn.log_sigmoid(y) + jax.nn.log_sigmoid(-y), axis=-1)
+        return jax.nn.sigmoid(y), log_det
+
+
+class SaysUnit(jb.Bijector):
+    """y = 2 x, declared to end in [0, 1]."""
+
+    def forward_and_log_det(self, x, context=None):
+        x = as_wide(x)
+        return 2 * x, jnp.full(x.shape[:-1], x.shape[-1] * np.log(2.0), x.dtype)
+
+    def inverse_and_log_det(self, y, context=None):
+        y = as_wide(y)
+        return y / 2, jnp.full(y.shape[:-1], -y.shape[-1] * np.log(2.0), y.dtype)
+
+    @nn.nowrap
+    def data_support(self, support, event_shape):
+        return functional.Interval(0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("bijector", "property"),
+    [
+        (Odds(), "forward takes the line, as data_support says: values"),
+        (SaysUnit(), "forward lands in data_support"),
+    ],
+)
+def test_wrong_supports_are_found(bijector, property):
+    inside = lambda random, shape: random.uniform(0.1, 0.9, shape)  # noqa: E731
+    with pytest.raises(testing.ContractError) as caught:
+        testing.check_bijector(bijector, (2,), base=inside)
+    failed = {row.name for row in caught.value.report.properties if not row.holds}
+    assert property in failed
+    assert all("support" in name or "takes the line" in name for name in failed), failed

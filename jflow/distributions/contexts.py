@@ -51,8 +51,9 @@ def leaves(shapes: Shapes, context: Any, name: str = "context") -> list[tuple[st
     if not isinstance(shapes, Mapping):
         return [] if shapes is None else [(name, shapes, context)]
     if not isinstance(context, Mapping) or set(context) != set(shapes):
-        got = sorted(context) if isinstance(context, Mapping) else type(context).__name__
-        got = f"an array {context.shape}" if hasattr(context, "shape") else got
+        got: Any = sorted(context) if isinstance(context, Mapping) else type(context).__name__
+        if (shape := getattr(context, "shape", None)) is not None:
+            got = f"an array {shape}"
         raise ValueError(f"{name} must be a dict of {sorted(shapes)}; got {got}")
     return [
         leaf
@@ -124,24 +125,31 @@ class Standardize(nn.Module):
 
     The statistics are those of the contexts that `init` is given, over all other axes, and are kept
     in the collection "constants". Channels that hold nothing but 0 and 1 there (one-hot classes,
-    masks) stay as they are; constant ones are shifted alone.
+    masks) stay as they are, and so do all where there is one context for all points; constant ones
+    are shifted alone.
     """
 
     @nn.compact
-    def __call__(self, context: Any) -> Any:
-        """The context, with all of its parts standardised."""
+    def __call__(self, context: Any, own: tuple[int, ...]) -> Any:
+        """The context, whose batch shape is `own`, with all of its parts standardised."""
         flat, structure = jax.tree_util.tree_flatten_with_path(context)
         names = ["_".join(str(key.key) for key in path) for path, _ in flat]
-        parts = [self._part(name, part) for name, (_, part) in zip(names, flat, strict=True)]
+        parts = [
+            self._part(name, part, bool(own)) for name, (_, part) in zip(names, flat, strict=True)
+        ]
         return structure.unflatten(parts)
 
-    def _part(self, name: str, part: Array) -> Array:
+    def _part(self, name: str, part: Array, several: bool) -> Array:
         prefix = f"{name}_" if name else ""
         rows = tuple(range(part.ndim - 1))
-        indicator = jnp.all((part == 0) | (part == 1), axis=rows)
-        keep = lambda found: jnp.where(indicator, jnp.zeros_like(found), found)  # noqa: E731
-        shift = self.variable("constants", f"{prefix}mean", lambda: keep(channel_mean(part)))
-        scale = self.variable("constants", f"{prefix}log_std", lambda: keep(channel_log_std(part)))
+
+        def of(statistic: Callable[[Array], Array]) -> Array:
+            stays = jnp.all((part == 0) | (part == 1), axis=rows) | (not several)
+            found = statistic(part)
+            return jnp.where(stays, jnp.zeros_like(found), found)
+
+        shift = self.variable("constants", f"{prefix}mean", of, channel_mean)
+        scale = self.variable("constants", f"{prefix}log_std", of, channel_log_std)
         return (part - align(shift.value, part)) * jnp.exp(-align(scale.value, part))
 
 

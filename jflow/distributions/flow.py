@@ -56,7 +56,8 @@ class Flow(nn.Module):
         that are such vectors or images themselves.
       standardize_context: whether contexts, before the encoder, are taken in units of those given
         to `jflow.init`: minus the mean, over the standard deviation, of each channel (the last
-        axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are.
+        axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are, and all of
+        one context for all points.
       values: for discrete data, how many grey levels there are (k); else None. The flow is then
         a density of y / k in [0, 1].
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
@@ -208,7 +209,7 @@ class Flow(nn.Module):
             return None
         context = each(lambda _, array: as_wide(array), shapes, context)
         if self.standardize_context:
-            context = self.context_scale(context)
+            context = self.context_scale(context, own)
         return encoded(context, own, batch, len(self.event_shape), self.encoder)
 
 

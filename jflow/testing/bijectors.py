@@ -36,6 +36,7 @@ def check_bijector(
       direction's derivative is the inverse of the inverse's;
     - each point of a batch is treated by itself, with its own context or a shared one;
     - values and gradients are finite from 0 to +-1e6, and NaN stays NaN, in its own row;
+    - where `data_support` takes the line, forward does, and lands where it says;
     - every parameter has a gradient: finite, not zero, and that of finite differences;
     - results have the input's dtype, float32 at least; any batch shape, empty or symbolic, will do;
     - `forward_kind`, `inverse_kind`, `log_det_kind` and `tolerance` are true.

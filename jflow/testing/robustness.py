@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jflow.functional.supports import Circle, Interval, Support, entries
 from jflow.testing.mistakes import explain
-from jflow.testing.points import COUNT, direction_like, far_points, in_dtype
+from jflow.testing.points import COUNT, direction_like, far_points, in_dtype, rounded
 from jflow.testing.subject import LOG_DET, ROUND_TRIP, Subject
 
 # Of finite differences, which are exact to 1e-6 or so; the gradients are float32.
@@ -55,6 +56,7 @@ class _Batch:
         self._check_round_trips(ahead)
         self._check_rows(back)
         self._check_far()
+        self._check_support()
         self._check_gradients(*gradients)
 
     def _check_dtypes(self, ahead: Any, back: Any) -> None:
@@ -128,6 +130,30 @@ class _Batch:
         self.checks.finite("far points: finite log_dets, or -inf", log_det, at, fix)
         self.checks.finite("far points: finite gradients", by_y, at, fix)
 
+    def _check_support(self) -> None:
+        """If the base side may be the line, all of it is taken, and lands where it should."""
+        s = self.subject
+        if not s.has_forward or s.random_forward:
+            return
+        try:
+            declared = s.bijector.data_support(Interval(), s.event_shape)
+        except ValueError:
+            return  # it takes less, and says so
+        x = rounded(3 * s.random.standard_normal((COUNT, *s.latent_shape)))
+        (y, log_det), _, _ = self.run(x, s.y, s.all_shared)
+        at = s.at(x=x)
+        fix = (
+            "data_support takes the line, and forward does not: a flow would lose that part of its "
+            "base. Define data_support and latent_support"
+        )
+        self.checks.finite("forward takes the line, as data_support says: values", y, at, fix)
+        self.checks.finite("forward takes the line: log_dets", log_det, at, fix)
+        ends = [_ends(part) for part in entries(declared, s.event_shape[-1] if y.ndim > 1 else 1)]
+        low, high = np.transpose(ends)
+        beyond = np.maximum(np.maximum(low - y, y - high), 0) if y.ndim > 1 else np.zeros(COUNT)
+        fix = f"data_support says {declared}: forward goes beyond it"
+        self.checks.close("forward lands in data_support", beyond, 0, 1e-5, at, fix)
+
     def _check_gradients(self, by_params: Any, by_y: np.ndarray) -> None:
         leaves = [(jax.tree_util.keystr(path), np.asarray(leaf, np.float64))
                   for path, leaf in jax.tree.leaves_with_path(by_params)]  # fmt: skip
@@ -174,6 +200,13 @@ class _Batch:
         _, x, log_det = s.programs.inverse(variables, y, in_dtype(s.context, s.wide))
         inside = np.where(np.isneginf(log_det), 0, log_det)
         return float(np.sum(self.weights[0] * x) + np.sum(self.weights[1] * inside))
+
+
+def _ends(support: Support) -> tuple[float, float]:
+    """Between which numbers it lies."""
+    if isinstance(support, Interval):
+        return support.low, support.high
+    return (-np.pi, np.pi) if isinstance(support, Circle) else (-np.inf, np.inf)
 
 
 def _dot(a: Any, b: Any) -> float:
