@@ -92,6 +92,7 @@ def fit(config: Config, density: data.ToyDensity, recipe: str) -> jflow.Density:
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         clip_norm=1.0,
+        clip_ratio=None,
         ema_decay=0.999,
         evaluate_every=max(1, config.steps // 4),
     )

@@ -137,6 +137,7 @@ def _fit(
         ),
         warmup_steps=config.warmup_steps,
         clip_norm=config.clip_norm,
+        clip_ratio=None,
         ema_decay=config.ema_decay,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,

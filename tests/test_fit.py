@@ -17,6 +17,7 @@ from jflow import transformers as jt
 from jflow.train import NonFiniteLossError, arrays, evaluation, history, loop
 from jflow.train.inputs import Inputs
 from jflow.train.objective import MaximumLikelihood
+from jflow.train.optimizer import build_optimizer
 from jflow.train.sharding import Placement
 
 KEY = jax.random.key(0)
@@ -178,6 +179,24 @@ def test_ema_warmup_and_clipping(data):
     assert 0 < _distance(clipped, still) <= 1e-3 * (15 / 6 + 15) * 1.001
 
 
+def test_gradients_far_above_the_usual_are_limited():
+    tx, _ = build_optimizer(optax.sgd(1.0), 1.0, 0, None, 10.0)
+    free, _ = build_optimizer(optax.sgd(1.0), 1.0, 0, None, None)
+    params = {"a": jnp.zeros(3, jnp.float32), "b": jnp.zeros(4, jnp.float32)}
+    state, same = tx.init(params), free.init(params)
+    found = []
+    for size in (2.0, 3.0, 1e9, 2.0, 0.0):
+        grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size / 7**0.5), params)
+        updates, state = tx.update(grads, state, params)
+        assert jax.tree.map(jnp.dtype, updates) == jax.tree.map(jnp.dtype, params)
+        found.append(float(optax.global_norm(jax.tree.map(np.float64, updates))))
+        others, same = free.update(grads, same, params)
+        np.testing.assert_allclose(others["a"], -grads["a"])
+    # The average of 2 and 3, the later counting more.
+    average = (0.98 * 2 + 3) / 1.98
+    np.testing.assert_allclose(found, [2, 3, 10 * average, 2, 0], rtol=1e-5)
+
+
 def _distance(a, b):
     one, other = (jax.tree.leaves(jax.device_get(density.variables)) for density in (a, b))
     return np.sqrt(sum(np.sum(np.square(x - y)) for x, y in zip(one, other, strict=True)))
@@ -317,6 +336,7 @@ def test_no_finite_validation_loss_is_an_error(data):
         ({"batch_size": 0}, ValueError, "fit: batch_size must be a whole number, 1 or more; got 0"),
         ({"warmup_steps": -1}, ValueError, "warmup_steps must be 0 or more; got -1"),
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be positive, or None; got 0"),
+        ({"clip_ratio": 1.0}, ValueError, "clip_ratio must be above 1, or None; got 1"),
         ({"patience": 0}, ValueError, "fit: patience must be a whole number, 1 or more; got 0"),
         ({"patience": 2, "validation": None}, ValueError, "patience needs validation examples"),
         (

@@ -39,6 +39,7 @@ def fit(
     learning_rate: float | optax.Schedule = 2e-3,
     warmup_steps: int = 100,
     clip_norm: float | None = None,
+    clip_ratio: float | None = 10.0,
     ema_decay: float | None = None,
     evaluate_every: int = 100,
     patience: int | None = None,
@@ -86,6 +87,8 @@ def fit(
       warmup_steps: over which updates grow linearly to their full size.
       clip_norm: the largest global norm of gradients; None for no limit. A limit that most steps
         meet moves the optimum: E[g / |g|] is zero elsewhere than E[g].
+      clip_ratio: the largest global norm over the running average of the norms before, so that few
+        examples far from all others do not spoil Adam's moments; None for no limit.
       ema_decay: of an exponential moving average of the parameters, which then is what is
         validated and returned; None for none.
       evaluate_every: steps between validations, progress and rows of metrics.
@@ -125,7 +128,7 @@ def fit(
     """
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
     data = Inputs(flow, data, context, validation, as_key("fit", key), batch_size, augment, workers)
-    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     objective = MaximumLikelihood(flow, dimensions, augment)
     rules = Rules(objective, tx, ema_decay, falls, max_skipped, place(mesh, batch_size))
     trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
