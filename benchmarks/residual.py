@@ -69,7 +69,7 @@ def trained(size: int) -> jax.Array:
     variables = {"params": {"net": found}, "lipschitz": {"net": lipschitz}}
     x = y[0]
     move = lambda x: block.apply(  # noqa: E731
-        variables, x, method="inverse", rngs={"trace": jax.random.key(0)}
+        variables, x, method="inverse", rngs={"noise": jax.random.key(0)}
     )
     return jax.jacobian(move)(x) - jnp.eye(size)
 

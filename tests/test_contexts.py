@@ -38,7 +38,7 @@ def test_one_context_is_not_copied_to_every_point(name):
     variables = jax.tree.map(lambda v: v + 0.02, variables)
 
     def log_prob(y, context):
-        rngs = {"trace": KEY}
+        rngs = {"noise": KEY}
         return flow.apply(variables, y, context, method="log_prob", rngs=rngs)
 
     program = str(jax.make_jaxpr(log_prob)(y, context))

@@ -192,7 +192,7 @@ def test_large_matrices_in_float32(kind):
 @pytest.mark.parametrize("method", ["inverse_and_log_det", "forward_and_log_det"])
 def test_empty_batches_of_vectors(layer, method):
     variables = jflow.init(layer, KEY, np.ones((2, 3)))
-    x, log_det = run(layer, method, variables, np.zeros((0, 3)), {"branch": KEY})
+    x, log_det = run(layer, method, variables, np.zeros((0, 3)), {"noise": KEY})
     assert (x.shape, log_det.shape) == ((0, 3), (0,))
 
 

@@ -83,7 +83,7 @@ def test_norms_are_kept_in_training(name):
     )  # fmt: skip
     norms = []
     kept = flatten_dict(jax.device_get(density.variables["lipschitz"]), sep="/")
-    for path, (kernel, event) in layers(density, y[:2], rngs={"trace": KEY}).items():
+    for path, (kernel, event) in layers(density, y[:2], rngs={"noise": KEY}).items():
         norms.append(operator_norm(kernel, event))
         assert norms[-1] <= 1.001 * net.coefficient
         # `fit` has let the power iterations converge, for evaluations to start from.

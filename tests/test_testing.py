@@ -152,7 +152,7 @@ class Faulty(jb.Bijector):
         if not str(self.fault).startswith(("unbiased", "bound")):
             return log_det
         off = {"unbiased": 0.0, "unbiased, off": 0.1, "bound": -0.1, "bound, off": 0.1}[self.fault]
-        noise = jax.random.normal(self.make_rng("trace"), log_det.shape, log_det.dtype)
+        noise = jax.random.normal(self.make_rng("noise"), log_det.shape, log_det.dtype)
         return log_det + 0.01 * noise + off
 
     @property

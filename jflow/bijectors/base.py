@@ -66,7 +66,9 @@ class Bijector(nn.Module):
     def log_det_kind(self) -> LogDetKind:
         """What log_det is: "exact"; "unbiased", a random estimate; "bound"; or "biased".
 
-        A composition reports the weakest of its parts, in that order.
+        A bound is below the exact one on the way to the base, in the mean over draws of noise; the
+        mean of the density that it gives is exact. A composition reports the weakest of its parts,
+        in that order.
         """
         return _weakest(_LOG_DET_KINDS, (part.log_det_kind for part in self.parts))
 
@@ -99,6 +101,11 @@ class Bijector(nn.Module):
         Such points are NaN in compiled programs; outside, they are errors.
         """
         return any(part.may_fail for part in self.parts)
+
+    @nn.nowrap
+    def needs_key(self, direction: Direction) -> bool:
+        """Whether a direction, "forward" or "inverse", draws from the RNG stream "noise"."""
+        return any(part.needs_key(direction) for part in self.parts)
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

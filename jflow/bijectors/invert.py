@@ -38,6 +38,10 @@ class Invert(Bijector):
         return self.bijector.forward_kind
 
     @nn.nowrap
+    def needs_key(self, direction: Direction) -> bool:
+        return self.bijector.needs_key("inverse" if direction == "forward" else "forward")
+
+    @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         if self.bijector.latent_shape(event_shape) != event_shape:
             raise ValueError(

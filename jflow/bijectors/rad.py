@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind
+from jflow.bijectors.base import Bijector, Direction, DirectionKind
 from jflow.functional.arrays import align, as_wide
 from jflow.nets.layers import check_factory
 from jflow.nets.mlp import MLP
@@ -27,7 +27,7 @@ class RAD(Bijector):
 
     Up to three points share an image, so f is no bijection: the density of y is that of x, times
     |f'|, times p(k | x), where p is zero for pieces that do not reach x. forward draws k from p and
-    returns the point of that piece, with minus the log_det above; it needs the RNG stream "branch"
+    returns the point of that piece, with minus the log_det above; it needs the RNG stream "noise"
     (`Density.sample` gives it), and `forward_kind` is "random". So inverse(forward(x)) = x, but
     forward(inverse(y)) may be another y. Log-likelihoods are exact.
 
@@ -38,7 +38,7 @@ class RAD(Bijector):
 
     Raises:
       TypeError: `net` is a network, where what makes networks is wanted.
-      ValueError: forward without the stream "branch".
+      ValueError: forward without the stream "noise".
 
     Reference: Dinh et al., A RAD approach to deep mixture models, 2019, eqs. 4-7,
     https://arxiv.org/abs/1903.07714
@@ -51,10 +51,10 @@ class RAD(Bijector):
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        if not self.has_rng("branch"):
+        if not self.has_rng("noise"):
             raise ValueError(
                 "RAD: forward draws one of several points; use sample, or give apply "
-                "rngs={'branch': key}"
+                "rngs={'noise': key}"
             )
         return self._fold(x, context, inverse=False)
 
@@ -81,7 +81,7 @@ class RAD(Bijector):
         known = piece[..., None] == jnp.arange(3, dtype=jnp.int32).reshape((1,) * x.ndim + (3,))
         log_share = self._log_shares(base, reach, known & inverse, context)
         if not inverse:
-            piece = jax.random.categorical(self.make_rng("branch"), log_share).astype(jnp.int32)
+            piece = jax.random.categorical(self.make_rng("noise"), log_share).astype(jnp.int32)
         chosen = jnp.take_along_axis(log_share, piece[..., None], axis=-1)[..., 0]
         log_det = jnp.sum(jnp.where(piece == 1, inner, outer) + chosen, axis=-1)
         if inverse:
@@ -101,6 +101,10 @@ class RAD(Bijector):
     @property
     def forward_kind(self) -> DirectionKind:
         return "random"
+
+    @nn.nowrap
+    def needs_key(self, direction: Direction) -> bool:
+        return direction == "forward"
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -79,7 +79,7 @@ class Repeat(Bijector):
         loop = nn.scan(
             kept(self.memory, layer, prevent_cse=False),
             variable_axes=dict.fromkeys(_STACKED, 0),
-            split_rngs={"params": True, "trace": True, "dropout": True, "branch": True},
+            split_rngs={"params": True, "noise": True, "dropout": True},
             in_axes=nn.broadcast,  # type: ignore[arg-type]  # flax declares ints only
             length=self.length,
             reverse=reverse,

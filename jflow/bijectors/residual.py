@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind, LogDetKind
+from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
 from jflow.functional.arguments import check_counts
@@ -35,7 +35,7 @@ class Residual(Bijector):
     largest bound on the error that was reached, and the norm of every layer.
 
     `log_det_kind` is that of the estimator: "exact", "unbiased" or "biased". All but exact ones
-    draw from the RNG stream "trace": `density.log_prob(y, key=key)`.
+    draw from the RNG stream "noise": `density.log_prob(y, key=key)`.
 
     Attributes:
       net: makes g: `LipschitzMLP`, `LipschitzConvNet`, `LipschitzDenseNet`, or another
@@ -115,13 +115,13 @@ class Residual(Bijector):
             return g(x), jnp.zeros(batch_shape(x, ndim), x.dtype)
         key = None
         if self.estimator.needs_key:
-            if not self.has_rng("trace"):
+            if not self.has_rng("noise"):
                 raise ValueError(
                     f"Residual: {type(self.estimator).__name__} estimates log-determinants at "
                     "random; give a key: density.log_prob(y, key=key), or "
-                    "apply(..., rngs={'trace': key}). ExactLogDet() needs none"
+                    "apply(..., rngs={'noise': key}). ExactLogDet() needs none"
                 )
-            key = self.make_rng("trace")
+            key = self.make_rng("noise")
         return self.estimator.value_and_log_det(g, x, key, ndim)
 
     def _solve(self, g: Any, y: Array, ndim: int) -> Array:
@@ -154,6 +154,10 @@ class Residual(Bijector):
     @property
     def inverse_kind(self) -> DirectionKind:
         return "closed form" if self.direction == "inverse" else "iterative"
+
+    @nn.nowrap
+    def needs_key(self, direction: Direction) -> bool:
+        return self.estimator.needs_key
 
     @property
     def may_fail(self) -> bool:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jflow.bijectors.base import Bijector
 from jflow.distributions.contexts import batch_of, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import batch_shape
@@ -18,7 +19,7 @@ from jflow.functional.traces import Estimated, mean_and_error
 @partial(jax.jit, static_argnums=(0, 1))
 def apply(flow: Flow, method: str, variables: Any, *arrays: Any, rng: Array | None = None) -> Array:
     """A method of the flow; `rng` is for random estimates."""
-    rngs = None if rng is None else {"trace": rng}
+    rngs = None if rng is None else {"noise": rng}
     return flow.apply(variables, *arrays, method=method, rngs=rngs)  # type: ignore[return-value]
 
 
@@ -57,7 +58,7 @@ def log_prob_by_batches(
 
     def one(part: dict[str, Any], i: Array) -> Any:
         own = part.get("context", context)
-        rngs = None if key is None else {"trace": jax.random.fold_in(key, i)}
+        rngs = None if key is None else {"noise": jax.random.fold_in(key, i)}
         return flow.apply(variables, part["y"], own, method="log_prob", rngs=rngs)
 
     whole = count // size
@@ -73,15 +74,28 @@ def log_prob_by_batches(
 def estimate(
     flow: Flow, variables: Any, y: Array, context: Any, key: Array, probes: int
 ) -> Estimated:
-    """Mean and standard error of so many estimates of log p."""
+    """Of so many estimates of log p: their mean, or the log of that of p; and its error."""
 
     def one(key: Array) -> Any:
-        return flow.apply(variables, y, context, method="log_prob", rngs={"trace": key})
+        return flow.apply(variables, y, context, method="log_prob", rngs={"noise": key})
 
-    exact = flow.bijector.log_det_kind == "exact"
-    mean, error = mean_and_error(lax.map(one, jax.random.split(key, 1 if exact else probes)))
+    kinds = _kinds(flow.bijector)
+    exact = kinds == {"exact"}
+    draws = lax.map(one, jax.random.split(key, 1 if exact else probes))
+    if "bound" in kinds and kinds <= {"exact", "bound"}:
+        largest = lax.stop_gradient(jnp.max(draws, axis=0, keepdims=True))
+        largest = jnp.where(jnp.isfinite(largest), largest, 0)
+        p, error = mean_and_error(jnp.exp(draws - largest))
+        mean, error = largest[0] + jnp.log(p), error / p
+    else:
+        mean, error = mean_and_error(draws)
     # Outside the support, all estimates are -inf.
     return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
+
+
+def _kinds(bijector: Bijector) -> set[str]:
+    """What the log_dets are that a bijector adds up."""
+    return {kind for part in bijector.parts for kind in _kinds(part)} or {bijector.log_det_kind}
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
@@ -90,7 +104,7 @@ def draw(
 ) -> Any:
     """A method that draws."""
     # A layer with several images of a point draws one of them; log_dets may be estimates.
-    rngs = {"branch": jax.random.fold_in(key, 1), "trace": jax.random.fold_in(key, 2)}
+    rngs = {"noise": jax.random.fold_in(key, 1)}
     return flow.apply(variables, key, shape, *args, method=method, rngs=rngs)
 
 
@@ -108,7 +122,7 @@ def bits_per_dim(
     """Bits per dimension of grey levels."""
 
     def log_prob(y: Array, key: Array) -> Any:
-        rngs = {"trace": key}
+        rngs = {"noise": key}
         return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
 
     values, shape = flow.values or 0, flow.event_shape

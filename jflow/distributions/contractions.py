@@ -66,7 +66,7 @@ def _reports(flow: Flow, variables: Any, collection: str) -> Any:
         context,
         method="log_prob",
         mutable=[collection],
-        rngs={"trace": jax.random.key(0)},
+        rngs={"noise": jax.random.key(0)},
     )
     return reports[collection]  # type: ignore[index]
 

@@ -1,6 +1,5 @@
 """A density: a flow together with its variables."""
 
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions import compiled, saving
+from jflow.distributions.arguments import arrays, noise, sizes
 from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
@@ -54,7 +54,7 @@ class Density:
         Args:
           y: continuous values; for a flow with grey levels (`values=k`), levels / k.
           context: (*batch, *context_shape) or the last axes of that, for a conditional flow.
-          key: for flows whose log_det is a random estimate; see `flow.bijector.log_det_kind`.
+          key: for flows that draw noise on the way; see `flow.bijector.needs_key`.
           batch_size: how many points at a time, in one compiled loop, so that memory does not grow
             with their number; None for all at once.
 
@@ -62,13 +62,13 @@ class Density:
           TypeError: y is not floating (for grey levels, use `bits_per_dim`).
           ValueError: y or context has the wrong shape, or the flow needs a key.
         """
-        arrays = _arrays(y, context)
-        key = None if key is None else as_key("log_prob", key)
+        given = arrays(y, context)
+        key = noise("log_prob", self.flow.bijector, "inverse", key)
         if batch_size is not None:
             check_counts("log_prob", batch_size=batch_size)
         options: Any = {"key": key, "batch_size": batch_size}
-        log_prob = compiled.log_prob(self.flow, self.variables, *arrays, **options)
-        self._check_inverse(log_prob, 0, *arrays)
+        log_prob = compiled.log_prob(self.flow, self.variables, *given, **options)
+        self._check_inverse(log_prob, 0, *given)
         return log_prob
 
     def log_prob_estimate(
@@ -83,7 +83,9 @@ class Density:
         """The mean of independent estimates of log p(y), and its standard error, (*batch), nats.
 
         The error is that of chance: of truncated series (`PowerSeries`) the bias comes on top. It
-        is zero for flows whose log_det is exact.
+        is zero for flows whose log_det is exact. For bounds, the first is the logarithm of the mean
+        of p: a tighter bound, which tends to log p(y) with their number (Burda et al., 2016,
+        https://arxiv.org/abs/1509.00519), and its error to first order.
 
         Args:
           y: continuous values.
@@ -98,10 +100,10 @@ class Density:
         if terms is not None:
             check_counts("log_prob_estimate", terms=terms)
             flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
-        arrays = _arrays(y, context)
+        given = arrays(y, context)
         key = as_key("log_prob_estimate", key)
-        estimate = compiled.estimate(flow, self.variables, *arrays, key, probes)
-        self._check_inverse(estimate.mean, 0, *arrays)
+        estimate = compiled.estimate(flow, self.variables, *given, key, probes)
+        self._check_inverse(estimate.mean, 0, *given)
         return estimate
 
     def with_estimator(self, estimator: LogDetEstimator) -> "Density":
@@ -137,9 +139,9 @@ class Density:
         Raises:
           ValueError: a temperature other than 1, and the base (uniform, angles) has none.
         """
-        (context,) = _arrays(context)
+        (context,) = arrays(context)
         key = as_key("sample", key)
-        arguments = (self.variables, key, _shape(shape), context, as_temperature(temperature))
+        arguments = (self.variables, key, sizes(shape), context, as_temperature(temperature))
         y = compiled.draw(self.flow, "sample", *arguments)
         self._check_forward(y, context)
         return y
@@ -151,25 +153,34 @@ class Density:
 
         It is faster than `log_prob` of a sample, and has no rounding error from inverting.
         """
-        (context,) = _arrays(context)
+        (context,) = arrays(context)
         key = as_key("sample_and_log_prob", key)
-        arguments = (self.variables, key, _shape(shape), context)
+        arguments = (self.variables, key, sizes(shape), context)
         y, log_prob = compiled.draw(self.flow, "sample_and_log_prob", *arguments)
         self._check_forward(y, context)
         return y, log_prob
 
-    def latents(self, y: ArrayLike, context: Any = None) -> Array:
-        """The latents z of y, (*batch, *latent): what the flow maps to y, exactly."""
-        arrays = _arrays(y, context)
-        z = compiled.apply(self.flow, "latents", self.variables, *arrays, rng=_unused())
-        self._check_inverse(z, len(self.flow.latent_shape), *arrays)
+    def latents(
+        self, y: ArrayLike, context: Any = None, *, key: Array | int | None = None
+    ) -> Array:
+        """The latents z of y, (*batch, *latent): what the flow maps to y, exactly.
+
+        Where there are several, `key` draws one.
+        """
+        given = arrays(y, context)
+        key = noise("latents", self.flow.bijector, "inverse", key, values_alone=True)
+        z = compiled.apply(self.flow, "latents", self.variables, *given, rng=key)
+        self._check_inverse(z, len(self.flow.latent_shape), *given)
         return z
 
-    def from_latents(self, z: ArrayLike, context: Any = None) -> Array:
-        """The y of latents z, (*batch, *event): the inverse of `latents`."""
-        arrays = _arrays(z, context)
-        y = compiled.apply(self.flow, "from_latents", self.variables, *arrays, rng=_unused())
-        self._check_forward(y, arrays[1], (arrays[0], len(self.flow.latent_shape)))
+    def from_latents(
+        self, z: ArrayLike, context: Any = None, *, key: Array | int | None = None
+    ) -> Array:
+        """The y of latents z, (*batch, *event): the inverse of `latents`, with a key likewise."""
+        given = arrays(z, context)
+        key = noise("from_latents", self.flow.bijector, "forward", key, values_alone=True)
+        y = compiled.apply(self.flow, "from_latents", self.variables, *given, rng=key)
+        self._check_forward(y, given[1], (given[0], len(self.flow.latent_shape)))
         return y
 
     def _check_inverse(self, found: Array, ndim: int, y: Array, context: Any) -> None:
@@ -222,7 +233,7 @@ class Density:
         """
         if self.flow.values is None:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
-        levels, context = _arrays(y, context)
+        levels, context = arrays(y, context)
         check_levels("y", levels, self.flow.values)
         check_importance_weighted(importance_weighted, self.flow.bijector.log_det_kind)
         key = as_key("bits_per_dim", key)
@@ -285,16 +296,3 @@ def load(path: str | os.PathLike[str], *, flow: Flow | None = None) -> Density:
     if "lipschitz" in variables:
         check_norms(flow, variables, str(path))
     return Density(flow, variables)
-
-
-def _unused() -> Array:
-    """A key for estimates of log_det on the way to results that do not depend on them."""
-    return jax.random.key(0)
-
-
-def _arrays(*values: Any) -> Any:
-    return tuple(jax.tree.map(jnp.asarray, value) for value in values)
-
-
-def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape) if isinstance(shape, tuple | list) else (operator.index(shape),)

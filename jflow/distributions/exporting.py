@@ -74,7 +74,7 @@ def _programs(flow: Flow, variables: Any, batch: Any) -> dict[str, Program]:
     context: dict[str, Any] = {}
     if flow.context_shape is not None:
         context = {"context": each(many, flow.context_shape)}
-    random = flow.bijector.log_det_kind != "exact"
+    random = flow.bijector.needs_key("inverse")
     seed = {"seed": jax.ShapeDtypeStruct((2,), jnp.uint32)} if random else {}
     seeds = {"seeds": jax.ShapeDtypeStruct((batch, 2), jnp.uint32)}
 

@@ -6,7 +6,7 @@ from jflow.functional.convolution import conv2d
 from jflow.functional.log_determinants import ExactLogDet, LogDetEstimator, estimate_log_det
 from jflow.functional.series import PowerSeries, RussianRoulette
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
-from jflow.functional.supports import Circle, Interval, Support
+from jflow.functional.supports import Circle, Integers, Interval, Support
 from jflow.functional.traces import Estimated, exact_trace, hutch_pp, hutchinson, xtrace
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Estimated",
     "ExactLogDet",
     "Geometric",
+    "Integers",
     "Interval",
     "LogDetEstimator",
     "Logarithmic",

@@ -76,6 +76,37 @@ class Circle(Support):
         return isinstance(other, Circle)
 
 
+@dataclass(frozen=True)
+class Integers(Support):
+    """The whole numbers between two ends, both included. Their volume is their number.
+
+    So a density of them is a probability, and log_det is 0 for a bijector that permutes them.
+
+    Attributes:
+      low: the lower end.
+      high: the upper end.
+
+    Raises:
+      ValueError: `low` is not below `high`.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"Integers: low must be below high; got {self.low} and {self.high}")
+
+    def __str__(self) -> str:
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "the whole numbers"
+        return f"the whole numbers from {self.low:g} to {self.high:g}"
+
+    def holds(self, other: Support) -> bool:
+        """Whether all of the other whole numbers are among these."""
+        return isinstance(other, Integers) and self.low <= other.low and other.high <= self.high
+
+
 Supports: TypeAlias = Support | tuple[Support, ...]
 
 

@@ -25,7 +25,8 @@ def run(
     Raises:
       NoPairError: it returned something else than two arrays.
     """
-    rngs = {"branch": key, "trace": jax.random.fold_in(key, 1)}
+    direction: Any = "forward" if method == FORWARD else "inverse"
+    rngs = {"noise": key} if bijector.needs_key(direction) else None
     result = bijector.apply(variables, x, context, method=method, rngs=rngs)
     if not (isinstance(result, tuple) and len(result) == 2):
         kind = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jflow.functional.supports import Circle, Interval, Support, entries
+from jflow.functional.supports import Circle, Integers, Interval, Support, entries
 from jflow.testing.mistakes import explain
 from jflow.testing.points import COUNT, direction_like, far_points, in_dtype, rounded
 from jflow.testing.subject import LOG_DET, ROUND_TRIP, Subject
@@ -204,7 +204,7 @@ class _Batch:
 
 def _ends(support: Support) -> tuple[float, float]:
     """Between which numbers it lies."""
-    if isinstance(support, Interval):
+    if isinstance(support, Interval | Integers):
         return support.low, support.high
     return (-np.pi, np.pi) if isinstance(support, Circle) else (-np.inf, np.inf)
 

@@ -100,7 +100,7 @@ def health(
 def _look(flow: Flow, variables: Any, y: Array, context: Any, key: Array) -> Any:
     if flow.values is not None:
         y = dequantize(key, y, flow.values)
-    rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
+    rngs = {"noise": jax.random.fold_in(key, 1)}
     log_prob, reports = flow.apply(
         variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs
     )

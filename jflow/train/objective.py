@@ -36,18 +36,18 @@ def example_losses(
     Training switches dropout on, uses one draw of the dequantization noise a step, and returns the
     new values of collections that move with the data.
     """
-    noise, trace, dropout = jax.random.split(key, 3)
+    noise, own, dropout = jax.random.split(key, 3)
     moving = [name for name in MOVING if name in variables] if training else []
 
-    def log_prob(y: Array, trace: Array) -> tuple[Array, Moving]:
-        rngs = {"trace": trace, "dropout": dropout} if training else {"trace": trace}
+    def log_prob(y: Array, own: Array) -> tuple[Array, Moving]:
+        rngs = {"noise": own, "dropout": dropout} if training else {"noise": own}
         given: Any = {"method": "log_prob", "rngs": rngs}
         if not moving:
             return flow.apply(variables, y, context, **given), {}  # type: ignore[return-value]
         return flow.apply(variables, y, context, mutable=moving, **given)
 
     if flow.values is None:
-        value, moved = log_prob(y, trace)
+        value, moved = log_prob(y, own)
         return -value, moved
     return discrete_bits_per_dim(
         log_prob,
@@ -121,7 +121,7 @@ class ReverseKL:
         self, variables: Any, contexts: Any, index: Array, key: Array, moving: list[str]
     ) -> tuple[Array, Moving]:
         context = jax.tree.map(lambda part: part[index], contexts)
-        rngs = {"trace": jax.random.fold_in(key, 1), "branch": jax.random.fold_in(key, 2)}
+        rngs = {"noise": jax.random.fold_in(key, 1)}
         (y, log_q), moved = self.flow.apply(  # type: ignore[misc]
             variables,
             key,

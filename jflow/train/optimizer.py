@@ -83,16 +83,16 @@ def _clip_by_running_norm(ratio: float) -> optax.GradientTransformation:
     times the usual one; unlimited, it would fill Adam's second moments for a thousand steps.
     """
 
-    def init(_: Any) -> tuple[Array, Array]:
+    def init(params: Any) -> tuple[Array, Array]:
         return jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
 
-    def update(grads: Any, state: tuple[Array, Array], _: Any = None) -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         total, weight = state
-        norm = optax.global_norm(grads)
+        norm = optax.global_norm(updates)
         limit = jnp.where(weight > 0, ratio * total / jnp.maximum(weight, 1e-6), jnp.inf)
         limited = jnp.minimum(norm.astype(jnp.float32), limit)
         share = limited / jnp.maximum(norm.astype(jnp.float32), jnp.finfo(jnp.float32).tiny)
-        clipped = jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
+        clipped = jax.tree.map(lambda g: g * share.astype(g.dtype), updates)
         return clipped, (_KEPT * total + (1 - _KEPT) * limited, _KEPT * weight + (1 - _KEPT))
 
     return optax.GradientTransformation(init, update)
