@@ -336,7 +336,8 @@ def test_no_finite_validation_loss_is_an_error(data):
         ({"batch_size": 0}, ValueError, "fit: batch_size must be a whole number, 1 or more; got 0"),
         ({"warmup_steps": -1}, ValueError, "warmup_steps must be 0 or more; got -1"),
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be positive, or None; got 0"),
-        ({"clip_ratio": 1.0}, ValueError, "clip_ratio must be above 1, or None; got 1"),
+        ({"clip_ratio": 1.0}, ValueError, "clip_ratio must be above 1, None, or 'auto'; got 1"),
+        ({"clip_ratio": "some"}, ValueError, "clip_ratio must be above 1, None, or 'auto'; got"),
         ({"patience": 0}, ValueError, "fit: patience must be a whole number, 1 or more; got 0"),
         ({"patience": 2, "validation": None}, ValueError, "patience needs validation examples"),
         (

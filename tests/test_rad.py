@@ -74,8 +74,10 @@ def test_samples_follow_the_density(density):
 def test_forward_needs_a_key_and_says_so(density):
     assert density.flow.bijector.forward_kind == "random"
     assert jb.Chain((jb.RAD(), jb.ActNorm())).forward_kind == "random"
-    with pytest.raises(ValueError, match="use sample, or give apply rngs"):
+    with pytest.raises(ValueError, match=r"from_latents: give a key: .* its values are drawn"):
         density.from_latents(np.zeros((2, 1)))
+    y = density.from_latents(np.linspace(-1, 1, 9)[:, None], key=0)
+    np.testing.assert_allclose(density.latents(y), np.linspace(-1, 1, 9)[:, None], atol=1e-6)
 
 
 def test_fits_two_modes_better_than_an_affine_map():

@@ -151,9 +151,13 @@ class Faulty(jb.Bijector):
     def _noisy(self, log_det):
         if not str(self.fault).startswith(("unbiased", "bound")):
             return log_det
-        off = {"unbiased": 0.0, "unbiased, off": 0.1, "bound": -0.1, "bound, off": 0.1}[self.fault]
+        off = {"unbiased": 0.0, "unbiased, off": 0.1, "bound": -0.1}.get(self.fault, 0.1)
         noise = jax.random.normal(self.make_rng("noise"), log_det.shape, log_det.dtype)
         return log_det + 0.01 * noise + off
+
+    @nn.nowrap
+    def needs_key(self, direction):
+        return str(self.fault).startswith(("unbiased", "bound")) and self.fault != "bound, unsaid"
 
     @property
     def log_det_kind(self):
@@ -179,6 +183,7 @@ class Faulty(jb.Bijector):
         ("no empty batch", "inverse: an empty batch"),
         ("tolerance", "tolerance is true"),
         ("unbiased, off", "log_det is unbiased, 64 draws"),
+        ("bound, unsaid", "It draws noise where needs_key says that it does not"),
         ("bound, off", "log_det is bound, 64 draws"),
         (["a list"], "fields are hashable"),
     ],

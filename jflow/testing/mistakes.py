@@ -32,6 +32,11 @@ def _fix(error: Exception, bijector: Bijector) -> str:
         return _ONE_HELPER
     if isinstance(error, (errors.ScopeParamShapeError, errors.NameInUseError)):
         return _ONE_HELPER
+    if isinstance(error, errors.InvalidRngError) and "noise" in str(error):
+        return (
+            "It draws noise where needs_key says that it does not: define needs_key(direction), "
+            "decorated with nn.nowrap"
+        )
     if "@compact" in str(error) or "compact" in type(error).__name__.lower():
         return _ONE_HELPER
     return ""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optax
 from jax import Array
@@ -20,7 +20,7 @@ from jflow.train.loop import Rules
 from jflow.train.objective import MaximumLikelihood, unit
 from jflow.train.optimizer import build_optimizer
 from jflow.train.run import Plan
-from jflow.train.sharding import place
+from jflow.train.sharding import Placement, place
 from jflow.train.trainer import Trainer
 
 
@@ -39,7 +39,7 @@ def fit(
     learning_rate: float | optax.Schedule = 2e-3,
     warmup_steps: int = 100,
     clip_norm: float | None = None,
-    clip_ratio: float | None = 10.0,
+    clip_ratio: float | Literal["auto"] | None = "auto",
     ema_decay: float | None = None,
     evaluate_every: int = 100,
     patience: int | None = None,
@@ -88,7 +88,8 @@ def fit(
       clip_norm: the largest global norm of gradients; None for no limit. A limit that most steps
         meet moves the optimum: E[g / |g|] is zero elsewhere than E[g].
       clip_ratio: the largest global norm over the running average of the norms before, so that few
-        examples far from all others do not spoil Adam's moments; None for no limit.
+        examples far from all others do not spoil Adam's moments; None for no limit. "auto" is 10
+        for images; of tables, outliers are what the fit must learn to bear.
       ema_decay: of an exponential moving average of the parameters, which then is what is
         validated and returned; None for none.
       evaluate_every: steps between validations, progress and rows of metrics.
@@ -128,11 +129,31 @@ def fit(
     """
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
     data = Inputs(flow, data, context, validation, as_key("fit", key), batch_size, augment, workers)
-    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
-    objective = MaximumLikelihood(flow, dimensions, augment)
-    rules = Rules(objective, tx, ema_decay, falls, max_skipped, place(mesh, batch_size))
+    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, _clip(flow, clip_ratio))
+    rules = _rules(flow, dimensions, augment, tx, ema_decay, max_skipped, place(mesh, batch_size))
     trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
     return _run(trainer, variables, directory, keep, resume, cache, progress, callback)
+
+
+def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
+    """The limit of gradients: unless told otherwise, images have one."""
+    if ratio == "auto":
+        return 10.0 if len(flow.event_shape) == 3 else None
+    return ratio
+
+
+def _rules(
+    flow: Flow,
+    dimensions: int | None,
+    augment: Callable[[Array, Array], Array] | None,
+    built: tuple[optax.GradientTransformation, bool],
+    ema_decay: float | None,
+    max_skipped: int,
+    placement: Placement,
+) -> Rules:
+    optimizer, falls = built
+    objective = MaximumLikelihood(flow, dimensions, augment)
+    return Rules(objective, optimizer, ema_decay, falls, max_skipped, placement)
 
 
 def _run(

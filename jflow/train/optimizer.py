@@ -47,8 +47,8 @@ def build_optimizer(
         )
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, or None; got {clip_norm}")
-    if clip_ratio is not None and not clip_ratio > 1:
-        raise ValueError(f"clip_ratio must be above 1, or None; got {clip_ratio}")
+    if isinstance(clip_ratio, str) or (clip_ratio is not None and not clip_ratio > 1):
+        raise ValueError(f"clip_ratio must be above 1, None, or 'auto'; got {clip_ratio!r}")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     falls = optimizer is None and not callable(learning_rate)
     return _built(optimizer, rate, warmup_steps, clip_norm, clip_ratio), falls
