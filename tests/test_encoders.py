@@ -88,7 +88,7 @@ def test_classes_and_masks_stay_as_they_are():
 
 def test_a_set_with_a_mask():
     density = initialised(set_flow(), Y[:64], a_set(64))
-    names = {"mask_log_std", "mask_mean", "points_log_std", "points_mean"}
+    names = {"mask.log_std", "mask.mean", "points.log_std", "points.mean"}
     assert set(density.variables["constants"]["context_scale"]) == names
     y, context = Y[:6], a_set(6)
     whole = density.log_prob(y, context)
@@ -96,7 +96,7 @@ def test_a_set_with_a_mask():
     hidden = context["points"] + 7 * (1 - context["mask"])[..., None]
     turned = {"points": hidden[:, ::-1], "mask": context["mask"][:, ::-1]}
     constants = density.variables["constants"]["context_scale"]
-    assert not np.any(constants["mask_mean"])
+    assert not np.any(constants["mask.mean"])
     np.testing.assert_allclose(density.log_prob(y, turned), whole, rtol=1e-5)
     # One for all, for the last axes, in batches, and through vmap.
     one = {name: part[0] for name, part in context.items()}
@@ -130,7 +130,7 @@ def test_a_set_is_learned_saved_and_exported(tmp_path):
     np.testing.assert_array_equal(again.log_prob(*given), wanted)
     density.export(tmp_path / "export")
     read = jax.export.deserialize(bytearray((tmp_path / "export/log_prob.jaxexport").read_bytes()))
-    np.testing.assert_allclose(read.call(*given), wanted, rtol=1e-5)
+    np.testing.assert_allclose(read.call(*given), wanted, rtol=1e-5, atol=1e-5)
     described = json.loads((tmp_path / "export/export.json").read_text())
     assert described["context_shape"] == {"mask": [5], "points": [5, 2]}
     arguments = described["programs"]["log_prob"]["arguments"]
@@ -175,8 +175,6 @@ def test_an_image_conditioned_on_a_smaller_one():
     z = density.latents(images, small)
     np.testing.assert_allclose(density.from_latents(z, small), images, atol=1e-4)
     assert density.sample(KEY, 3, small[0]).shape == (3, 8, 8, 1)
-    # Each pixel of the context acts where it is: with 4x4 blocks, on the other blocks, through two
-    # networks of 3x3 convolutions at most, less.
     assert not np.allclose(log_prob, density.log_prob(images, small[::-1]))
     large = flow.clone(context_shape=(16, 16, 2))
     context = RANDOM.normal(size=(16, 16, 16, 2)).astype(np.float32)
@@ -235,6 +233,8 @@ def test_what_does_not_fit():
         build(context_shape={"a": (3, 0)}, encoder=Pool())
     with pytest.raises(ValueError, match="context_shape must have names as its keys"):
         build(context_shape={})
+    with pytest.raises(ValueError, match=r"without '/' and '\.'"):
+        build(context_shape={"a/b": 2}, encoder=Pool())
     with pytest.raises(
         ValueError, match=r"encoder must return an array \(4, 'C'\); got \(4, 1, 3\)"
     ):
@@ -256,3 +256,72 @@ def test_what_does_not_fit():
     context["points"][0, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"context of data\['points'\] holds NaN"):
         jflow.fit(set_flow(), Y[:8], context=context, key=KEY)
+
+
+class Convolutions(nn.Module):
+    """As they are usually written: for a batch of one axis."""
+
+    @nn.compact
+    def __call__(self, context):
+        h = nn.Conv(2, (3, 3), param_dtype=context.dtype)(context)
+        return nn.Dense(3, param_dtype=context.dtype)(h.reshape((h.shape[0], -1)))
+
+
+def test_a_recipe_with_an_encoder(tmp_path):
+    flow = flows.maf(2, 1, (4,)).clone(context_shape=(4, 4, 1), encoder=Convolutions())
+    y, context = Y[:40], RANDOM.normal(size=(40, 4, 4, 1)).astype(np.float32)
+    options = {"key": KEY, "steps": 2, "batch_size": 8, "evaluate_every": 2, "progress": False}
+    density, _ = jflow.fit(flow, y, context=context, directory=tmp_path / "run", **options)
+    wanted = density.log_prob(y, context)
+    density.save(tmp_path / "saved")
+    again = jflow.load(tmp_path / "saved", flow=flow)
+    np.testing.assert_array_equal(again.log_prob(y, context), wanted)
+    assert density.sample(KEY, (2, 3), context[0]).shape == (2, 3, 2)
+    square = density.log_prob(y[:6].reshape(2, 3, 2), context[:6].reshape(2, 3, 4, 4, 1))
+    np.testing.assert_allclose(np.ravel(square), wanted[:6], rtol=1e-5)
+
+
+class Both(nn.Module):
+    @nn.compact
+    def __call__(self, context):
+        return jnp.concatenate([context["x"], context["age"][..., None]], axis=-1)
+
+
+def test_numbers_alone_and_units_of_many():
+    flow = flows.maf(2, 1, (4,)).clone(context_shape={"x": 2, "age": ()}, encoder=Both())
+    age = 40 + 10 * RANDOM.normal(size=600)
+    context = {"x": RANDOM.normal(size=(600, 2)), "age": age}
+    variables = jflow.init(flow, KEY, Y, context)
+    found = variables["constants"]["context_scale"]
+    np.testing.assert_allclose(found["age.mean"], [age.mean()], rtol=1e-5)
+    density = moved(jflow.Density(flow, variables))
+    whole = density.log_prob(Y, context)
+    one = {"x": context["x"][3], "age": context["age"][3]}
+    np.testing.assert_allclose(density.log_prob(Y[3], one), whole[3], rtol=1e-5)
+    # However small the batches are, and whatever the order.
+    order = np.argsort(age)
+    sorted_context = {"x": context["x"][order], "age": age[order]}
+    fitted, _ = jflow.fit(flow, Y, context=sorted_context, key=KEY, steps=1, batch_size=2,
+                          validation=None, evaluate_every=1, progress=False)  # fmt: skip
+    found = fitted.variables["constants"]["context_scale"]
+    np.testing.assert_allclose(found["age.mean"], [age.mean()], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found["age.log_std"]), [age.std()], rtol=1e-4)
+
+
+def test_lists_and_numbers_that_float32_cannot_tell_apart():
+    density = initialised(flows.maf(2, 1, (4,), context_shape=1), Y[:8], C[:8])
+    wanted = density.log_prob(Y[:1], C[:1])
+    found = density.log_prob([[float(v) for v in Y[0]]], [[float(C[0, 0])]])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    flow = flows.maf(2, 1, (4,), context_shape=2)
+    seconds = np.stack([np.arange(600.0), 1.7e9 + np.arange(600) % 60], axis=1)
+    with pytest.raises(TypeError, match="context of data must hold numbers; got dtype"):
+        jflow.fit(flow, Y, context=seconds.astype(str), key=KEY)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(
+            ValueError, match=r"context of data varies too little .* channels \[1\]"
+        ):
+            jflow.fit(flow, Y, context=seconds, key=KEY)
+    finally:
+        jax.config.update("jax_enable_x64", True)

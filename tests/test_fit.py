@@ -185,7 +185,7 @@ def test_gradients_far_above_the_usual_are_limited():
     params = {"a": jnp.zeros(3, jnp.float32), "b": jnp.zeros(4, jnp.float32)}
     state, same = tx.init(params), free.init(params)
     found = []
-    for size in (2.0, 3.0, 1e9, 2.0, 0.0):
+    for size in (0.0, 1e-25, 2.0, 3.0, 1e9, 2.0, 0.0):
         grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size / 7**0.5), params)
         updates, state = tx.update(grads, state, params)
         assert jax.tree.map(jnp.dtype, updates) == jax.tree.map(jnp.dtype, params)
@@ -194,7 +194,7 @@ def test_gradients_far_above_the_usual_are_limited():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -b), others, grads)
     # The average of 2 and 3, the later counting more.
     average = (0.98 * 2 + 3) / 1.98
-    np.testing.assert_allclose(found, [2, 3, 10 * average, 2, 0], rtol=1e-5)
+    np.testing.assert_allclose(found, [0, 1e-25, 2, 3, 10 * average, 2, 0], rtol=1e-5)
 
 
 def _distance(a, b):

@@ -111,6 +111,27 @@ def test_noise_is_asked_for_where_it_is_drawn(augmented):
     assert np.isfinite(jflow.evaluate(density, y, key=KEY).mean)
 
 
+def test_kinds_of_what_is_drawn():
+    turned = jb.Invert(jb.RAD())
+    assert (turned.log_det_kind, turned.inverse_kind) == ("bound", "random")
+    assert turned.needs_key("inverse")
+    density = moved(jflow.Flow(turned, (1,)), np.linspace(-1, 1, 5)[:, None])
+    y = np.linspace(-0.5, 0.5, 5)[:, None]
+    mean, error = density.log_prob_estimate(y, KEY, probes=400)
+    again = density.log_prob_estimate(y, 7, probes=400).mean
+    assert np.all(error > 0)
+    assert np.all(np.abs(mean - again) < 6 * error)
+
+
+def test_drift_of_reversible_layers_after_noise():
+    step = jb.Chain((jb.Coupling(jt.Affine(), nets.MLP((4,))), jb.Reverse()))
+    flow = jflow.Flow(jb.Chain((Augment(), jb.Repeat(step, 2, memory="reversible"))), (1,))
+    y = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
+    _, history = jflow.fit(flow, y, key=KEY, steps=2, evaluate_every=2, check_drift=True,
+                           progress=False)  # fmt: skip
+    assert history.rows[-1]["drift"] < 1e-4
+
+
 class Sphere(Support):
     """The unit sphere in three dimensions. Its volume is area."""
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, DirectionKind, image
+from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind, image
 from jflow.functional.supports import Supports
 
 
@@ -36,6 +36,11 @@ class Invert(Bijector):
     @property
     def inverse_kind(self) -> DirectionKind:
         return self.bijector.forward_kind
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        drawn = self.inverse_kind == "random" and self.bijector.log_det_kind == "exact"
+        return "bound" if drawn else self.bijector.log_det_kind
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:

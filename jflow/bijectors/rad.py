@@ -51,7 +51,7 @@ class RAD(Bijector):
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        if not self.has_rng("noise"):
+        if not (self.has_rng("noise") or self.is_initializing()):
             raise ValueError(
                 "RAD: forward draws one of several points; use sample, or give apply "
                 "rngs={'noise': key}"

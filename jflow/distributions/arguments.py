@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction
+from jflow.distributions.contexts import converted
 from jflow.functional.arguments import as_key
 
 
 def arrays(*values: Any) -> Any:
-    """The values, or the parts of each, as arrays; None stays None."""
-    return tuple(jax.tree.map(jnp.asarray, value) for value in values)
+    """Points or contexts as arrays, or dicts of these; None stays None."""
+    return tuple(converted(value, jnp.asarray) for value in values)
 
 
 def sizes(shape: int | tuple[int, ...]) -> tuple[int, ...]:

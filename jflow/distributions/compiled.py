@@ -80,7 +80,7 @@ def estimate(
         return flow.apply(variables, y, context, method="log_prob", rngs={"noise": key})
 
     kinds = _kinds(flow.bijector)
-    exact = kinds == {"exact"}
+    exact = kinds == {"exact"} and not flow.bijector.needs_key("inverse")
     draws = lax.map(one, jax.random.split(key, 1 if exact else probes))
     if "bound" in kinds and kinds <= {"exact", "bound"}:
         largest = lax.stop_gradient(jnp.max(draws, axis=0, keepdims=True))
@@ -95,7 +95,7 @@ def estimate(
 
 def _kinds(bijector: Bijector) -> set[str]:
     """What the log_dets are that a bijector adds up."""
-    return {kind for part in bijector.parts for kind in _kinds(part)} or {bijector.log_det_kind}
+    return {bijector.log_det_kind}.union(*map(_kinds, bijector.parts))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))

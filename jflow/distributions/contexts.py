@@ -1,5 +1,7 @@
 """What a flow is conditioned on: its shape, its checks, its units."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +12,12 @@ from flax.core import FrozenDict
 from jax import Array
 
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import align
+from jflow.functional.arrays import align, as_wide
 from jflow.functional.moments import channel_log_std, channel_mean
 
 # Shapes of a context: of an array, or of arrays by name.
 Shapes = Any
+_PLAIN = re.compile(r"[^/.]+").fullmatch
 
 
 def as_shapes(given: Any) -> Shapes:
@@ -26,13 +29,16 @@ def as_shapes(given: Any) -> Shapes:
     if given is None:
         return None
     if isinstance(given, Mapping):
-        if not given or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"Flow: context_shape must have names as its keys; got {given!r}")
+        if not given or not all(isinstance(name, str) and _PLAIN(name) for name in given):
+            raise ValueError(
+                "Flow: context_shape must have names as its keys, without '/' and '.'; got "
+                f"{given!r}"
+            )
         return FrozenDict({name: as_shapes(given[name]) for name in sorted(given)})
     shape = tuple(given) if isinstance(given, tuple | list) else (given,)
     for size in shape:
         check_counts("Flow", context_shape=size)
-    return shape
+    return tuple(map(int, shape))
 
 
 def as_json(shapes: Shapes) -> Any:
@@ -60,6 +66,13 @@ def leaves(shapes: Shapes, context: Any, name: str = "context") -> list[tuple[st
         for part, shape in shapes.items()
         for leaf in leaves(shape, context[part], f"{name}[{part!r}]")
     ]
+
+
+def converted(context: Any, change: Callable[[Any], Any]) -> Any:
+    """The context with each of its parts, which only dicts hold, changed; None stays None."""
+    if isinstance(context, Mapping):
+        return {name: converted(part, change) for name, part in context.items()}
+    return None if context is None else change(context)
 
 
 def points(shapes: Shapes, context: Any) -> list[tuple[Any, int]]:
@@ -132,15 +145,16 @@ class Standardize(nn.Module):
     @nn.compact
     def __call__(self, context: Any, own: tuple[int, ...]) -> Any:
         """The context, whose batch shape is `own`, with all of its parts standardised."""
-        flat, structure = jax.tree_util.tree_flatten_with_path(context)
-        names = ["_".join(str(key.key) for key in path) for path, _ in flat]
-        parts = [
-            self._part(name, part, bool(own)) for name, (_, part) in zip(names, flat, strict=True)
-        ]
-        return structure.unflatten(parts)
+        return self._parts("", context, own)
+
+    def _parts(self, name: str, context: Any, own: tuple[int, ...]) -> Any:
+        if isinstance(context, Mapping):
+            return {key: self._parts(f"{name}{key}.", context[key], own) for key in context}
+        if context.ndim == len(own):  # a number alone is one channel
+            return self._part(name, context[..., None], bool(own))[..., 0]
+        return self._part(name, context, bool(own))
 
     def _part(self, name: str, part: Array, several: bool) -> Array:
-        prefix = f"{name}_" if name else ""
         rows = tuple(range(part.ndim - 1))
 
         def of(statistic: Callable[[Array], Array]) -> Array:
@@ -148,8 +162,8 @@ class Standardize(nn.Module):
             found = statistic(part)
             return jnp.where(stays, jnp.zeros_like(found), found)
 
-        shift = self.variable("constants", f"{prefix}mean", of, channel_mean)
-        scale = self.variable("constants", f"{prefix}log_std", of, channel_log_std)
+        shift = self.variable("constants", f"{name}mean", of, channel_mean)
+        scale = self.variable("constants", f"{name}log_std", of, channel_log_std)
         return (part - align(shift.value, part)) * jnp.exp(-align(scale.value, part))
 
 
@@ -162,7 +176,12 @@ def encoded(
       ValueError: the encoder returned something else.
     """
     if encoder is not None:
-        context = encoder(context)
+        # It always is given one batch axis, and need not provide for none or for several.
+        rows = lambda part: part.reshape(-1, *part.shape[len(own) :])  # noqa: E731
+        context = encoder(converted(context, rows))
+        count = math.prod(own)
+        if getattr(context, "shape", (None,))[:1] == (count,):
+            context = context.reshape(*own, *context.shape[1:])
     got: Any = getattr(context, "shape", type(context).__name__)
     shape = got[len(own) :] if got[: len(own)] == own else ()
     if len(shape) == 1:
@@ -190,3 +209,15 @@ def check_encoder(shapes: Shapes, encoder: Any, event_ndim: int) -> None:
             f"Flow: a context of shape {as_json(shapes)} needs an encoder, a Flax module that "
             "makes a vector (*batch, C) of it, or an image for flows of images"
         )
+
+
+def in_units_of(
+    variables: Mapping[str, Any], context: Any, rows: tuple[int, ...]
+) -> dict[str, Any]:
+    """The variables of a flow, with the units of its contexts taken from others, (*rows, ...)."""
+    constants = dict(variables.get("constants", {}))
+    if "context_scale" not in constants:
+        return dict(variables)
+    made = Standardize().init(jax.random.key(0), converted(context, as_wide), rows)
+    constants["context_scale"] = made["constants"]
+    return {**variables, "constants": constants}

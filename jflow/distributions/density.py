@@ -85,7 +85,8 @@ class Density:
         The error is that of chance: of truncated series (`PowerSeries`) the bias comes on top. It
         is zero for flows whose log_det is exact. For bounds, the first is the logarithm of the mean
         of p: a tighter bound, which tends to log p(y) with their number (Burda et al., 2016,
-        https://arxiv.org/abs/1509.00519), and its error to first order.
+        https://arxiv.org/abs/1509.00519), and its error to first order; not where log_dets are
+        estimated besides.
 
         Args:
           y: continuous values.
@@ -266,8 +267,8 @@ class Density:
             seeds = random.key_data(random.split(random.key(0), 100))
             read("sample.jaxexport").call(seeds)                   # one sample for each seed
 
-        A conditional flow takes the context, (batch, C), after these; a flow whose log_det is a
-        random estimate a seed, (2,), after y and context.
+        A conditional flow takes the context, (batch, *context_shape), after these; a flow whose
+        log_det is a random estimate a seed, (2,), after y and context.
 
         Args:
           path: the directory. An export that is there already is replaced.

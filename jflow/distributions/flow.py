@@ -50,10 +50,10 @@ class Flow(nn.Module):
         if it has parameters or depends on the context.
       context_shape: the shape of one context: (C,) or C for vectors, (H, W, C) for images, a dict
         of shapes for a dict of arrays; None for a flow without context.
-      encoder: a Flax module that is called once with the contexts, arrays (*batch, *shape) or a
-        dict of them, and returns what layers are given: vectors (*batch, E), or, for events that
-        are images, (*batch, H, W, E), which layers see at their own resolution. None for contexts
-        that are such vectors or images themselves.
+      encoder: a Flax module that is called once with the contexts, floating arrays (N, *shape) or a
+        dict of them, standardised, and returns what layers are given: vectors (N, E), or, for
+        events that are images, (N, H, W, E), which layers see at their own resolution. None for
+        contexts that are such vectors or images themselves.
       standardize_context: whether contexts, before the encoder, are taken in units of those given
         to `jflow.init`: minus the mean, over the standard deviation, of each channel (the last
         axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are, and all of

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.bijectors.base import Bijector
+from jflow.distributions.contexts import converted
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide, is_hidden
@@ -44,7 +45,7 @@ def init(
         y = dequantize(key, y, module.values)
     if not is_hidden(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
-    context = jax.tree.map(as_wide, context)
+    context = converted(context, as_wide)
     return _init(module, key, y, context)
 
 

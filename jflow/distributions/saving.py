@@ -128,7 +128,7 @@ def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
 
 def recipe_entry(flow: Flow) -> dict[str, Any] | None:
     """The recipe, if it still builds this flow: a flow may have been changed by `clone`."""
-    if flow.recipe is None:
+    if flow.recipe is None or flow.encoder is not None:
         return None
     beside = {name: getattr(flow, name) for name in _BESIDE_RECIPE}
     if flow.recipe.build().clone(**beside) != flow:

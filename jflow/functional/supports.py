@@ -155,20 +155,21 @@ def mixed(taker: str, support: Supports) -> Support:
     """One set that holds the entries in any order.
 
     Raises:
-      ValueError: angles and numbers of the line are mixed.
+      ValueError: angles, numbers of the line and whole numbers are mixed.
     """
     parts = (support,) if isinstance(support, Support) else support
     if all(part == parts[0] for part in parts):
         return parts[0]
-    if not all(isinstance(part, Interval) for part in parts):
+    kind = next((k for k in (Interval, Integers) if all(isinstance(p, k) for p in parts)), None)
+    if kind is None:
         kinds = " and ".join(sorted({str(part) for part in parts}))
         raise ValueError(
             f"{taker} would mix entries of {kinds}: keep them apart, as by an order that is given, "
             "or masks"
         )
-    low = min(part.low for part in parts if isinstance(part, Interval))
-    high = max(part.high for part in parts if isinstance(part, Interval))
-    return Interval(low, high, source=parts[0].source)
+    low = min(part.low for part in parts if isinstance(part, kind))
+    high = max(part.high for part in parts if isinstance(part, kind))
+    return kind(low, high, source=parts[0].source)
 
 
 def angles(support: Supports, event_shape: tuple[int, ...]) -> np.ndarray | None:

@@ -150,7 +150,8 @@ class _Batch:
         self.checks.finite("forward takes the line: log_dets", log_det, at, fix)
         ends = [_ends(part) for part in entries(declared, s.event_shape[-1] if y.ndim > 1 else 1)]
         low, high = np.transpose(ends)
-        beyond = np.maximum(np.maximum(low - y, y - high), 0) if y.ndim > 1 else np.zeros(COUNT)
+        low, high = (low, high) if y.ndim > 1 else (low[0], high[0])
+        beyond = np.maximum(np.maximum(low - y, y - high), 0)
         fix = f"data_support says {declared}: forward goes beyond it"
         self.checks.close("forward lands in data_support", beyond, 0, 1e-5, at, fix)
 

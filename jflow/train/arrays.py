@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jflow.distributions import Flow
-from jflow.distributions.contexts import leaves
+from jflow.distributions.contexts import converted, leaves
 from jflow.functional.arrays import as_wide
 from jflow.functional.dequantization import check_levels
 from jflow.functional.supports import beyond_a_turn
@@ -130,9 +130,28 @@ def _check_angles(name: str, flow: Flow, y: Array | np.ndarray) -> None:
 
 
 def _check_context(name: str, flow: Flow, context: Any, count: int) -> Any:
-    context = jax.tree.map(as_wide, context)
+    context = converted(context, lambda part: _floating(f"context of {name}", part))
     check_contexts(f"context of {name}", flow, context, count)
     return context
+
+
+def _floating(name: str, part: Any) -> Array:
+    """A part of a context in the dtype of flows, which must be able to hold its differences."""
+    if isinstance(part, jax.Array):
+        return as_wide(part)
+    host = np.asarray(part)
+    found = as_wide(_of_host(name, part))
+    if host.dtype.itemsize > found.dtype.itemsize and host.ndim and host.size:
+        rows = tuple(range(max(host.ndim - 1, 1)))
+        spread = host.std(axis=rows, dtype=np.float64)
+        lost = np.abs(host - np.asarray(found, np.float64)).max(axis=rows) > 0.01 * spread
+        if np.any(bad := lost & (spread > 0)):
+            raise ValueError(
+                f"{name} varies too little for its size to be told apart in {found.dtype}, in "
+                f"channels {np.flatnonzero(bad)[:5].tolist()}: subtract what is common, as of "
+                "dates in seconds"
+            )
+    return found
 
 
 def check_contexts(name: str, flow: Flow, context: Any, count: int | None) -> None:

@@ -146,7 +146,10 @@ def largest_drift(density: Density, batch: Examples) -> float:
 @partial(jax.jit, static_argnames="flow")
 def _drift(variables: Any, y: Array, context: Any, *, flow: Flow) -> Array:
     y = y if flow.values is None else dequantize(jax.random.key(0), y, flow.values)
-    _, reports = flow.apply(variables, y, context, method="log_prob", mutable=["solver"])  # type: ignore[misc]
+    rngs = {"noise": jax.random.key(0)}
+    _, reports = flow.apply(  # type: ignore[misc]
+        variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs
+    )
     found: Any = flatten_dict(reports["solver"])  # type: ignore[index]
     drifts = [value for path, value in found.items() if path[-1] == "drift"]
     return jnp.max(jnp.stack([jnp.max(value).astype(jnp.float32) for value in drifts]))

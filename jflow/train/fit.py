@@ -70,8 +70,8 @@ def fit(
         "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
-      context: (N, *context_shape), or a dict of such, for a conditional flow. Its first batch gives
-        the units that contexts are taken in; see `Flow`.
+      context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
+        of them (of a stream, the first batch) give the units that they are taken in; see `Flow`.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
         of such an array and its context, or a stream, which is read whole; or None. Its noise is
         the same each time. The returned parameters are those that did best on it; without it, the
@@ -88,7 +88,7 @@ def fit(
       clip_norm: the largest global norm of gradients; None for no limit. A limit that most steps
         meet moves the optimum: E[g / |g|] is zero elsewhere than E[g].
       clip_ratio: the largest global norm over the running average of the norms before, so that few
-        examples far from all others do not spoil Adam's moments; None for no limit. "auto" is 10
+        examples far from all others do not spoil Adam's moments; None for no limit. "auto" is 3
         for images; of tables, outliers are what the fit must learn to bear.
       ema_decay: of an exponential moving average of the parameters, which then is what is
         validated and returned; None for none.
@@ -138,7 +138,7 @@ def fit(
 def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
     """The limit of gradients: unless told otherwise, images have one."""
     if ratio == "auto":
-        return 10.0 if len(flow.event_shape) == 3 else None
+        return 3.0 if len(flow.event_shape) == 3 else None
     return ratio
 
 

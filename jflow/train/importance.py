@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jflow.distributions import Density, Flow
+from jflow.distributions.contexts import converted
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
 from jflow.train.arrays import check_contexts
@@ -92,7 +93,7 @@ def _log_weights(
 
 def checked_contexts(flow: Flow, context: Any) -> Any:
     """The contexts that samples are drawn for, (N, *context_shape); None for a flow without."""
-    contexts = jax.tree.map(as_wide, context)
+    contexts = converted(context, as_wide)
     check_contexts("context", flow, contexts, None)
     if len({len(part) for part in jax.tree.leaves(contexts)}) > 1:
         raise ValueError(

@@ -9,6 +9,7 @@ from jax import Array
 
 from jflow.data.splits import hold_out_stream
 from jflow.distributions import Flow, init
+from jflow.distributions.contexts import in_units_of
 from jflow.distributions.saving import recipe_entry
 from jflow.functional.arguments import check_counts
 from jflow.train.advice import advise
@@ -18,6 +19,8 @@ from jflow.train.sharding import Placement
 
 # No data set has so many examples; what is repeated without end has more.
 _ENDLESS = 2**50
+# How many contexts, all over the data, their units are taken from.
+_UNITS = 10_000
 # Of how many examples a checksum is computed at a time.
 _ROWS = 2**14
 
@@ -62,6 +65,10 @@ class Inputs:
         if self._augment is not None:
             y = self._augment(jax.random.fold_in(self.key, 3), y)
         variables = init(self.flow, jax.random.fold_in(self.key, 0), y, first.context)
+        if isinstance(self.train, Examples) and first.context is not None:
+            count = min(len(self.train), _UNITS)
+            spread = np.linspace(0, len(self.train) - 1, count).astype(np.int32)
+            variables = in_units_of(variables, self.train.take(spread).context, (count,))
         if "params" not in variables:
             raise ValueError(
                 "the flow has no parameters to fit; use it as Density(flow, variables)"

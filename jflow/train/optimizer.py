@@ -88,11 +88,12 @@ def _clip_by_running_norm(ratio: float) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         total, weight = state
-        norm = optax.global_norm(updates)
-        limit = jnp.where(weight > 0, ratio * total / jnp.maximum(weight, 1e-6), jnp.inf)
-        limited = jnp.minimum(norm.astype(jnp.float32), limit)
-        share = limited / jnp.maximum(norm.astype(jnp.float32), jnp.finfo(jnp.float32).tiny)
+        norm = optax.global_norm(updates).astype(jnp.float32)
+        limit = jnp.where(total > 0, ratio * total / jnp.maximum(weight, 1e-6), jnp.inf)
+        share = jnp.where(norm > limit, limit / norm, 1)
         clipped = jax.tree.map(lambda g: g * share.astype(g.dtype), updates)
-        return clipped, (_KEPT * total + (1 - _KEPT) * limited, _KEPT * weight + (1 - _KEPT))
+        # Norms of zero say nothing of what is usual.
+        new, kept = (norm > 0) * (1 - _KEPT), jnp.where(norm > 0, _KEPT, 1)
+        return clipped, (kept * total + new * jnp.minimum(norm, limit), kept * weight + new)
 
     return optax.GradientTransformation(init, update)

@@ -178,7 +178,7 @@ class _Trainer:
 def _initial(flow: Flow, contexts: Any, key: Array) -> Any:
     """Variables initialised on normal points: there is no data to standardise."""
     points = jax.random.normal(jax.random.fold_in(key, 3), (256, *flow.event_shape))
-    rows = jnp.arange(256) % count_of(contexts)
+    rows = jax.random.choice(jax.random.fold_in(key, 4), count_of(contexts), (256,))
     context = jax.tree.map(lambda part: part[rows], contexts)
     variables = init(flow, jax.random.fold_in(key, 0), points, context)
     if "params" not in variables:
