@@ -106,6 +106,8 @@ def test_a_set_with_a_mask():
     batches = density.log_prob(twice, context, batch_size=5)
     np.testing.assert_allclose(batches, [whole, whole], rtol=1e-5)
     np.testing.assert_allclose(jax.vmap(density.log_prob)(y, context), whole, rtol=1e-5)
+    none = jax.tree.map(lambda part: part[:0], context)
+    assert density.log_prob(y[:0], none).shape == (0,)
     samples = density.sample(KEY, (3, 6), context)
     z = density.latents(samples, context)
     np.testing.assert_allclose(density.from_latents(z, context), samples, atol=1e-5)

@@ -177,9 +177,9 @@ def encoded(
     """
     if encoder is not None:
         # It always is given one batch axis, and need not provide for none or for several.
-        rows = lambda part: part.reshape(-1, *part.shape[len(own) :])  # noqa: E731
-        context = encoder(converted(context, rows))
         count = math.prod(own)
+        rows = lambda part: part.reshape(count, *part.shape[len(own) :])  # noqa: E731
+        context = encoder(converted(context, rows))
         if getattr(context, "shape", (None,))[:1] == (count,):
             context = context.reshape(*own, *context.shape[1:])
     got: Any = getattr(context, "shape", type(context).__name__)

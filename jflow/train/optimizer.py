@@ -93,7 +93,7 @@ def _clip_by_running_norm(ratio: float) -> optax.GradientTransformation:
         share = jnp.where(norm > limit, limit / norm, 1)
         clipped = jax.tree.map(lambda g: g * share.astype(g.dtype), updates)
         # Norms of zero say nothing of what is usual.
-        new, kept = (norm > 0) * (1 - _KEPT), jnp.where(norm > 0, _KEPT, 1)
+        new, kept = jnp.where(norm > 0, 1 - _KEPT, 0.0), jnp.where(norm > 0, _KEPT, 1.0)
         return clipped, (kept * total + new * jnp.minimum(norm, limit), kept * weight + new)
 
     return optax.GradientTransformation(init, update)
