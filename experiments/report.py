@@ -63,8 +63,8 @@ def print_result(result: dict[str, Any], directory: Path) -> None:
     images = "test_bits_per_dim" in result
     name = "test_bits_per_dim" if images else "test_nll"
     rows = [("flow", f"{result[name]:.3f} +- {result['standard_error']:.3f}")]
-    if images:
-        rows += [("  importance-weighted", f"{result[f'{name}_importance_weighted']:.3f}")]
+    if (weighted := result.get(f"{name}_importance_weighted")) is not None:
+        rows += [("  importance-weighted", f"{weighted:.3f}")]
     others = result.get("baselines", {}).items()
     rows += [(other.replace("_", " "), f"{bits:.3f}") for other, bits in others]
     print("test bits/dim" if images else "test -log p, nats")
