@@ -191,6 +191,7 @@ def test_context_of_pixels():
     small = jnp.asarray(image[:, :1, :2])
     found = context_of_pixels(small, jnp.asarray(x))
     np.testing.assert_array_equal(found[:, 1, 3], image[:, 0, 1])
+    assert context_of_pixels(jnp.asarray(image[:0]), jnp.asarray(x[:0])).shape == (0, 2, 4, 4)
     with pytest.raises(ValueError, match=r"a size that \(2, 4\) divides or is divided by; got"):
         context_of_pixels(jnp.zeros((3, 3, 4, 2)), jnp.asarray(x))
 
@@ -325,5 +326,7 @@ def test_lists_and_numbers_that_float32_cannot_tell_apart():
             ValueError, match=r"context of data varies too little .* channels \[1\]"
         ):
             jflow.fit(flow, Y, context=seconds, key=KEY)
+        seconds[:, 1] = 0.1  # constant, and not a number of float32 either
+        jflow.fit(flow, Y, context=seconds, key=KEY, steps=1, progress=False)
     finally:
         jax.config.update("jax_enable_x64", True)

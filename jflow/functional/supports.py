@@ -32,7 +32,26 @@ class Support(ABC):
 
 
 @dataclass(frozen=True)
-class Interval(Support):
+class _Between(Support):
+    """Numbers of one kind between two ends."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            name = type(self).__name__
+            raise ValueError(f"{name}: low must be below high; got {self.low} and {self.high}")
+
+    def holds(self, other: Support) -> bool:
+        """Whether all of the other set is of this kind, and between these ends."""
+        if not isinstance(other, _Between) or type(other) is not type(self):
+            return False
+        return self.low <= other.low and other.high <= self.high
+
+
+@dataclass(frozen=True)
+class Interval(_Between):
     """The numbers between two ends; by default the line. Its volume is length.
 
     Attributes:
@@ -43,13 +62,6 @@ class Interval(Support):
       ValueError: `low` is not below `high`.
     """
 
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Interval: low must be below high; got {self.low} and {self.high}")
-
     def __str__(self) -> str:
         if math.isinf(self.low) and math.isinf(self.high):
             return "the line"
@@ -58,10 +70,6 @@ class Interval(Support):
         if math.isinf(self.low):
             return f"the numbers below {self.high:g}"
         return f"[{self.low + 0:g}, {self.high:g}]"  # not -0
-
-    def holds(self, other: Support) -> bool:
-        """Whether all of the other interval lies in this one."""
-        return isinstance(other, Interval) and self.low <= other.low and other.high <= self.high
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Circle(Support):
 
 
 @dataclass(frozen=True)
-class Integers(Support):
+class Integers(_Between):
     """The whole numbers between two ends, both included. Their volume is their number.
 
     So a density of them is a probability, and log_det is 0 for a bijector that permutes them.
@@ -90,21 +98,10 @@ class Integers(Support):
       ValueError: `low` is not below `high`.
     """
 
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Integers: low must be below high; got {self.low} and {self.high}")
-
     def __str__(self) -> str:
         if math.isinf(self.low) and math.isinf(self.high):
             return "the whole numbers"
         return f"the whole numbers from {self.low:g} to {self.high:g}"
-
-    def holds(self, other: Support) -> bool:
-        """Whether all of the other whole numbers are among these."""
-        return isinstance(other, Integers) and self.low <= other.low and other.high <= self.high
 
 
 Supports: TypeAlias = Support | tuple[Support, ...]

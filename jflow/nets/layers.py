@@ -186,4 +186,4 @@ def context_of_pixels(context: Array, x: Array) -> Array:
     (*_, height, width, channels), (rows, columns) = context.shape, size
     blocks = (rows, height // rows, columns, width // columns, channels)
     context = jnp.moveaxis(context.reshape(*batch, *blocks), -4, -3)
-    return context.reshape(*batch, *size, -1)
+    return context.reshape(*batch, *size, blocks[1] * blocks[3] * channels)

@@ -143,8 +143,9 @@ def _floating(name: str, part: Any) -> Array:
     found = as_wide(_of_host(name, part))
     if host.dtype.itemsize > found.dtype.itemsize and host.ndim and host.size:
         rows = tuple(range(max(host.ndim - 1, 1)))
-        spread = host.std(axis=rows, dtype=np.float64)
-        lost = np.abs(host - np.asarray(found, np.float64)).max(axis=rows) > 0.01 * spread
+        with np.errstate(invalid="ignore"):  # of NaN and infinities, which are refused elsewhere
+            spread = np.ptp(host, axis=rows)
+            lost = np.abs(host - np.asarray(found, np.float64)).max(axis=rows) > 0.01 * spread
         if np.any(bad := lost & (spread > 0)):
             raise ValueError(
                 f"{name} varies too little for its size to be told apart in {found.dtype}, in "
