@@ -36,6 +36,11 @@ def batch(size: int = BATCH) -> jax.Array:
     return jax.random.uniform(jax.random.key(0), (size, *SHAPE))
 
 
+def glow(steps: int, hidden: int, memory: Any = "store") -> jflow.Flow:
+    """Of continuous images, so that no noise is drawn."""
+    return flows.glow(SHAPE, 3, steps, hidden, values=None, memory=memory)
+
+
 def train_step(flow: jflow.Flow) -> tuple[Callable[..., Any], Any, Any]:
     """A jitted Adam step, its parameters and optimiser state."""
     variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), batch()))
@@ -81,7 +86,7 @@ def unrolled(steps: int, hidden: int) -> jflow.Flow:
 
     pyramid = jb.MultiScale(tuple(level(i == 2) for i in range(3)), SHAPE)
     centre = jb.Elementwise(jt.FixedAffine(shift=0.5), event_ndim=3)
-    return jflow.Flow(jb.Chain((centre, pyramid)), SHAPE, values=256)
+    return jflow.Flow(jb.Chain((centre, pyramid)), SHAPE)
 
 
 def compile_times(rounds: int = 3) -> None:
@@ -90,7 +95,7 @@ def compile_times(rounds: int = 3) -> None:
     for _ in range(rounds):
         for steps, values in seconds.items():
             jax.clear_caches()
-            step, params, state = train_step(flows.glow(SHAPE, 3, steps, 64))
+            step, params, state = train_step(glow(steps, 64))
             start = time.perf_counter()
             jax.jit(step).lower(params, state, batch()).compile()
             values.append(time.perf_counter() - start)
@@ -102,9 +107,17 @@ def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
     """Time of one train step: scanned (store, remat, reversible) and unrolled."""
     programs = {}
     for name, flow, convolution in (
-        ("scanned", flows.glow(SHAPE, 3, steps, hidden), conv2d),
-        ("scanned, remat", flows.glow(SHAPE, 3, steps, hidden, memory="remat"), conv2d),
-        ("scanned, reversible", flows.glow(SHAPE, 3, steps, hidden, memory="reversible"), conv2d),
+        ("scanned", glow(steps, hidden), conv2d),
+        (
+            "scanned, remat",
+            glow(steps, hidden, memory="remat"),
+            conv2d,
+        ),
+        (
+            "scanned, reversible",
+            glow(steps, hidden, memory="reversible"),
+            conv2d,
+        ),
         ("unrolled", unrolled(steps, hidden), conv2d),
         ("unrolled, native convolution", unrolled(steps, hidden), native_conv2d),
     ):
@@ -122,7 +135,7 @@ def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
     programs = {}
     optimizer, index = optax.adam(1e-3), jnp.tile(jnp.arange(BATCH)[None], (count, 1))
     for kind in KINDS:
-        flow = flows.glow(SHAPE, 3, steps, hidden, memory=kind)
+        flow = glow(steps, hidden, memory=kind)
         variables = jflow.init(flow, jax.random.key(1), batch())
         rules = loop.Rules(Objective(flow), optimizer)
         state = [loop.start(variables, rules)]
@@ -142,7 +155,7 @@ def memory(hidden: int = 64) -> None:
     """XLA's temporary bytes of one train step, in depth."""
     for kind in KINDS:
         for steps in (8, 64):
-            step, params, state = train_step(flows.glow(SHAPE, 3, steps, hidden, memory=kind))
+            step, params, state = train_step(glow(steps, hidden, memory=kind))
             compiled = jax.jit(step).lower(params, state, batch()).compile()
             analysis: Any = compiled.memory_analysis()
             size = analysis.temp_size_in_bytes
@@ -160,9 +173,7 @@ def images(count: int) -> jax.Array:
 def gradients(steps: int = 32, hidden: int = 64, training: int = 200) -> None:
     """Reversible gradients against stored ones, on trained parameters: relative L2 distance."""
     y = images(training * BATCH)
-    flows_of = {
-        kind: flows.glow(SHAPE, 3, steps, hidden, values=None, memory=kind) for kind in KINDS
-    }
+    flows_of = {kind: glow(steps, hidden, memory=kind) for kind in KINDS}
     density, history = jflow.fit(
         flows_of["reversible"], y, key=jax.random.key(0), steps=training, batch_size=BATCH,
         check_drift=True, validation=None,
@@ -203,7 +214,7 @@ def deep(steps: int = 128, hidden: int = 128, size: int = 32) -> None:
     """A very deep flow: seconds of a step of `fit`, losses, and XLA's temporary bytes of a step."""
     print(f"K={steps} at each of 3 levels, hidden {hidden}, batch {size}")
     for kind in KINDS:
-        flow = flows.glow(SHAPE, 3, steps, hidden, values=None, memory=kind)
+        flow = glow(steps, hidden, memory=kind)
         step, params, state = train_step(flow)
         analysis: Any = jax.jit(step).lower(params, state, batch(size)).compile().memory_analysis()
         _, history = jflow.fit(

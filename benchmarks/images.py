@@ -21,14 +21,14 @@ from jflow import data, flows
 VALIDATION, COLUMNS = 165, 12
 
 
-def picture(density: jflow.Density, path: str) -> None:
+def picture(density: jflow.Density, values: int, path: str) -> None:
     """Writes three rows of samples, enlarged to 64 pixels or more."""
     rows = [
         np.asarray(density.sample(seed, (COLUMNS,), temperature=temperature))
         for seed, temperature in enumerate((0.8, 0.8, 0.5))
     ]
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    grey = (255 * np.clip(grid, 0, 1)).round().astype(np.uint8)
+    grey = (grid * (255 / (values - 1))).round().astype(np.uint8)
     image = Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey)
     times = max(1, -(-64 // rows[0].shape[1]))
     image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(path)
@@ -49,7 +49,7 @@ def main(name: str, recipe: str = "glow", steps: str = "400", path: str | None =
     print(f"| {Path(name).stem} | {size} | {recipe} | {len(train.y)} | {steps} | {minutes:.1f} | "
           f"{bits} |", flush=True)  # fmt: skip
     if path:
-        picture(density, path)
+        picture(density, splits.values, path)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
 
     A straight line would pass nearer to the origin than latents of real images lie.
     """
-    a, b = density.latents(first), density.latents(last)
+    a, b = density.latents(first, key=0), density.latents(last, key=1)
     cosine = jnp.vdot(a, b) / jnp.sqrt(jnp.vdot(a, a) * jnp.vdot(b, b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     t = jnp.linspace(0.0, 1.0, count, dtype=a.dtype).reshape(count, *(1,) * a.ndim)
@@ -41,9 +41,9 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
     return density.from_latents(z)
 
 
-def tile(images: Any, rows: int) -> np.ndarray:
-    """(rows * columns, H, W, C) images in [0, 1] as one image, with gaps between them."""
-    images = np.clip(np.nan_to_num(np.asarray(images)), 0, 1)
+def tile(images: Any, rows: int, levels: int) -> np.ndarray:
+    """(rows * columns, H, W, C) images of grey levels as one in [0, 1], with gaps between them."""
+    images = np.clip(np.asarray(images) / (levels - 1), 0, 1)
     images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     count, height, width, channels = images.shape
     grid = images.reshape(rows, count // rows, height, width, channels)
@@ -77,19 +77,24 @@ def _draw_samples(config: ImageExperiment, density: Density, path: Path) -> None
     figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(10, 5.4), layout="constrained")
     for ax, temperature in zip(axes, TEMPERATURES, strict=True):
         samples = density.sample(jax.random.key(0), 100, temperature=temperature)
-        show(ax, tile(config.shown(samples), 10), f"temperature {temperature}")
+        show(ax, tile(config.shown(samples), 10, _levels(density)), f"temperature {temperature}")
     _write(figure, path)
 
 
 def _draw_interpolations(
     config: ImageExperiment, density: Density, y: np.ndarray, path: Path
 ) -> None:
-    pairs = (jnp.asarray(y[:16], jnp.float32) + 0.5) / (density.flow.values or 256)
-    rows = [interpolate(density, pairs[i], pairs[i + 8]) for i in range(8)]
+    rows = [interpolate(density, y[i], y[i + 8]) for i in range(8)]
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
     images = config.shown(jnp.concatenate(rows))
-    show(ax, tile(images, 8), "test images (left, right) and points between")
+    show(ax, tile(images, 8, _levels(density)), "test images (left, right) and points between")
     _write(figure, path)
+
+
+def _levels(density: Density) -> int:
+    """How many grey levels images have."""
+    integers = density.flow.integers
+    return 256 if integers is None else int(integers.high) + 1
 
 
 def _draw_curve(history: History, path: Path) -> None:

@@ -66,7 +66,7 @@ def _run_images(
 
     def draw(density: jflow.Density) -> Any:
         samples = density.sample(jax.random.key(config.seed), 64)
-        return tile(config.shown(samples), 8)
+        return tile(config.shown(samples), 8, splits.values)
 
     train = seen.train.y if isinstance(seen.train, jflow.data.Labelled) else seen.train
     every = config.samples_every
@@ -85,7 +85,7 @@ def _run_images(
     tested = jflow.evaluate(density, seen.test.y, **test)
     # The mean of p asks for log-determinants that are not estimates.
     weighted = {}
-    if density.flow.bijector.log_det_kind == "exact":
+    if density.flow.bijector.log_det_kinds <= {"exact", "bound"}:
         mean = jflow.evaluate(density, seen.test.y, importance_weighted=True, **test).mean
         weighted = {"test_bits_per_dim_importance_weighted": mean}
     draw_pictures(config, density, history, seen.test.y, directory)

@@ -29,6 +29,10 @@ def positive(random, shape):
     return np.exp(real(random, shape))
 
 
+def levels(random, shape):
+    return random.integers(0, 4, shape)
+
+
 @dataclass(frozen=True)
 class Case:
     """A bijector to test.
@@ -42,7 +46,7 @@ class Case:
       iterative: the directions that are not closed form.
       scale: of the steps by which parameters are moved off their first values. Less for deep
         ones, whose condition number is the product of those of their layers.
-      random: whether several points share an image, of which forward draws one.
+      drawn: the direction that draws one of several images of a point, or None.
       seed: of points and parameters; another one where a point falls onto a knot at which slopes
         are zero, or all points where rectified units are.
       gradient: how far gradients may be from differences; see `check_bijector`.
@@ -55,7 +59,7 @@ class Case:
     base: Sampler = real
     iterative: tuple[str, ...] = ()
     scale: float = 0.3
-    random: bool = False
+    drawn: str | None = None
     seed: int = 0
     gradient: float = 1e-3
 
@@ -317,9 +321,18 @@ CASES: dict[str, Case] = {
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
     "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),
-    "RAD": Case(jb.RAD, (3,), random=True),
-    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, random=True),
-    "RAD-Repeat": Case(lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), random=True),
+    "Dequantize": Case(lambda: jb.Dequantize(4), (3,), data=levels, base=unit, drawn="inverse"),
+    "Dequantize-Chain": Case(
+        lambda: jb.Chain((jb.Dequantize(4, 3), image_step("dense"))),
+        (2, 1, 3),
+        data=levels,
+        drawn="inverse",
+    ),
+    "RAD": Case(jb.RAD, (3,), drawn="forward"),
+    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, drawn="forward"),
+    "RAD-Repeat": Case(
+        lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), drawn="forward"
+    ),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
     "Chain-context": Case(lambda: jb.Chain((step(), step())), context_shape=2),
     "Repeat": Case(lambda: jb.Repeat(step(), 3)),

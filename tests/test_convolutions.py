@@ -152,7 +152,7 @@ def test_haar_squeeze_separates_the_mean():
 
 @pytest.mark.parametrize("mixing", ["qr", "emerging", "periodic", "woodbury", "permute"])
 def test_glow_takes_the_mixing_by_name(mixing):
-    flow = jflow.flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, mixing=mixing)
+    flow = jflow.flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, values=None, mixing=mixing)
     y = np.random.default_rng(0).uniform(size=(8, 4, 4, 1))
     density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.05))
     again = density.from_latents(density.latents(y))

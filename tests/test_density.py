@@ -40,7 +40,8 @@ def image():
 def conditional_image():
     """A Real NVP on images of three classes."""
     flow = flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, context_shape=3)
-    y, labels = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)), np.eye(3)[np.arange(6) % 3]
+    y = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1))
+    labels = np.eye(3)[np.arange(6) % 3]
     return Density(flow, perturbed(jflow.init(flow, KEY, y, labels), 0.1)), y, labels
 
 
@@ -153,9 +154,12 @@ def test_temperature_scales_the_latents(vector):
 
 def test_latents_and_back(image):
     density, y = image
-    y = (y + 0.5) / 17
-    z = np.asarray(density.latents(y))
-    np.testing.assert_allclose(density.from_latents(z), y, atol=1e-10)
+    z = np.asarray(density.latents(y, key=0))
+    back = density.from_latents(z)
+    assert back.dtype == np.int32
+    np.testing.assert_array_equal(back, y)
+    np.testing.assert_allclose(density.latents(y, key=0), z, atol=1e-10)
+    assert np.abs(density.latents(y, key=1) - z).max() > 1e-3
     levels = density.latent_levels(z)
     assert [level.shape for level in levels] == [(16, 2, 2, 2), (16, 1, 1, 8)]
     np.testing.assert_array_equal(np.concatenate([a.reshape(16, -1) for a in levels], 1), z)
@@ -176,7 +180,8 @@ def test_points_outside_the_support():
 
 
 def test_bits_per_dim_of_a_uniform_density_are_log2_of_the_levels():
-    flow = jflow.Flow(jb.Permute((0, 1, 2)), (3,), jflow.StandardUniform(), values=17)
+    order = jb.Chain((jb.Dequantize(17), jb.Permute((0, 1, 2))))
+    flow = jflow.Flow(order, (3,), jflow.StandardUniform())
     y = np.asarray([[0, 16, 3]])
     bits = Density(flow, {}).bits_per_dim(y, KEY, samples=3)
     np.testing.assert_allclose(bits, np.log2(17), rtol=1e-6)
@@ -188,7 +193,7 @@ def test_bits_per_dim_is_a_bound_on_the_discrete_model():
     # y = 0..3 cells of sigmoid(x): P(y) is known exactly from the normal's distribution function
     from scipy.stats import norm
 
-    flow = jflow.Flow(jb.Elementwise(jt.Sigmoid()), (1,), values=4)
+    flow = jflow.Flow(jb.Chain((jb.Dequantize(4), jb.Elementwise(jt.Sigmoid()))), (1,))
     edges = np.asarray([-np.inf, np.log(1 / 3), 0, np.log(3), np.inf])
     exact = -np.log2(np.diff(norm.cdf(edges)))
     bits = Density(flow, {}).bits_per_dim(np.arange(4)[:, None], KEY, samples=20_000)
@@ -253,8 +258,9 @@ def test_a_flow_changed_after_its_recipe_is_not_loaded_as_the_recipe(vector, tmp
     Density(changed, density.variables).save(tmp_path / "d")
     with pytest.raises(ValueError, match="not built by a recipe; give it"):
         jflow.load(tmp_path / "d")
-    with pytest.raises(ValueError, match=r"saved with .*'values': None.*has .*'values': 4"):
-        jflow.load(tmp_path / "d", flow=changed.clone(values=4))
+    other = jb.Chain((jb.Dequantize(4), changed.bijector))
+    with pytest.raises(ValueError, match=r"saved with .*'integers': None.*has .*: \[0, 3\]"):
+        jflow.load(tmp_path / "d", flow=changed.clone(bijector=other))
 
 
 def test_bfloat16_parameters_are_saved_too(tmp_path):
@@ -300,7 +306,7 @@ def test_samples_whose_density_does_not_exist_have_no_log_prob():
 
 def test_empty_batches(image, conditional_image):
     density, _ = image
-    assert density.log_prob(np.ones((0, 4, 4, 1))).shape == (0,)
+    assert density.log_prob(np.ones((0, 4, 4, 1), int), key=0).shape == (0,)
     assert density.sample(KEY, 0).shape == (0, 4, 4, 1)
     density, _, labels = conditional_image
     assert density.sample(KEY, np.int64(0), labels[0]).shape == (0, 4, 4, 1)
@@ -367,7 +373,7 @@ def _named(name):
 
 
 def test_bfloat16_networks_keep_float32_parameters_and_log_probs():
-    flow = flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, dtype="bfloat16")
+    flow = flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, values=None, dtype="bfloat16")
     y = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype(np.float32)
     variables = perturbed(jflow.init(flow, KEY, y), 0.1)
     assert {v.dtype for v in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
@@ -383,26 +389,24 @@ def test_bfloat16_networks_keep_float32_parameters_and_log_probs():
 
 
 def test_context_changes_the_density_of_every_recipe(conditional_image):
-    cases = [conditional_image]
+    cases, labels_of_images = [conditional_image], conditional_image[2]
     for flow in (
         flows.nice(4, layers=2, hidden=(4,), context_shape=3),
-        flows.glow((4, 4, 1), levels=2, steps=1, hidden=2, context_shape=3),
+        flows.glow((4, 4, 1), levels=2, steps=1, hidden=2, values=None, context_shape=3),
     ):
-        y, labels = (
-            np.random.default_rng(0).uniform(size=(6, *flow.event_shape)),
-            conditional_image[2],
-        )
+        y, labels = np.random.default_rng(0).uniform(size=(6, *flow.event_shape)), labels_of_images
         density = Density(flow, perturbed(jflow.init(flow, KEY, y, labels), 0.1))
         cases.append((density, y, labels))
     for density, y, labels in cases:
-        one, other = (np.asarray(density.log_prob(y, c)) for c in (labels, labels[::-1]))
+        one, other = (np.asarray(density.log_prob(y, c, key=0)) for c in (labels, labels[::-1]))
         assert np.abs(one - other).max() > 1e-3
 
 
 def test_initialisation_standardises_every_actnorm_of_a_deep_flow(image):
     from jflow.bijectors import norm
 
-    flow, y = image[0].flow, (image[1] + 0.5) / 17
+    flow = flows.glow((4, 4, 1), levels=2, steps=3, hidden=4, values=None)
+    y = (image[1] + 0.5) / 17
     variables = jflow.init(flow, KEY, y)
     outputs = []
     plain = norm.ActNorm.inverse_and_log_det
@@ -449,7 +453,7 @@ def test_sharded_initialisation_equals_that_on_one_device(image):
     devices = jax.devices("cpu")
     if len(devices) < 8:
         pytest.skip("needs 8 simulated devices: tests/conftest.py sets them")
-    flow, y = image[0].flow, (image[1] + 0.5) / 17
+    flow, y = image[0].flow, image[1]
     mesh = Mesh(np.asarray(devices[:8]), ("batch",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(y, NamedSharding(mesh, PartitionSpec("batch")))
     one, many = jflow.init(flow, KEY, y), jflow.init(flow, KEY, sharded)

@@ -42,11 +42,13 @@ def test_context_missing_of_wrong_width_or_not_wanted(vector, image):
     with pytest.raises(ValueError, match=r"context must be \(2,\) or \(6, 2\); got \(4, 2\)"):
         vector.sample(KEY, 6, jnp.ones((4, 2)))
     with pytest.raises(ValueError, match="context is given to a flow without one"):
-        image.log_prob(jnp.full((2, 4, 4, 1), 0.5), jnp.ones(2))
+        image.log_prob(jnp.zeros((2, 4, 4, 1), jnp.int32), jnp.ones(2), key=0)
 
 
 def test_integers_given_to_log_prob(image, vector):
-    with pytest.raises(TypeError, match=r"y must be floating.*got int32; for grey levels use bits"):
+    with pytest.raises(TypeError, match=r"y must be integers, .* from 0 to 16; got float"):
+        image.log_prob(jnp.zeros((2, 4, 4, 1)), key=0)
+    with pytest.raises(ValueError, match=r"log_prob: give a key"):
         image.log_prob(jnp.zeros((2, 4, 4, 1), jnp.int32))
     with pytest.raises(TypeError, match=r"got int32; convert it to float"):
         vector.log_prob(jnp.zeros((2, 3), jnp.int32), jnp.ones(2))
@@ -54,11 +56,11 @@ def test_integers_given_to_log_prob(image, vector):
 
 def test_levels_out_of_range(image, vector):
     levels = np.full((2, 4, 4, 1), 17)
-    with pytest.raises(ValueError, match=r"y must be grey levels 0..16; got levels from 17 to 17"):
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to 16; got numbers from 17 to 17"):
         image.bits_per_dim(levels, KEY)
-    with pytest.raises(ValueError, match=r"got levels from -1 to -1"):
+    with pytest.raises(ValueError, match=r"got numbers from -1 to -1"):
         image.bits_per_dim(levels - 18, KEY)
-    with pytest.raises(TypeError, match=r"y must be integer grey levels 0..16; got float"):
+    with pytest.raises(TypeError, match=r"y must be integers, .* 16; got float"):
         image.bits_per_dim(levels / 17, KEY)
     with pytest.raises(ValueError, match="bits_per_dim needs a flow of grey levels"):
         vector.bits_per_dim(levels, KEY)
@@ -160,7 +162,8 @@ def test_compositions_that_cannot_be():
             lambda: flows.real_nvp(image_shape=(4, 4, 1), hidden=(3,)),
             "for images, hidden must be one number",
         ),
-        (lambda: jflow.Flow(jb.ActNorm(), (2,), values=1), "values must be 2 or more"),
+        (lambda: jb.Dequantize(1), "Dequantize: values must be a whole number, 2 or more; got 1"),
+        (lambda: jb.Dequantize(2**16 + 1), "values must be 65,536 or fewer; got 65537"),
     ],
 )
 def test_arguments_out_of_range(make, message):

@@ -49,7 +49,8 @@ READER = """
 
 def exported(name, folder):
     flow = FLOWS[name]()
-    y = np.random.default_rng(0).uniform(size=(5, *flow.event_shape)).astype(np.float32)
+    y = np.random.default_rng(0).uniform(0, 3, size=(5, *flow.event_shape)).astype(np.float32)
+    y = y if flow.integers is None else y.astype(np.int32)
     context = None if flow.context_shape is None else np.ones((5, 2), np.float32)
     density = jflow.Density(flow, jflow.init(flow, KEY, y, context))
     density.export(folder)

@@ -15,9 +15,9 @@ NETWORKS = {
     "nice": lambda dtype: flows.nice(4, **SMALL, dtype=dtype),
     "real_nvp": lambda dtype: flows.real_nvp(4, **SMALL, dtype=dtype),
     "real_nvp images": lambda dtype: flows.real_nvp(
-        image_shape=(4, 4, 1), levels=1, hidden=4, blocks=1, dtype=dtype
+        image_shape=(4, 4, 1), levels=1, hidden=4, blocks=1, values=None, dtype=dtype
     ),
-    "glow": lambda dtype: flows.glow((4, 4, 1), levels=1, steps=2, hidden=4, dtype=dtype),
+    "glow": lambda dtype: flows.glow((4, 4, 1), 1, 2, 4, values=None, dtype=dtype),
     "nsf": lambda dtype: flows.nsf(4, **SMALL, dtype=dtype),
     "hint": lambda dtype: flows.hint(4, **SMALL, dtype=dtype),
     "maf": lambda dtype: flows.maf(4, **SMALL, dtype=dtype),

@@ -117,7 +117,7 @@ def test_augmentation_is_seen_in_training_alone():
     ("source", "options", "message"),
     [
         (np.zeros((50, 2), np.float32), {}, r"examples of data must have shape \(3,\); got \(2,\)"),
-        (np.zeros((50, 3), int), {}, "data must be floating for a flow without grey levels; got"),
+        (np.zeros((50, 3), int), {}, "data must be floating for a flow of continuous values; got"),
         (np.full((50, 3), np.nan, np.float32), {}, "data holds NaN or infinities"),
         (Y, {"context": np.zeros((100, 2))}, "the context of a stream is in its examples"),
         (Y, {"validation": 1.5}, r"validation must be a fraction in \(0, 1\); got 1.5"),

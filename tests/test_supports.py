@@ -165,7 +165,7 @@ def test_a_bijector_of_ones_own_says_where_it_lives():
 
 def test_images():
     shape = (4, 4, 2)
-    glow = flows.glow(shape, levels=2, steps=1, hidden=4).bijector
+    glow = flows.glow(shape, levels=2, steps=1, hidden=4, values=None).bijector
     assert glow.data_support(LINE, shape) == LINE
     bounded = jb.Chain((jb.Elementwise(jt.Sigmoid(), 3), glow))
     assert jflow.Flow(bounded, shape).support == UNIT

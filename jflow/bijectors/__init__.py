@@ -6,6 +6,7 @@ from jflow.bijectors.block_autoregressive import BlockAutoregressive
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.convolution import EmergingConv, PeriodicConv, WoodburyConv
 from jflow.bijectors.coupling import Coupling
+from jflow.bijectors.dequantize import Dequantize
 from jflow.bijectors.elementwise import Elementwise
 from jflow.bijectors.hint import HINT
 from jflow.bijectors.invert import Invert
@@ -31,6 +32,7 @@ __all__ = [
     "Conv1x1",
     "ConvFlow",
     "Coupling",
+    "Dequantize",
     "Elementwise",
     "EmergingConv",
     "HaarSqueeze",

@@ -73,6 +73,12 @@ class Bijector(nn.Module):
         return _weakest(_LOG_DET_KINDS, (part.log_det_kind for part in self.parts))
 
     @property
+    def log_det_kinds(self) -> frozenset[LogDetKind]:
+        """The kinds of all log_dets that are added up: those of the parts, and what they make."""
+        own: frozenset[LogDetKind] = frozenset((self.log_det_kind,))
+        return own.union(*(part.log_det_kinds for part in self.parts))
+
+    @property
     def forward_kind(self) -> DirectionKind:
         """How forward is computed: "closed form", "iterative", "random", or "missing" (it raises).
 

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jflow.bijectors.base import Bijector
 from jflow.distributions.contexts import batch_of, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import batch_shape
-from jflow.functional.dequantization import discrete_bits_per_dim
+from jflow.functional.dequantization import averaged, bits
 from jflow.functional.traces import Estimated, mean_and_error
 
 
@@ -79,7 +78,7 @@ def estimate(
     def one(key: Array) -> Any:
         return flow.apply(variables, y, context, method="log_prob", rngs={"noise": key})
 
-    kinds = _kinds(flow.bijector)
+    kinds = flow.bijector.log_det_kinds
     exact = kinds == {"exact"} and not flow.bijector.needs_key("inverse")
     draws = lax.map(one, jax.random.split(key, 1 if exact else probes))
     if "bound" in kinds and kinds <= {"exact", "bound"}:
@@ -91,11 +90,6 @@ def estimate(
         mean, error = mean_and_error(draws)
     # Outside the support, all estimates are -inf.
     return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
-
-
-def _kinds(bijector: Bijector) -> set[str]:
-    """What the log_dets are that a bijector adds up."""
-    return {bijector.log_det_kind}.union(*map(_kinds, bijector.parts))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))
@@ -114,18 +108,19 @@ def bits_per_dim(
     variables: Any,
     y: Array,
     context: Any,
-    key: Array,
+    key: Array | None,
     samples: int,
     dimensions: int | None,
     importance_weighted: bool,
 ) -> Array:
-    """Bits per dimension of grey levels."""
+    """Bits per dimension of whole numbers; without a key where no noise is drawn."""
 
-    def log_prob(y: Array, key: Array) -> Any:
-        rngs = {"noise": key}
+    def log_prob(key: Array | None) -> Any:
+        rngs = None if key is None else {"noise": key}
         return flow.apply(variables, y, context, method="log_prob", rngs=rngs), None
 
-    values, shape = flow.values or 0, flow.event_shape
-    return discrete_bits_per_dim(
-        log_prob, y, key, values, shape, dimensions, samples, importance_weighted
-    )[0]
+    if key is None:
+        mean, _ = log_prob(None)
+    else:
+        mean, _ = averaged(log_prob, key, samples, importance_weighted)
+    return bits(mean, flow.event_shape, dimensions)

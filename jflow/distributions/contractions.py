@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from jflow.bijectors.base import Bijector, DirectionKind, rebuild
 from jflow.distributions.contexts import each
-from jflow.distributions.flow import Flow
+from jflow.distributions.flow import Flow, zeros
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convergence import failed_points
 from jflow.functional.log_determinants import LogDetEstimator
@@ -45,7 +45,7 @@ def check_converged(
     Raises:
       FloatingPointError: outside jit, a result is NaN.
     """
-    if kind != "iterative" or not bijector.may_fail:
+    if kind == "closed form" or not bijector.may_fail:
         return
     failed = failed_points(found, *given)
     if failed.any():
@@ -62,7 +62,7 @@ def _reports(flow: Flow, variables: Any, collection: str) -> Any:
     context = each(lambda shape: jnp.zeros(shape, dtype), flow.context_shape)
     _, reports = flow.apply(  # type: ignore[misc]
         variables,
-        jnp.zeros(flow.event_shape, dtype),
+        zeros(flow, dtype=dtype),
         context,
         method="log_prob",
         mutable=[collection],

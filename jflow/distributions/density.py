@@ -17,9 +17,10 @@ from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
 from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
 from jflow.distributions.exporting import export_density
-from jflow.distributions.flow import Flow
+from jflow.distributions.flow import NO_INTEGER, Flow
 from jflow.functional.arguments import as_key, check_counts
-from jflow.functional.dequantization import check_importance_weighted, check_levels
+from jflow.functional.arrays import as_wide
+from jflow.functional.dequantization import check_importance_weighted, check_integers
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.traces import Estimated
 
@@ -52,14 +53,14 @@ class Density:
         """log p(y) in nats, (*batch). -inf outside the support; NaN where y is NaN.
 
         Args:
-          y: continuous values; for a flow with grey levels (`values=k`), levels / k.
+          y: continuous values, or integers for a flow of whole numbers, such as grey levels.
           context: (*batch, *context_shape) or the last axes of that, for a conditional flow.
           key: for flows that draw noise on the way; see `flow.bijector.needs_key`.
           batch_size: how many points at a time, in one compiled loop, so that memory does not grow
             with their number; None for all at once.
 
         Raises:
-          TypeError: y is not floating (for grey levels, use `bits_per_dim`).
+          TypeError: y is not floating, or not integer where the flow is of integers.
           ValueError: y or context has the wrong shape, or the flow needs a key.
         """
         given = arrays(y, context)
@@ -83,13 +84,13 @@ class Density:
         """The mean of independent estimates of log p(y), and its standard error, (*batch), nats.
 
         The error is that of chance: of truncated series (`PowerSeries`) the bias comes on top. It
-        is zero for flows whose log_det is exact. For bounds, the first is the logarithm of the mean
-        of p: a tighter bound, which tends to log p(y) with their number (Burda et al., 2016,
-        https://arxiv.org/abs/1509.00519), and its error to first order; not where log_dets are
-        estimated besides.
+        is zero for flows whose log_det is exact. For bounds (of dequantized levels), the first is
+        the logarithm of the mean of p: a tighter bound, which tends to log p(y) with their number
+        (Burda et al., 2016, https://arxiv.org/abs/1509.00519), and its error to first order; not
+        where log_dets are estimated besides.
 
         Args:
-          y: continuous values.
+          y: as for `log_prob`.
           key: a JAX random key or a whole number.
           context: for a conditional flow.
           probes: how many estimates, one after the other; 2 or more for an error.
@@ -190,6 +191,8 @@ class Density:
         check_converged(bijector, bijector.inverse_kind, (found, ndim), *given)
 
     def _check_forward(self, y: Array, context: Any, *given: tuple[Any, int]) -> None:
+        if jnp.issubdtype(y.dtype, jnp.integer):
+            y = jnp.where(y == NO_INTEGER, jnp.nan, as_wide(y))
         bijector, found = self.flow.bijector, (y, len(self.flow.event_shape))
         given = (*given, *points(self.flow.context_shape, context))
         check_converged(bijector, bijector.forward_kind, found, *given)
@@ -201,46 +204,44 @@ class Density:
     def bits_per_dim(
         self,
         y: ArrayLike,
-        key: Array | int,
+        key: Array | int | None = None,
         context: Any = None,
         *,
         samples: int = 1,
         dimensions: int | None = None,
         importance_weighted: bool = False,
     ) -> Array:
-        """Bits per dimension of grey levels, (*batch): an upper bound, by uniform dequantization.
+        """-log_prob of whole numbers, such as grey levels, in bits per dimension, (*batch).
 
-            -E_u log2 p((y + u) / k) / D + log2 k,     u uniform on [0, 1)
+            -E_u log2 p(y, u) / D,     for dequantized levels -E_u log2 p((y + u) / k) / D + log2 k
 
-        By Jensen's inequality this is at least -log2 P(y) / D of the discrete model P(y), the
-        integral of p over y's cell, and the mean over `samples` draws of u estimates it
-        without bias (Theis et al., 2016, https://arxiv.org/abs/1511.01844).
+        Where noise u is drawn, it is an upper bound on -log2 P(y) / D of the discrete model P(y),
+        the integral of p over y's cell (Theis et al., 2016, https://arxiv.org/abs/1511.01844).
 
         Args:
-          y: integers 0..k-1, where k is the flow's `values`.
-          key: a JAX random key or a whole number, for u.
+          y: integers.
+          key: for u, where it is drawn.
           context: for a conditional flow.
           samples: how many draws of u to average over.
           dimensions: D, if not the event's size: give the number of real pixels when images
             were padded. The bits of the padding still count.
-          importance_weighted: whether to average p, not log p, over the draws of u: a tighter bound
-            in expectation, which tends to -log2 P(y) / D as `samples` grows (Burda et al., 2016,
-            https://arxiv.org/abs/1509.00519). For flows whose log_det is exact.
+          importance_weighted: whether to average p, not log p, over u; see `log_prob_estimate`.
 
         Raises:
           TypeError: y is not integer.
-          ValueError: y has levels outside 0..k-1, the flow has no `values`, or p is to be averaged
-            where it is an estimate.
+          ValueError: y has numbers out of range, the flow is of continuous values or needs a key,
+            or p is to be averaged where it is an estimate.
         """
-        if self.flow.values is None:
+        flow = self.flow
+        if (integers := flow.integers) is None:
             raise ValueError("bits_per_dim needs a flow of grey levels; build it with values=k")
-        levels, context = arrays(y, context)
-        check_levels("y", levels, self.flow.values)
-        check_importance_weighted(importance_weighted, self.flow.bijector.log_det_kind)
-        key = as_key("bits_per_dim", key)
-        arguments = (levels, context, key, samples, dimensions, importance_weighted)
-        bits = compiled.bits_per_dim(self.flow, self.variables, *arguments)
-        self._check_inverse(bits, 0, levels, context)
+        given = arrays(y, context)
+        check_integers("y", given[0], integers)
+        check_importance_weighted(importance_weighted, flow.bijector.log_det_kinds)
+        key = noise("bits_per_dim", flow.bijector, "inverse", key)
+        given_too = key, samples, dimensions, importance_weighted
+        bits = compiled.bits_per_dim(flow, self.variables, *given, *given_too)
+        self._check_inverse(bits, 0, *given)
         return bits
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -55,7 +55,6 @@ def export_density(
         "versions": {package: version(package) for package in ("jflow", "jax", "jaxlib")},
         "event_shape": list(flow.event_shape),
         "context_shape": as_json(flow.context_shape),
-        "values": flow.values,
         "programs": described,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +70,8 @@ def _programs(flow: Flow, variables: Any, batch: Any) -> dict[str, Program]:
         return jax.ShapeDtypeStruct((batch, *shape), dtype)
 
     y: dict[str, Any] = {"y": many(flow.event_shape)}
+    if flow.integers is not None:
+        y = {"y": jax.ShapeDtypeStruct((batch, *flow.event_shape), jnp.int32)}
     context: dict[str, Any] = {}
     if flow.context_shape is not None:
         context = {"context": each(many, flow.context_shape)}

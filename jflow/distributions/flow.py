@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -31,7 +32,11 @@ from jflow.distributions.contexts import (
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
-from jflow.functional.supports import Supports, beyond_a_turn
+from jflow.functional.dequantization import check_integer
+from jflow.functional.supports import Integers, Supports, beyond_a_turn, integers_of
+
+# In place of NaN, which integers do not have.
+NO_INTEGER = np.iinfo(np.int32).min
 
 
 class Flow(nn.Module):
@@ -58,8 +63,6 @@ class Flow(nn.Module):
         to `jflow.init`: minus the mean, over the standard deviation, of each channel (the last
         axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are, and all of
         one context for all points.
-      values: for discrete data, how many grey levels there are (k); else None. The flow is then
-        a density of y / k in [0, 1].
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
 
     Raises:
@@ -71,7 +74,6 @@ class Flow(nn.Module):
     event_shape: tuple[int, ...]
     base: Base = StandardNormal()
     context_shape: Any = None
-    values: int | None = None
     recipe: Recipe | None = None
     encoder: nn.Module | None = None
     standardize_context: bool = True
@@ -82,8 +84,6 @@ class Flow(nn.Module):
             check_counts("Flow", **{"every axis of event_shape": size})
         object.__setattr__(self, "context_shape", as_shapes(self.context_shape))
         check_encoder(self.context_shape, self.encoder, len(self.event_shape))
-        if self.values is not None and self.values < 2:
-            raise ValueError(f"Flow: values must be 2 or more grey levels; got {self.values}")
         self.support  # noqa: B018, raises where base and bijector do not meet
         super().__post_init__()
 
@@ -106,8 +106,16 @@ class Flow(nn.Module):
     @property
     def support(self) -> Supports:
         """Where y lives: the image of where the base does, or more, as far as the parts tell."""
-        base = support_of(self.base, self.latent_shape)
-        return self.bijector.data_support(base, self.event_shape)
+        return self.bijector.data_support(self._base_support, self.event_shape)
+
+    @property
+    def _base_support(self) -> Supports:
+        return support_of(self.base, self.latent_shape)
+
+    @property
+    def integers(self) -> Integers | None:
+        """The whole numbers that y is an array of, as of grey levels; None if it is continuous."""
+        return integers_of(self.support)
 
     def __call__(self, y: Array, context: Any = None) -> Array:
         """`log_prob`, so that plain `flow.init(key, y, context)` works."""
@@ -117,7 +125,7 @@ class Flow(nn.Module):
         """log p(y) in nats: y (*batch, *event) to (*batch). -inf outside the support.
 
         Raises:
-          TypeError: y is not floating.
+          TypeError: y is not floating; or, for flows of whole numbers, not integer.
           ValueError: y or context has the wrong shape.
         """
         x, log_det, context = self._to_base(y, context)
@@ -133,12 +141,13 @@ class Flow(nn.Module):
 
     def latents(self, y: Array, context: Any = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent)."""
-        return self._to_base(y, context)[0]
+        return _whole(self._to_base(y, context)[0], self._base_support)
 
     def from_latents(self, z: Array, context: Any = None) -> Array:
         """y = f(z): (*batch, *latent) to (*batch, *event)."""
-        batch = self._batch("z", z, self.latent_shape)
-        return self.bijector.forward(as_wide(z), self._context(context, batch))
+        z, batch = _checked("z", z, self.latent_shape, self._base_support)
+        y = self.bijector.forward(z, self._context(context, batch))
+        return _whole(y, self.support)
 
     def sample(
         self,
@@ -159,7 +168,7 @@ class Flow(nn.Module):
         context = self._context(context, shape)
         with _default_promotion():
             _, x = self._base_sample(key, shape, context, as_temperature(temperature))
-        return self.bijector.forward(x, context)
+        return _whole(self.bijector.forward(x, context), self.support)
 
     def sample_and_log_prob(
         self, key: Array, shape: tuple[int, ...] = (), context: Any = None
@@ -170,11 +179,13 @@ class Flow(nn.Module):
             base, x = self._base_sample(key, shape, context)
             log_prob = base.log_prob(x)
         y, log_det = self.bijector.forward_and_log_det(x, context)
-        return y, jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob - log_det)
+        log_prob = jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob - log_det)
+        return _whole(y, self.support), log_prob
 
     def _to_base(self, y: Array, context: Any) -> tuple[Array, Array, Array | None]:
-        context = self._context(context, self._batch("y", y, self.event_shape))
-        return *self.bijector.inverse_and_log_det(as_wide(y), context), context
+        y, batch = _checked("y", y, self.event_shape, self.support)
+        context = self._context(context, batch)
+        return *self.bijector.inverse_and_log_det(y, context), context
 
     def _base(self, dtype: DTypeLike, context: Array | None) -> Any:
         return build(self.base, self.latent_shape, dtype, context)
@@ -192,15 +203,6 @@ class Flow(nn.Module):
             base = tempered(base, temperature)
         return base, draw(base, key, shape, self.latent_shape).astype(dtype)
 
-    def _batch(self, name: str, y: Array, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if not jnp.issubdtype(y.dtype, jnp.floating):
-            hint = "; for grey levels use bits_per_dim" if self.values else "; convert it to float"
-            raise TypeError(f"{name} must be floating, a continuous value; got {y.dtype}{hint}")
-        split = y.ndim - len(event_shape)
-        if split < 0 or y.shape[split:] != event_shape:
-            raise ValueError(f"{name} must have shape (*batch, *{event_shape}); got {y.shape}")
-        return y.shape[:split]
-
     def _context(self, context: Any, batch: tuple[int, ...]) -> Array | None:
         """What layers are given: a context standardised, encoded, and one for all or for each."""
         shapes = self.context_shape
@@ -211,6 +213,37 @@ class Flow(nn.Module):
         if self.standardize_context:
             context = self.context_scale(context, own)
         return encoded(context, own, batch, len(self.event_shape), self.encoder)
+
+
+def zeros(flow: Flow, batch: tuple[int, ...] = (), dtype: DTypeLike = float) -> Array:
+    """Zeros in the shape of events, and in a dtype that the flow takes: that, or int32."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype) if flow.integers is None else jnp.int32
+    return jnp.zeros((*batch, *flow.event_shape), dtype)
+
+
+def _checked(
+    name: str, y: Array, event_shape: tuple[int, ...], support: Supports
+) -> tuple[Array, tuple[int, ...]]:
+    """y as floating numbers, as layers take them, and its batch shape."""
+    integers = integers_of(support)
+    if integers is not None:
+        check_integer(name, y, integers)
+        y = y.astype(jax.dtypes.canonicalize_dtype(float))
+    elif not jnp.issubdtype(y.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be floating, a continuous value; got {y.dtype}; convert it to float"
+        )
+    split = y.ndim - len(event_shape)
+    if split < 0 or y.shape[split:] != event_shape:
+        raise ValueError(f"{name} must have shape (*batch, *{event_shape}); got {y.shape}")
+    return as_wide(y), y.shape[:split]
+
+
+def _whole(y: Array, support: Supports) -> Array:
+    """What layers give, as integers where it is whole; what is NaN there as `NO_INTEGER`."""
+    if integers_of(support) is None:
+        return y
+    return jnp.where(jnp.isnan(y), NO_INTEGER, y.astype(jnp.int32))
 
 
 @contextmanager

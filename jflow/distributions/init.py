@@ -14,7 +14,7 @@ from jflow.distributions.contexts import converted
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide, is_hidden
-from jflow.functional.dequantization import check_levels, dequantize
+from jflow.functional.dequantization import check_integers
 
 
 def init(
@@ -25,8 +25,8 @@ def init(
     Args:
       module: the flow or bijector.
       key: a JAX random key or a whole number.
-      y: a real batch on the data side, (*batch, *event); for a flow with grey levels it may be
-        the levels themselves. If it is sharded over devices, statistics are of the whole.
+      y: a real batch on the data side, (*batch, *event); integers for a flow of whole numbers, such
+        as grey levels. If it is sharded over devices, statistics are of the whole.
       context: (*batch, *context_shape), or a dict of such, for conditional flows; its statistics
         are the units that the flow takes contexts in.
 
@@ -34,16 +34,15 @@ def init(
       A dict of collections: "params", and "constants" and "batch_stats" if there are any.
 
     Raises:
-      TypeError: y is not floating (nor grey levels for a flow that has them).
-      ValueError: y is empty, holds NaN or levels out of range, or has the wrong shape.
+      TypeError: y is not floating, or, for a flow of whole numbers, not integer.
+      ValueError: y is empty, holds NaN or numbers out of range, or has the wrong shape.
     """
     key, y = as_key("init", key), jnp.asarray(y)
     if y.size == 0:
         raise ValueError(f"y must hold a batch to initialise from; got shape {y.shape}")
-    if isinstance(module, Flow) and module.values and jnp.issubdtype(y.dtype, jnp.integer):
-        check_levels("y", y, module.values)
-        y = dequantize(key, y, module.values)
-    if not is_hidden(y) and np.isnan(np.asarray(y)).any():
+    if isinstance(module, Flow) and module.integers is not None:
+        check_integers("y", y, module.integers)
+    elif not is_hidden(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = converted(context, as_wide)
     return _init(module, key, y, context)

@@ -19,9 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from jflow.distributions.contexts import as_json, each
-from jflow.distributions.flow import Flow
+from jflow.distributions.flow import Flow, zeros
 from jflow.distributions.recipe import Recipe
-from jflow.functional.arrays import as_wide
+from jflow.functional.supports import Integers
 
 _KIND = "jflow density"
 _FORMAT = 2
@@ -86,6 +86,8 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
         arguments = _AT_FIRST.get(recipe["name"], {}) | recipe["arguments"]
         if "context_features" in arguments:
             arguments["context_shape"] = arguments.pop("context_features")
+        if "values" in config["flow"]:  # None was 256 for some recipes of images
+            arguments["values"] = config["flow"]["values"]
         flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
         flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
     elif config["format"] == 1:
@@ -98,6 +100,8 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
             f"{_interface(flow)}"
         )
     arrays = _read_arrays(folder, config["variables"])
+    if config["flow"].get("values") is not None:
+        arrays = {_under_levels(name): value for name, value in arrays.items()}
     if config["format"] == 1:
         _add_centers(flow, arrays)
     _check_arrays(folder, flow, arrays)
@@ -116,6 +120,11 @@ def _check_built_as_then(folder: Path, flow: Flow) -> None:
         raise ValueError(
             f"{folder} is of format 1; build the flow with what was built then: {then}"
         )
+
+
+def _under_levels(name: str) -> str:
+    """The name that an array of a flow of grey levels has since those are a layer of their own."""
+    return re.sub("^([^/]*/bijector)/", r"\1/bijectors_1/", name)
 
 
 def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
@@ -141,17 +150,26 @@ def _interface(flow: Flow) -> dict[str, Any]:
         "event_shape": list(flow.event_shape),
         "context_shape": as_json(flow.context_shape),
         "standardize_context": flow.standardize_context,
-        "values": flow.values,
+        "integers": _ends(flow.integers),
     }
 
 
+def _ends(integers: Integers | None) -> list[float] | None:
+    """Those of the whole numbers that a flow is of; None of continuous values."""
+    return None if integers is None else [integers.low, integers.high]
+
+
 def _interface_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """That of a file, which at first had contexts of one width, as they were given."""
-    if "context_features" not in entry:
-        return entry
-    width, rest = entry["context_features"], {n: entry[n] for n in ("event_shape", "values")}
-    shape = None if width is None else [width]
-    return {"context_shape": shape, "standardize_context": width is None, **rest}
+    """That of a file, which at first had contexts of one width, and grey levels in the flow."""
+    entry = dict(entry)
+    if "context_features" in entry:
+        width = entry.pop("context_features")
+        entry["context_shape"] = None if width is None else [width]
+        entry["standardize_context"] = width is None
+    if "values" in entry:
+        values = entry.pop("values")
+        entry["integers"] = None if values is None else _ends(Integers(0, values - 1))
+    return entry
 
 
 def _previous_file(folder: Path) -> str | None:
@@ -251,6 +269,5 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
 def expected_variables(flow: Flow) -> dict[str, Any]:
     """Names, shapes and dtypes of a flow's variables, without computing them."""
     context = each(jnp.zeros, flow.context_shape)
-    y = as_wide(np.zeros((1, *flow.event_shape)))
-    shapes = jax.eval_shape(flow.init, jax.random.key(0), y, context)
+    shapes = jax.eval_shape(flow.init, jax.random.key(0), zeros(flow, (1,)), context)
     return dict(flatten_dict(shapes, sep="/"))

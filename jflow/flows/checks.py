@@ -1,6 +1,7 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jflow.bijectors import (
     Bijector,
     Chain,
     Conv1x1,
+    Dequantize,
     EmergingConv,
     Linear,
     PeriodicConv,
@@ -44,6 +46,15 @@ def pairs(recipe: str, layers: int) -> int:
     if layers < 2 or layers % 2:
         raise ValueError(f"{recipe}: layers must be an even number, 2 or more; got {layers}")
     return layers // 2
+
+
+def of_values(
+    values: int | Literal["auto"] | None, bijector: Bijector, event_ndim: int = 1
+) -> Bijector:
+    """The bijector, under dequantized grey levels where data are such: "auto" for 256 of images."""
+    if values == "auto":
+        values = 256 if event_ndim == 3 else None
+    return bijector if values is None else Chain((Dequantize(values, event_ndim), bijector))
 
 
 def mixer(recipe: str, mixing: str, event_ndim: int = 1, *, halves: bool = False) -> Bijector:

@@ -12,7 +12,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer
+from jflow.flows.checks import mixer, of_values
 from jflow.nets import ConvNet, ZeroConvNet
 from jflow.transformers import Affine, FixedAffine
 
@@ -36,7 +36,8 @@ def glow(
     """Glow: `levels` of `steps` of actnorm, 1x1 convolution and affine coupling.
 
     Each level squeezes 2x2 pixels into channels; all but the last then set half of the channels
-    aside, with a learned normal prior given the other half. y is an image in [0, 1].
+    aside, with a learned normal prior given the other half. y is an image of grey levels, or, with
+    `values=None`, of numbers in [0, 1].
 
     Differences from the paper: log-scales are bounded by 2 tanh(r / 2) in place of
     log sigmoid(r + 2); networks have biases in place of actnorm; a context, such as a one-hot
@@ -49,7 +50,7 @@ def glow(
         fewer pixels than 32x32.
       hidden: channels of the coupling networks; None for 512, or 64 of small images.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, for `bits_per_dim`.
+      values: grey levels of the data, which are integers; None for numbers.
       mixing: what mixes channels: a 1x1 convolution of kind "plu", "dense", "qr" or another of
         `Linear`, or one followed by "emerging" or "periodic" 3x3 convolutions, or by "woodbury"
         updates over channels and pixels; or "permute" or "reverse".
@@ -83,7 +84,8 @@ def glow(
 
     centre = Elementwise(FixedAffine(shift=0.5), event_ndim=3)
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
-    return Flow(Chain((centre, pyramid)), image_shape, context_shape=context_shape, values=values)
+    bijector = of_values(values, Chain((centre, pyramid)), 3)
+    return Flow(bijector, image_shape, context_shape=context_shape)
 
 
 def _levels(image_shape: tuple[int, int, int]) -> int:

@@ -3,7 +3,7 @@
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer
+from jflow.flows.checks import activation_named, mixer, of_values
 from jflow.nets import MLP
 from jflow.transformers import Affine
 
@@ -34,7 +34,7 @@ def hint(
       hidden: widths of each network, of which a layer has up to 2^depth - 1.
       depth: how many times halves are split; None for down to single features.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "lu" (learned), "permute" (random) or "reverse".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the networks, in training.
@@ -47,4 +47,4 @@ def hint(
     layer = HINT(Affine(), net, depth)
     step = Chain((ActNorm(), layer, mixer("hint", mixing, halves=True)))
     bijector = Repeat(step, layers, memory)
-    return Flow(bijector, (features,), context_shape=context_shape, values=values)
+    return Flow(of_values(values, bijector), (features,), context_shape=context_shape)

@@ -5,7 +5,7 @@ from typing import Literal
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer
+from jflow.flows.checks import activation_named, mixer, of_values
 from jflow.nets import MADE
 from jflow.transformers import Affine, Invert, SoftplusAffine
 
@@ -40,7 +40,7 @@ def maf(
       layers: how many (5 or 10 in the paper).
       hidden: widths of the masked networks.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
       direct: whether the masked networks have direct connections; see there. They help where
@@ -71,7 +71,7 @@ def maf(
     layer = MaskedAutoregressive(affine, net=net)
     step = Chain((ActNorm(), layer, mixer("maf", mixing)))
     bijector = Repeat(step, layers, memory)
-    return Flow(bijector, (features,), context_shape=context_shape, values=values)
+    return Flow(of_values(values, bijector), (features,), context_shape=context_shape)
 
 
 @recipe

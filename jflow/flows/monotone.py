@@ -1,7 +1,5 @@
 """Autoregressive flows of monotone networks: NAF, BNAF, SOS and UMNN."""
 
-from typing import Any
-
 from jflow.bijectors import (
     ActNorm,
     Bijector,
@@ -12,7 +10,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer
+from jflow.flows.checks import activation_named, mixer, of_values
 from jflow.nets import MADE
 from jflow.transformers import (
     DeepSigmoid,
@@ -51,7 +49,7 @@ def naf(
       units: sigmoids of each transform.
       depth: layers of each transform; see `DeepSigmoid`.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
@@ -96,7 +94,7 @@ def sos(
       degree: of each before it is squared; see `SumOfSquares`.
       bound: where straight lines begin.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
@@ -144,7 +142,7 @@ def umnn(
       steepness: the largest rate of a unit; see `UnconstrainedMonotonic`.
       bound: where straight lines begin.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the masked networks, in training.
@@ -184,7 +182,7 @@ def bnaf(
       units: hidden units for each feature.
       depth: hidden layers of each network.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between networks: "reverse" (the paper), "permute" (random) or "lu".
       memory: what the backward pass stores; see `Repeat`.
 
@@ -210,5 +208,5 @@ def _stack(
     values: int | None,
 ) -> Flow:
     step = Chain((ActNorm(), layer, mixer(name, mixing)))
-    options: dict[str, Any] = {"context_shape": context_shape, "values": values}
-    return Flow(Repeat(step, layers, memory), (features,), **options)
+    bijector = of_values(values, Repeat(step, layers, memory))
+    return Flow(bijector, (features,), context_shape=context_shape)

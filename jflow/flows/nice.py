@@ -3,7 +3,7 @@
 from jflow.bijectors import ActNorm, Chain, Coupling, Elementwise, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, StandardLogistic, recipe
-from jflow.flows.checks import activation_named, pairs
+from jflow.flows.checks import activation_named, of_values, pairs
 from jflow.nets import MLP
 from jflow.transformers import Affine, Shift
 
@@ -31,7 +31,7 @@ def nice(
       layers: couplings, an even number (4 in the paper).
       hidden: widths of the coupling networks (five of 1000 in the paper).
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
       dropout: in the coupling networks, in training.
       memory: what the backward pass stores; see `Repeat`.
@@ -45,10 +45,5 @@ def nice(
     )
     stack = Repeat(step, pairs("nice", layers), memory)
     bijector = Chain((ActNorm(), stack, Elementwise(Affine(bound=float("inf")))))
-    return Flow(
-        bijector,
-        (features,),
-        StandardLogistic(),
-        context_shape=context_shape,
-        values=values,
-    )
+    bijector = of_values(values, bijector)
+    return Flow(bijector, (features,), StandardLogistic(), context_shape=context_shape)

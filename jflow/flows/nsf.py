@@ -5,7 +5,7 @@ from typing import Any, Literal
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer
+from jflow.flows.checks import activation_named, mixer, of_values
 from jflow.nets import MADE, MLP
 from jflow.transformers import RationalQuadraticSpline
 
@@ -44,7 +44,7 @@ def nsf(
         place of the other half of the features. Likelihoods then are better, and samples slower.
       bound: of the splines.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of the data, if it is discrete.
+      values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "permute" (random; between couplings it exchanges the
         halves), "reverse" or "lu" (the paper). None for "permute" between couplings and "reverse"
         between autoregressive layers.
@@ -79,4 +79,4 @@ def nsf(
         bijector: Bijector = Repeat(Chain((ActNorm(), *parts)), layers, memory)
     else:
         bijector = Chain((ActNorm(), Repeat(Chain(parts), layers, memory)))
-    return Flow(bijector, (features,), context_shape=context_shape, values=values)
+    return Flow(of_values(values, bijector), (features,), context_shape=context_shape)

@@ -15,7 +15,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, pairs
+from jflow.flows.checks import activation_named, mixer, of_values, pairs
 from jflow.nets import MLP, ResidualConvNet
 from jflow.transformers import Affine, Sigmoid
 
@@ -31,7 +31,7 @@ def real_nvp(
     blocks: int | None = None,
     alpha: float = 0.05,
     context_shape: int | tuple[int, ...] | None = None,
-    values: int | None = None,
+    values: int | Literal["auto"] | None = "auto",
     mixing: str | None = None,
     split: Literal["half", "likelihood"] = "half",
     activation: str | None = None,
@@ -43,10 +43,10 @@ def real_nvp(
 
     Vectors: `layers` couplings of even and odd features in turn.
 
-    Images: pixels in [0, 1] pass the logit with margin alpha. Each level but the last has three
-    checkerboard couplings, a squeeze and three channel couplings, then sets half of the
-    channels aside; the last has four checkerboard couplings. As in the paper, a checkerboard
-    network sees the whole image with the other colour set to zero (not a packed half).
+    Images: pixels, grey levels or numbers in [0, 1], pass the logit with margin alpha. Each level
+    but the last has three checkerboard couplings, a squeeze and three channel couplings, then sets
+    half of the channels aside; the last has four checkerboard couplings. As in the paper, a
+    checkerboard network sees the whole image with the other colour set to zero (not a packed half).
 
     Differences from the paper: actnorm before each coupling in place of batch normalisation
     after it; no weight normalisation; log-scales bounded by 2 in place of a learned bound.
@@ -62,7 +62,8 @@ def real_nvp(
         or 2 of small images.
       alpha: margin of the logit of an image flow.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of discrete data; by default 256 for images and None for vectors.
+      values: grey levels of data that are integers; None for continuous data; "auto" for 256 of
+        images, and continuous vectors.
       mixing: what mixes features, or an image's channels, before each coupling, by the names of
         `flows.glow`; None for nothing, as in the paper.
       split: which half of an image's channels a level sets aside; see `MultiScale`.
@@ -86,7 +87,7 @@ def real_nvp(
             raise ValueError(f"real_nvp: hidden must be a tuple of widths; got {hidden}")
         net = MLP(widths, **options)
         bijector = _of_vectors(net, pairs("real_nvp", layers), mixing, memory)
-        return Flow(bijector, (features,), context_shape=context_shape, values=values)
+        return Flow(of_values(values, bijector), (features,), context_shape=context_shape)
     if image_shape is None or features is not None:
         raise ValueError(
             f"real_nvp: give features, one number, or image_shape; got {features=}, {image_shape=}"
@@ -95,8 +96,7 @@ def real_nvp(
         raise ValueError(f"real_nvp: for images, hidden must be one number; got {hidden}")
     net = ResidualConvNet(*_size(image_shape, hidden, blocks), **options)
     bijector = _of_images(net, image_shape, levels, alpha, mixing, split)
-    values = 256 if values is None else values
-    return Flow(bijector, image_shape, context_shape=context_shape, values=values)
+    return Flow(of_values(values, bijector, 3), image_shape, context_shape=context_shape)
 
 
 def _size(

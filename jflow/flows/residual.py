@@ -13,6 +13,7 @@ from jflow.bijectors import (
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
+from jflow.flows.checks import of_values
 from jflow.functional import (
     ExactLogDet,
     Logarithmic,
@@ -44,7 +45,7 @@ def i_resnet(
     alpha: float | None = None,
     direction: _Direction = "inverse",
     context_shape: int | tuple[int, ...] | None = None,
-    values: int | None = None,
+    values: int | Literal["auto"] | None = "auto",
     memory: _Memory = "remat",
 ) -> Flow:
     """i-ResNet: residual blocks that contract, log-determinants by truncated power series.
@@ -71,7 +72,8 @@ def i_resnet(
       direction: which direction needs no iteration: "inverse" for fits to data, "forward" for
         samples.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      values: grey levels of discrete data; by default 256 for images and None for vectors.
+      values: grey levels of data that are integers; None for continuous data; "auto" for 256 of
+        images, and continuous vectors.
       memory: what the backward pass stores; see `Repeat`. Here "remat" is as fast as "store", or
         faster, and needs a small part of its memory.
 
@@ -105,7 +107,7 @@ def residual_flow(  # noqa: D417
     alpha: float | None = 1e-5,
     direction: _Direction = "inverse",
     context_shape: int | tuple[int, ...] | None = None,
-    values: int | None = None,
+    values: int | Literal["auto"] | None = "auto",
     memory: _Memory = "remat",
 ) -> Flow:
     """Residual Flow: residual blocks that contract, log-determinants without bias.
@@ -166,7 +168,7 @@ def i_densenet(  # noqa: D417
     alpha: float | None = 1e-5,
     direction: _Direction = "inverse",
     context_shape: int | tuple[int, ...] | None = None,
-    values: int | None = None,
+    values: int | Literal["auto"] | None = "auto",
     memory: _Memory = "remat",
 ) -> Flow:
     """i-DenseNet: a residual flow whose networks join the outputs of each layer to its inputs.
@@ -276,8 +278,7 @@ def _flow(
     features: int | None,
     image_shape: Any,
     context_shape: int | tuple[int, ...] | None,
-    values: int | None,
+    values: int | Literal["auto"] | None,
 ) -> Flow:
     shape = image_shape if features is None else (features,)
-    values = 256 if values is None and features is None else values
-    return Flow(bijector, shape, context_shape=context_shape, values=values)
+    return Flow(of_values(values, bijector, len(shape)), shape, context_shape=context_shape)

@@ -169,6 +169,15 @@ def mixed(taker: str, support: Supports) -> Support:
     return kind(low, high, source=parts[0].source)
 
 
+def integers_of(support: Supports) -> Integers | None:
+    """The whole numbers that hold all entries, if all of them are such; else None."""
+    parts = (support,) if isinstance(support, Support) else support
+    whole = [part for part in parts if isinstance(part, Integers)]
+    if len(whole) < len(parts):
+        return None
+    return Integers(min(part.low for part in whole), max(part.high for part in whole))
+
+
 def angles(support: Supports, event_shape: tuple[int, ...]) -> np.ndarray | None:
     """Which entries of an event are angles, (*event); None if none is."""
     size = event_shape[-1] if event_shape else 1

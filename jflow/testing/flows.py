@@ -10,12 +10,13 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow, init
 from jflow.functional.arguments import check_counts
-from jflow.functional.supports import Circle, Interval, Support, entries
+from jflow.functional.supports import Circle, Integers, Interval, Support, entries
 from jflow.testing.points import moved
 from jflow.testing.report import Checks, Report, describe
 
 _SIGMAS = 4.5
 _CHUNK = 20_000
+_PROBES = 200  # of bounds of probabilities
 
 
 def check_flow(
@@ -33,15 +34,16 @@ def check_flow(
 
     - the log_prob that comes with a sample is that of `log_prob`, and latents lead back to y;
     - with one or two numbers an event, the density integrates to one, by quadrature, and samples
-      fall into its level sets as often as it says (4.5 standard errors);
+      fall into its level sets as often as it says (4.5 standard errors); of whole numbers between
+      two ends, the sum of probabilities is one, or less of bounds;
     - with more, the mean of q(y) / p(y) over samples is one, for a normal density q (4.5 standard
       errors): so samples follow p, and p has a mass of one where q has its.
 
     Args:
       flow: what is checked.
       variables: of the flow, such as trained ones; None for new ones, moved off their first values.
-      data: (N, *event) to initialise from; of a flow of grey levels (`values=k`), levels / k. None
-        for uniform numbers where the flow's support is bounded, and standard normals elsewhere.
+      data: (N, *event) to initialise from. None for uniform numbers where the flow's support is
+        bounded, and standard normals elsewhere.
       context: (C,), for a conditional flow.
       bounds: for one or two numbers an event, the interval of each that holds the mass. None for
         those of the flow's support: on the line, far out.
@@ -65,12 +67,15 @@ def check_flow(
     context = None if context is None else np.asarray(context)
     if variables is None:
         y = _points(flow, random) if data is None else np.asarray(data)
-        variables = moved(init(flow, key, y.astype(float), context), scale, random)
+        y = y.astype(float if flow.integers is None else np.int32)
+        variables = moved(init(flow, key, y, context), scale, random)
     density = Density(flow, variables)
     y, log_prob = density.sample_and_log_prob(key, samples, context)
     y, log_prob = np.asarray(y), np.asarray(log_prob)
     _check_pairs(checks, density, y, log_prob, context)
-    if flow.bijector.log_det_kind != "exact":
+    if flow.integers is not None:
+        _check_probabilities(checks, density, y, context, bounds)
+    elif flow.bijector.log_det_kind != "exact":
         checks.notes.append(f"mass: log_det is {flow.bijector.log_det_kind}")
     elif y[0].size <= 2:
         _check_mass(checks, density, y, log_prob, context, bounds)
@@ -88,7 +93,8 @@ def _bounds(flow: Flow) -> list[tuple[float, float] | None]:
 
 
 def _ends(part: Support) -> tuple[float, float] | None:
-    ends = (part.low, part.high) if isinstance(part, Interval) else (-np.inf, np.inf)
+    known = isinstance(part, Interval | Integers)
+    ends = (part.low, part.high) if known else (-np.inf, np.inf)
     return ends if np.isfinite(ends).all() else None
 
 
@@ -111,7 +117,7 @@ def _check_pairs(checks: Checks, density: Density, y: Any, log_prob: Any, contex
             log_prob, allowed * (1 + np.abs(log_prob)), at, "the directions' log_dets disagree",
         )  # fmt: skip
     if flow.bijector.forward_kind != "random":
-        again = density.from_latents(density.latents(y, context), context)
+        again = density.from_latents(density.latents(y, context, key=0), context)
         checks.close("from_latents(latents(y)) = y", again, y, allowed * (1 + np.abs(y)), at)
 
 
@@ -139,6 +145,33 @@ def _check_mass(
     at = lambda i: f"log p > {levels[i]:.4g}"  # noqa: E731
     name, fix = "samples fall into level sets as the density says", "they follow another density"
     checks.close(name, shares, found, error, at, fix)
+
+
+def _check_probabilities(
+    checks: Checks, density: Density, y: Any, context: Any, bounds: Any
+) -> None:
+    """Of whole numbers: their sum, and how often each is drawn. Bounds may be below."""
+    kinds, shape = density.flow.bijector.log_det_kinds, density.flow.event_shape
+    bounds = _bounds(density.flow) if bounds is None else bounds
+    if y[0].size > 2 or None in bounds or not kinds <= {"exact", "bound"}:
+        checks.notes.append("mass: of more than two numbers, without ends, or of estimates")
+        return
+    axes = [np.arange(low, high + 1, dtype=np.int32) for low, high in bounds]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *shape)
+    found = density.log_prob_estimate(points, 0, context, probes=_PROBES)
+    p = np.exp(np.asarray(found.mean, np.float64))
+    error = p * np.asarray(found.standard_error)
+    places = (y.reshape(len(y), -1) - [axis[0] for axis in axes]).T
+    index = np.ravel_multi_index(tuple(places), [len(axis) for axis in axes])
+    share, whole = np.bincount(index, minlength=len(points)) / len(y), p.sum()
+    lower = kinds != {"exact"}
+    checks.close("probabilities add up to one", whole, min(whole, 1.0) if lower else 1.0,
+                 1e-3 + _SIGMAS * np.linalg.norm(error), lambda _: "all numbers",
+                 "log_dets are wrong")  # fmt: skip
+    spread = np.sqrt(np.maximum(p * (1 - p), 0) / len(y) + error**2)
+    checks.close("samples are drawn as often as log_prob says", p,
+                 np.minimum(share, p) if lower else share, _SIGMAS * spread + 2e-3,
+                 lambda i: describe(y=points[i]), "they follow other probabilities")  # fmt: skip
 
 
 def _axis(y: np.ndarray, count: int, bounds: Any) -> tuple[np.ndarray, np.ndarray]:

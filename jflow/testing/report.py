@@ -159,7 +159,7 @@ class Checks:
         Raises:
           ContractError: a property does not hold.
         """
-        report = Report(self.subject, tuple(self.found), tuple(self.notes))
+        report = Report(self.subject, tuple(self.found), tuple(dict.fromkeys(self.notes)))
         if report.failures:
             raise ContractError(report) from self.cause
         return report

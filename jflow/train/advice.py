@@ -20,7 +20,7 @@ def advise(flow: Flow, y: Array) -> None:
     - constant, duplicated or exactly collinear columns: likelihoods can grow without bound there;
     - numbers beyond 1,000 interquartile ranges from the median.
     """
-    if len(flow.event_shape) != 1 or flow.values is not None or len(y) < 3 or is_hidden(y):
+    if len(flow.event_shape) != 1 or flow.integers is not None or len(y) < 3 or is_hidden(y):
         return
     rows = np.asarray(y[:_ROWS], np.float64)
     center = np.median(rows, axis=0)

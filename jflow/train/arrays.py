@@ -12,7 +12,7 @@ from jax import Array
 from jflow.distributions import Flow
 from jflow.distributions.contexts import converted, leaves
 from jflow.functional.arrays import as_wide
-from jflow.functional.dequantization import check_levels
+from jflow.functional.dequantization import check_integers
 from jflow.functional.supports import beyond_a_turn
 
 
@@ -52,8 +52,8 @@ def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> Exampl
     """Refuses data that a flow cannot be trained on, before any time is spent.
 
     Raises:
-      TypeError: not an array, or floating where grey levels are wanted or the other way round.
-      ValueError: no examples, a wrong shape, NaN, infinities, or levels out of range.
+      TypeError: not an array, or floating where integers are wanted or the other way round.
+      ValueError: no examples, a wrong shape, NaN, infinities, or integers out of range.
     """
     if is_stream(y):
         y, context = _read(y)
@@ -105,14 +105,14 @@ def _of_host(name: str, y: Any) -> Array:
 
 
 def _check_values(name: str, flow: Flow, y: Array) -> None:
-    if flow.values is not None:
+    if flow.integers is not None:
         if jnp.issubdtype(y.dtype, jnp.floating) and bool(jnp.isnan(y).any()):
-            raise ValueError(f"{name} holds NaN; grey levels are integers 0..{flow.values - 1}")
-        check_levels(name, y, flow.values)
+            raise ValueError(f"{name} holds NaN; it must be integers, {flow.integers}")
+        check_integers(name, y, flow.integers)
     elif not jnp.issubdtype(y.dtype, jnp.floating):
         raise TypeError(
-            f"{name} must be floating for a flow without grey levels; got {y.dtype}. Convert it, "
-            "or build the flow with values=k"
+            f"{name} must be floating for a flow of continuous values; got {y.dtype}. Convert it, "
+            "or, for grey levels, build the flow with values=k"
         )
     elif not bool(jnp.isfinite(y).all()):
         bad = int((~jnp.isfinite(y)).reshape(len(y), -1).any(axis=1).sum())
@@ -186,12 +186,12 @@ def check_batch(name: str, flow: Flow, y: np.ndarray, context: Any) -> None:
             f"examples of {name} must have shape {flow.event_shape}; got {y.shape[1:]}"
         )
     check_contexts(f"context of {name}", flow, context, None)
-    if flow.values is not None:
-        check_levels(name, y, flow.values)
+    if flow.integers is not None:
+        check_integers(name, y, flow.integers)
     elif y.dtype.kind != "f":
         raise TypeError(
-            f"{name} must be floating for a flow without grey levels; got {y.dtype}. Convert it, "
-            "or build the flow with values=k"
+            f"{name} must be floating for a flow of continuous values; got {y.dtype}. Convert it, "
+            "or, for grey levels, build the flow with values=k"
         )
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(f"{name} holds NaN or infinities")

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import as_key
-from jflow.functional.dequantization import check_importance_weighted, dequantize
+from jflow.functional.dequantization import check_importance_weighted
 from jflow.train.arrays import Examples, check_examples
 from jflow.train.objective import example_losses
 from jflow.train.sharding import Placement, place
@@ -31,7 +31,7 @@ class Estimate:
     """A mean over examples.
 
     Attributes:
-      mean: in nats, or in bits per dimension for grey levels.
+      mean: in nats; of whole numbers, such as grey levels, in bits per dimension.
       standard_error: of the mean, over examples: their standard deviation / sqrt(N).
       examples: one value each, (N,).
     """
@@ -56,17 +56,17 @@ def evaluate(
     batch_size: int = 256,
     mesh: Mesh | None = None,
 ) -> Estimate:
-    """Mean -log p(y) in nats, or mean bits per dimension for grey levels, batch by batch.
+    """Mean -log p(y) in nats, or mean bits per dimension of whole numbers, batch by batch.
 
     Args:
       density: what to evaluate.
       y: (N, *event).
       context: (N, *context_shape), or a dict of such, for a conditional flow.
-      key: for dequantization noise and estimated log_dets. Equal keys give equal noise.
-      samples: draws of the dequantization noise for each example.
+      key: for noise, such as that of dequantization. Equal keys give equal noise.
+      samples: draws of the noise for each example, where log p depends on it.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
-      importance_weighted: for grey levels, whether to average over the draws inside the logarithm:
-        a tighter bound; see `Density.bits_per_dim`.
+      importance_weighted: whether to average over the draws inside the logarithm: a tighter bound;
+        see `Density.bits_per_dim`.
       batch_size: examples at a time. The last batch may be smaller, and weighs accordingly.
       mesh: of devices that share the examples of a batch; see `fit`.
 
@@ -75,7 +75,7 @@ def evaluate(
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
-    check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kind)
+    check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kinds)
     key = as_key("evaluate", key)
     examples = check_examples("y", density.flow, y, context)
     losses = all_losses(
@@ -145,7 +145,6 @@ def largest_drift(density: Density, batch: Examples) -> float:
 
 @partial(jax.jit, static_argnames="flow")
 def _drift(variables: Any, y: Array, context: Any, *, flow: Flow) -> Array:
-    y = y if flow.values is None else dequantize(jax.random.key(0), y, flow.values)
     rngs = {"noise": jax.random.key(0)}
     _, reports = flow.apply(  # type: ignore[misc]
         variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs

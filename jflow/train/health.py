@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jflow.bijectors.base import rebuild
 from jflow.distributions import Density, Flow
 from jflow.functional.arguments import as_key
-from jflow.functional.dequantization import dequantize
+from jflow.functional.arrays import as_wide
 from jflow.train.arrays import check_examples
 
 
@@ -26,7 +26,7 @@ class Health:
       layers: of what is reported ("condition", "saturation", and what else layers report), the
         values by the path of the layer: one, or one for each layer of a `Repeat`.
       round_trip: the largest |y - f(f^-1(y))| of the batch.
-      log_prob: (N,), of the batch, in nats; of dequantized grey levels.
+      log_prob: (N,), of the batch, in nats.
     """
 
     layers: dict[str, dict[str, np.ndarray]]
@@ -75,9 +75,9 @@ def health(
 
     Args:
       density: what to look at.
-      y: (N, *event), or grey levels for a flow that has them.
+      y: (N, *event).
       context: (N, *context_shape), or a dict of such, for a conditional flow.
-      key: for dequantization and estimated log_dets; None for a fixed one.
+      key: for noise; None for a fixed one.
 
     Raises:
       TypeError, ValueError: y does not fit the flow.
@@ -98,12 +98,11 @@ def health(
 
 @partial(jax.jit, static_argnums=0)
 def _look(flow: Flow, variables: Any, y: Array, context: Any, key: Array) -> Any:
-    if flow.values is not None:
-        y = dequantize(key, y, flow.values)
-    rngs = {"noise": jax.random.fold_in(key, 1)}
+    rngs = {"noise": key}
     log_prob, reports = flow.apply(
         variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs
     )
     z = flow.apply(variables, y, context, method="latents", rngs=rngs)
-    back = flow.apply(variables, z, context, method="from_latents", rngs=rngs)
-    return reports.get("solver", {}), log_prob, jnp.max(jnp.abs(back - y))  # type: ignore[union-attr]
+    back: Any = flow.apply(variables, z, context, method="from_latents", rngs=rngs)
+    largest = jnp.max(jnp.abs(as_wide(back) - as_wide(y)))
+    return reports.get("solver", {}), log_prob, largest  # type: ignore[union-attr]

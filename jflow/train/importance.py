@@ -108,7 +108,11 @@ def count_of(contexts: Any) -> int:
 
 
 def check_target(objective: ReverseKL, contexts: Any) -> None:
-    """Refuses a target of the wrong shape, which would broadcast silently."""
+    """Refuses a target of the wrong shape, which would broadcast silently, and of whole numbers."""
+    if objective.flow.integers is not None:
+        raise ValueError(
+            f"a target is a density of continuous values; this flow is of {objective.flow.integers}"
+        )
     dtype = jax.dtypes.canonicalize_dtype(float)
     y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
     two = lambda part: jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype)  # noqa: E731

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.distributions import Flow
-from jflow.functional.dequantization import discrete_bits_per_dim
+from jflow.functional.dequantization import averaged, bits
 from jflow.train.arrays import Examples
 from jflow.train.loop import MOVING, Moving
 
 
 def unit(flow: Flow) -> str:
-    """In what `example_losses` are: "bits_per_dim" for grey levels, else "nll" (nats)."""
-    return "nll" if flow.values is None else "bits_per_dim"
+    """In what `example_losses` are: "bits_per_dim" for whole numbers, else "nll" (nats)."""
+    return "nll" if flow.integers is None else "bits_per_dim"
 
 
 def example_losses(
@@ -31,34 +31,26 @@ def example_losses(
     dimensions: int | None = None,
     importance_weighted: bool = False,
 ) -> tuple[Array, Moving]:
-    """-log p(y) of each example, (batch,); for grey levels, its dequantized bits per dimension.
+    """-log p(y) of each example, (batch,), in nats; of whole numbers, in bits per dimension.
 
-    Training switches dropout on, uses one draw of the dequantization noise a step, and returns the
-    new values of collections that move with the data.
+    Where log p depends on noise, it is averaged over `samples` draws. Training switches dropout on,
+    and returns the new values of collections that move with the data.
     """
-    noise, own, dropout = jax.random.split(key, 3)
+    noise, dropout = jax.random.split(key)
     moving = [name for name in MOVING if name in variables] if training else []
 
-    def log_prob(y: Array, own: Array) -> tuple[Array, Moving]:
-        rngs = {"noise": own, "dropout": dropout} if training else {"noise": own}
+    def log_prob(noise: Array) -> tuple[Array, Moving]:
+        rngs = {"noise": noise, "dropout": dropout} if training else {"noise": noise}
         given: Any = {"method": "log_prob", "rngs": rngs}
         if not moving:
             return flow.apply(variables, y, context, **given), {}  # type: ignore[return-value]
         return flow.apply(variables, y, context, mutable=moving, **given)
 
-    if flow.values is None:
-        value, moved = log_prob(y, own)
+    samples = samples if flow.bijector.needs_key("inverse") else 1
+    value, moved = averaged(log_prob, noise, samples, importance_weighted)
+    if flow.integers is None:
         return -value, moved
-    return discrete_bits_per_dim(
-        log_prob,
-        y,
-        noise,
-        flow.values,
-        flow.event_shape,
-        dimensions,
-        samples,
-        importance_weighted,
-    )
+    return bits(value, flow.event_shape, dimensions), moved
 
 
 @dataclass(frozen=True)

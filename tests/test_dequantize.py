@@ -1,0 +1,161 @@
+"""Whole numbers as data: what is taken and given, bounds against exact probabilities, old files."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows, testing, train
+from jflow import transformers as jt
+from jflow.functional import Integers, Interval
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+K = 6
+# sigmoid(x) of a normal x, cut into K cells, has these probabilities.
+with np.errstate(divide="ignore"):
+    EDGES = np.arange(K + 1) / K
+    EXACT = np.diff(norm.cdf(np.log(EDGES) - np.log1p(-EDGES)))
+
+
+def cells(layer=jb.Dequantize):
+    flow = jflow.Flow(jb.Chain((layer(K), jb.Elementwise(jt.Sigmoid()))), (1,))
+    return jflow.Density(flow, {})
+
+
+def test_bounds_tend_to_the_probabilities():
+    density, y = cells(), np.arange(K)[:, None]
+    assert density.flow.integers == Integers(0, K - 1)
+    assert density.flow.bijector.log_det_kinds == {"bound", "exact"}
+    mean, error = density.log_prob_estimate(y, 0, probes=20_000)
+    np.testing.assert_allclose(np.exp(mean), EXACT, atol=4.5 * np.max(np.exp(mean) * error))
+    bits = density.bits_per_dim(y, 0, samples=2_000)
+    assert np.all(bits > -np.log2(EXACT) - 1e-3)
+    tight = density.bits_per_dim(y, 0, samples=2_000, importance_weighted=True)
+    assert np.all(tight < bits)
+    one = density.log_prob(y, key=3)
+    np.testing.assert_allclose(density.bits_per_dim(y, 3), -one / np.log(2), rtol=1e-12)
+
+
+def test_integers_come_and_go():
+    density = cells()
+    assert density.sample(0, 5).dtype == jnp.int32
+    y, log_prob = density.sample_and_log_prob(0, 5)
+    assert (y.dtype, log_prob.shape) == (jnp.int32, (5,))
+    small = np.asarray([[0], [5]], np.uint8)
+    z = density.latents(small, key=0)
+    assert jnp.issubdtype(z.dtype, jnp.floating)
+    np.testing.assert_array_equal(density.from_latents(z), small)
+    mapped = jax.vmap(lambda y: density.log_prob(y, key=1))(small)
+    assert np.all(np.isfinite(mapped))
+    # Outside the support, and what is not a number, which integers do not have.
+    assert np.isneginf(density.log_prob(np.asarray([[-1], [6]]), key=0)).all()
+    lost = density.from_latents(np.asarray([[np.nan], [0.0]]))[:, 0]
+    assert lost.tolist() == [np.iinfo(np.int32).min, K // 2]
+
+
+def test_what_is_refused():
+    density = cells()
+    for method in ("log_prob", "latents", "bits_per_dim"):
+        with pytest.raises(ValueError, match=f"{method}: give a key: .* its values are drawn"):
+            getattr(density, method)(np.zeros((2, 1), int))
+    with pytest.raises(TypeError, match=r"y must be integers, the whole numbers from 0 to 5; got"):
+        density.log_prob(np.zeros((2, 1)), key=0)
+    with pytest.raises(ValueError, match=r"got numbers from 0 to 9\. Set `values`"):
+        density.bits_per_dim(np.asarray([[0], [9]]), 0)
+    flow = flows.real_nvp(2, layers=2, hidden=(4,), values=K)
+    with pytest.raises(ValueError, match="a target is a density of continuous values"):
+        jflow.fit_to_target(flow, lambda y: jnp.sum(y, axis=-1), key=0)
+    with pytest.raises(ValueError, match=r"ActNorm gives the line|takes \[0, 1\]"):
+        jflow.Flow(jb.Chain((jb.Invert(jb.Dequantize(K)), jb.ActNorm())), (1,))
+    with pytest.raises(ValueError, match="Dequantize has log_det_kind 'bound'"):
+        jb.Chain((jb.Dequantize(K), jb.Reverse()), memory="reversible")
+    with pytest.raises(ValueError, match="Dequantize: inverse draws noise; give apply rngs"):
+        density.flow.apply({}, np.zeros((2, 1), int), method="log_prob")
+    with pytest.raises(ValueError, match="the event shape must be"):
+        jflow.Flow(jb.Dequantize(K), (2, 2, 1))
+    assert jb.Dequantize(K).latent_support(Integers(0, 3), (1,)) == Interval(0, 1)
+
+
+def test_sixteen_bits():
+    flow = jflow.Flow(jb.Dequantize(2**16), (3,), jflow.StandardUniform())
+    density = jflow.Density(flow, {})
+    y = np.asarray([[0, 2**15, 2**16 - 1]], np.uint16)
+    z = density.latents(y, key=0)
+    assert np.all((z > 0) & (z < 1))
+    np.testing.assert_array_equal(density.from_latents(z), y)
+    np.testing.assert_allclose(density.bits_per_dim(y, 0), 16, rtol=1e-6)
+
+
+def test_iterations_that_fail_are_found_beneath_noise():
+    layer = jb.MaskedAutoregressive(jt.Affine(), (8,), solver=jb.Jacobi(max_sweeps=1))
+    for bijector, method in ((layer, "sample"), (jb.Invert(layer), "log_prob")):
+        flow = jflow.Flow(jb.Chain((jb.Dequantize(K), bijector)), (6,))
+        y = np.random.default_rng(0).integers(0, K, (4, 6))
+        density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 1.0))
+        with pytest.raises(FloatingPointError, match=r"did not converge for . of 4 points"):
+            density.sample(0, 4) if method == "sample" else density.log_prob(y, key=0)
+
+
+class Shifted(jb.Dequantize):
+    def inverse_and_log_det(self, y, context=None):
+        x, log_det = super().inverse_and_log_det(y, context)
+        return x, log_det + 0.1
+
+
+class Turned(jb.Dequantize):
+    def forward_and_log_det(self, x, context=None):
+        return super().forward_and_log_det(1 - jnp.square(x), context)
+
+
+def test_the_check_of_flows_of_integers():
+    report = testing.check_flow(cells().flow)
+    assert "samples are drawn as often as log_prob says" in str(report)
+    with pytest.raises(testing.ContractError, match="probabilities add up to one"):
+        testing.check_flow(cells(Shifted).flow)
+    with pytest.raises(testing.ContractError, match="drawn as often"):
+        testing.check_flow(cells(Turned).flow)
+
+
+@pytest.mark.parametrize("values", [None])
+def test_files_of_flows_whose_levels_were_no_layer(values, tmp_path):
+    """Their arrays have other paths, and None was 256 for images."""
+    flow = flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, values=values or 256)
+    y = np.random.default_rng(0).integers(0, 17, (8, 4, 4, 1))
+    variables = jflow.init(flow, KEY, y)
+    under = {k: {"bijector": tree["bijector"]["bijectors_1"]} for k, tree in variables.items()}
+    old = flow.clone(bijector=flow.bijector.bijectors[1], recipe=None)
+    jflow.Density(old, under).save(tmp_path / "d")
+    config = json.loads((tmp_path / "d" / "config.json").read_text())
+    arguments = json.loads(flow.recipe.arguments) | {"values": values}
+    config["recipe"] = {"name": flow.recipe.name, "arguments": arguments}
+    config["flow"] = {
+        "event_shape": [4, 4, 1], "context_shape": None, "standardize_context": True,
+        "values": values or 256,
+    }  # fmt: skip
+    (tmp_path / "d" / "config.json").write_text(json.dumps(config))
+    for loaded in (jflow.load(tmp_path / "d"), jflow.load(tmp_path / "d", flow=flow)):
+        assert loaded.flow.bijector == flow.bijector
+        jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), variables)
+    other = flow.clone(bijector=jb.Chain((jb.Dequantize(9, 3), old.bijector)), recipe=None)
+    with pytest.raises(ValueError, match=r"\[0, \d+\]\}; the flow has .*'integers': \[0, 8\]"):
+        jflow.load(tmp_path / "d", flow=other)
+
+
+def test_training_and_health():
+    y = np.random.default_rng(0).binomial(K - 1, [[0.2, 0.7]], (300, 2))
+    flow = flows.real_nvp(2, layers=2, hidden=(8,), values=K)
+    density, history = jflow.fit(flow, y, key=0, steps=20, evaluate_every=10, progress=False)
+    assert history.unit == "bits_per_dim"
+    found = jflow.evaluate(density, y, key=0, samples=8)
+    tight = jflow.evaluate(density, y, key=0, samples=8, importance_weighted=True)
+    assert tight.mean < found.mean < np.log2(K) + 1
+    looked = train.health(density, y)
+    assert looked.round_trip == 0
+    mean = -found.mean * 2 * np.log(2)
+    np.testing.assert_allclose(looked.log_prob.mean(), mean, atol=0.3)
