@@ -221,6 +221,7 @@ def test_the_bound_holds_where_rounding_is_large(size):
         exact = solve(*(array.astype(np.float64) for array in given))
         distance = np.linalg.norm(np.asarray(found.x, np.float64) - exact.x, axis=-1)
         assert np.all(distance <= np.asarray(found.bound))
+        assert np.all(found.converged)
         assert distance.max() > 0
 
 
@@ -254,9 +255,12 @@ def test_gradients_of_the_inverse_are_implicit():
 def test_what_does_not_converge_is_nan_inside_jit_and_an_error_outside():
     def solve(y):
         function = lambda _, x: 1.5 * jnp.sin(x + 1)  # noqa: E731
-        return jf.invert_residual(function, None, y, lipschitz=0.9, max_iterations=50).x
+        return jf.invert_residual(function, None, y, lipschitz=0.9, max_iterations=50)
 
-    assert np.isnan(jax.jit(solve)(np.full((2, 3), 0.3))).all()
+    failed = jax.jit(solve)(np.full((2, 3), 0.3))
+    assert np.isnan(failed.x).all()
+    assert failed.converged.tolist() == [False, False]
+    assert np.isnan(jax.jacfwd(lambda y: solve(y).x)(np.full(3, 0.3))).all()
     flow = jflow.Flow(
         jb.Residual(nets.LipschitzMLP((8,)), jf.ExactLogDet(), max_iterations=2), (3,)
     )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jflow.functional.arguments import check_counts
@@ -22,7 +23,8 @@ class Solution(NamedTuple):
     """What an iteration found.
 
     Attributes:
-      x: the solution, (*batch, *event); NaN where the iteration did not converge.
+      x: the solution, (*batch, *event); NaN where `converged` is not true.
+      converged: whether the iteration did, (*batch): to the tolerance, or to rounding.
       bound: on the distance to the exact solution, (*batch): (|y - x - g(x)| + r) / (1 - L), which
         holds for any x, where r is what rounding may take from the numerator: eight units in the
         last place of |x| + |y|.
@@ -30,6 +32,7 @@ class Solution(NamedTuple):
     """
 
     x: Array
+    converged: Array
     bound: Array
     iterations: Array
 
@@ -91,9 +94,12 @@ def invert_residual(
         moved = jax.jvp(lambda params: function(params, found.x), (params,), (tangents[0],))[1]
         push = jax.linearize(lambda x: function(params, x), found.x)[1]
         dx = _solve_linear(push, tangents[1] - moved, rule, norm)
-        zero = jax.dtypes.float0
-        steps = jnp.zeros(found.iterations.shape, zero)  # type: ignore[call-overload]
-        return found, Solution(dx, jnp.zeros_like(found.bound), steps)
+
+        def none(whole: Array) -> Any:
+            return np.zeros(whole.shape, jax.dtypes.float0)
+
+        rest = none(found.converged), jnp.zeros_like(found.bound), none(found.iterations)
+        return found, Solution(dx, *rest)
 
     return solution(params, y)
 
@@ -186,7 +192,7 @@ def _iterate(
     found = jnp.isfinite(end.best_size) & (end.best_size <= jnp.maximum(goal, rounding))
     x = jnp.where(_wide(found, y), end.best, jnp.nan)
     numerator = end.best_size + _ULPS * float(jnp.finfo(y.dtype).eps) * size_of_both
-    return Solution(x, numerator / (1 - rule.lipschitz), end.iterations)
+    return Solution(x, found, numerator / (1 - rule.lipschitz), end.iterations)
 
 
 def _anderson(
