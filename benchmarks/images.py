@@ -28,7 +28,7 @@ def picture(density: jflow.Density, values: int, path: str) -> None:
         for seed, temperature in enumerate((0.8, 0.8, 0.5))
     ]
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    grey = (grid * (255 / (values - 1))).round().astype(np.uint8)
+    grey = (np.clip(grid / (values - 1), 0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey)
     times = max(1, -(-64 // rows[0].shape[1]))
     image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(path)

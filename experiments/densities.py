@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,21 +28,30 @@ import matplotlib.pyplot as plt
 DENSITIES = (
     "eight_gaussians", "rings", "two_moons", "pinwheel", "checkerboard", "two_spirals",
 )  # fmt: skip
+# ReLU units make sharper edges between far modes than SiLU, which is better for tables. Of eight
+# Gaussians `real_nvp` is .12 off with ReLU, .18 with GELU and .26 with SiLU; `sos` .03, .11, .13.
+SHARP: dict[str, Any] = {"hidden": (64, 64), "activation": "relu"}
 RECIPES: dict[str, Callable[[], jflow.Flow]] = {
-    "nice": lambda: flows.nice(2, layers=16, hidden=(64, 64)),
-    "real_nvp": lambda: flows.real_nvp(2, layers=16, hidden=(64, 64)),
-    "maf": lambda: flows.maf(2, layers=16, hidden=(64, 64)),
-    "iaf": lambda: flows.iaf(2, layers=16, hidden=(64, 64)),
-    "nsf": lambda: flows.nsf(2, layers=8, bins=16, hidden=(64, 64), mixing="lu"),
+    "nice": lambda: flows.nice(2, layers=16, **SHARP),
+    "real_nvp": lambda: flows.real_nvp(2, layers=16, **SHARP),
+    "maf": lambda: flows.maf(2, layers=16, **SHARP),
+    "iaf": lambda: flows.iaf(2, layers=16, **SHARP),
+    "nsf": lambda: flows.nsf(2, layers=8, bins=16, mixing="lu", **SHARP),
     # Two layers are enough, if each conditional density may have many modes.
     "nsf_autoregressive": lambda: flows.nsf(
-        2, layers=2, bins=64, hidden=(128, 128), autoregressive=True, mixing="reverse"
+        2,
+        layers=2,
+        bins=64,
+        autoregressive=True,
+        mixing="reverse",
+        hidden=(128, 128),
+        activation="relu",
     ),
-    "naf": lambda: flows.naf(2, layers=4, hidden=(64, 64), units=16),
+    "naf": lambda: flows.naf(2, layers=4, units=16, **SHARP),
     "bnaf": lambda: flows.bnaf(2, layers=1, units=64, depth=3),
-    "sos": lambda: flows.sos(2, layers=4, hidden=(64, 64), degree=8, bound=4.0),
-    "umnn": lambda: flows.umnn(2, layers=4, hidden=(64, 64)),
-    "hint": lambda: flows.hint(2, layers=12, hidden=(64, 64)),
+    "sos": lambda: flows.sos(2, layers=4, degree=8, bound=4.0, **SHARP),
+    "umnn": lambda: flows.umnn(2, layers=4, **SHARP),
+    "hint": lambda: flows.hint(2, layers=12, **SHARP),
     # In the plane, their log-determinants are exact.
     "i_resnet": lambda: flows.i_resnet(2, layers=16, hidden=(64, 64, 64)),
     "residual_flow": lambda: flows.residual_flow(2, layers=16, hidden=(64, 64, 64)),

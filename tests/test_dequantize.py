@@ -66,6 +66,10 @@ def test_what_is_refused():
             getattr(density, method)(np.zeros((2, 1), int))
     with pytest.raises(TypeError, match=r"y must be integers, the whole numbers from 0 to 5; got"):
         density.log_prob(np.zeros((2, 1)), key=0)
+    with pytest.raises(ValueError, match="y holds -2147483648, which flows give for what is not"):
+        density.bits_per_dim(np.asarray([[0], [np.iinfo(np.int32).min]]), 0)
+    with pytest.raises(ValueError, match="samples must be a whole number, 1 or more; got 0"):
+        density.bits_per_dim(np.zeros((2, 1), int), 0, samples=0)
     with pytest.raises(ValueError, match=r"got numbers from 0 to 9\. Set `values`"):
         density.bits_per_dim(np.asarray([[0], [9]]), 0)
     flow = flows.real_nvp(2, layers=2, hidden=(4,), values=K)
@@ -80,6 +84,40 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="the event shape must be"):
         jflow.Flow(jb.Dequantize(K), (2, 2, 1))
     assert jb.Dequantize(K).latent_support(Integers(0, 3), (1,)) == Interval(0, 1)
+
+
+def test_log_prob_of_samples_is_that_of_log_prob():
+    """The noise of samples is not uniform: with theirs, it would be 2.5, of a probability of 1/2."""
+    narrow = jb.Elementwise(jt.FixedAffine(shift=0.5, scale=0.01))
+    density = jflow.Density(jflow.Flow(jb.Chain((jb.Dequantize(2), narrow)), (1,)), {})
+    y, log_prob = density.sample_and_log_prob(0, 500)
+    assert np.mean(log_prob) < np.log(0.5)
+    _, joint = density.flow.apply({}, KEY, (500,), method="sample_jointly")
+    assert np.mean(joint) > 2
+    share = np.mean(y)
+    assert 0.4 < share < 0.6
+
+
+def test_histograms_are_its_inverse():
+    class Uniform(jflow.BoxUniform):
+        def support(self, event_shape):
+            return Integers(0, 3)
+
+    flow = jflow.Flow(jb.Invert(jb.Dequantize(4)), (1,), Uniform(-0.5, 3.5))
+    assert flow.support == Interval(0, 1)
+    found = jflow.Density(flow, {}).log_prob(np.asarray([[0.1], [0.9], [1.5], [-3.0]]))
+    np.testing.assert_allclose(found, [0, 0, -np.inf, -np.inf], atol=1e-6)
+
+
+def test_sizes_of_numpy(tmp_path):
+    layer = jb.Dequantize(np.uint8(5) + np.uint8(1), np.int64(1))
+    assert layer == jb.Dequantize(6)
+    flow = jflow.Flow(jb.Chain((layer, jb.ActNorm())), (1,))
+    y = np.arange(6)[:, None]
+    density = jflow.Density(flow, jflow.init(flow, KEY, y))
+    density.save(tmp_path / "d")
+    again = jflow.load(tmp_path / "d", flow=flow)
+    np.testing.assert_array_equal(again.bits_per_dim(y, 0), density.bits_per_dim(y, 0))
 
 
 def test_sixteen_bits():
@@ -116,13 +154,19 @@ class Turned(jb.Dequantize):
 def test_the_check_of_flows_of_integers():
     report = testing.check_flow(cells().flow)
     assert "samples are drawn as often as log_prob says" in str(report)
+    with pytest.raises(TypeError, match="y must be integers"):
+        testing.check_flow(cells().flow, data=np.zeros((8, 1)))
+    many = jflow.Flow(jb.Dequantize(2**16), (2,), jflow.StandardUniform())
+    assert "many" in str(testing.check_flow(many, samples=10))
+    with pytest.raises(testing.ContractError, match="samples lie within the bounds"):
+        testing.check_flow(cells().flow, bounds=((0, 3),))
     with pytest.raises(testing.ContractError, match="probabilities add up to one"):
         testing.check_flow(cells(Shifted).flow)
     with pytest.raises(testing.ContractError, match="drawn as often"):
         testing.check_flow(cells(Turned).flow)
 
 
-@pytest.mark.parametrize("values", [None])
+@pytest.mark.parametrize("values", [None, 17])
 def test_files_of_flows_whose_levels_were_no_layer(values, tmp_path):
     """Their arrays have other paths, and None was 256 for images."""
     flow = flows.real_nvp(image_shape=(4, 4, 1), levels=1, hidden=2, blocks=1, values=values or 256)
@@ -145,6 +189,17 @@ def test_files_of_flows_whose_levels_were_no_layer(values, tmp_path):
     other = flow.clone(bijector=jb.Chain((jb.Dequantize(9, 3), old.bijector)), recipe=None)
     with pytest.raises(ValueError, match=r"\[0, \d+\]\}; the flow has .*'integers': \[0, 8\]"):
         jflow.load(tmp_path / "d", flow=other)
+
+
+def test_files_of_recipes_without_levels(tmp_path):
+    """Files said `values: null` of them, too."""
+    flow = flows.planar(2, layers=1, direction="inverse")
+    density = jflow.Density(flow, jflow.init(flow, KEY, np.zeros((4, 2))))
+    density.save(tmp_path / "d")
+    config = json.loads((tmp_path / "d" / "config.json").read_text())
+    config["flow"]["values"] = config["flow"].pop("integers")
+    (tmp_path / "d" / "config.json").write_text(json.dumps(config))
+    assert jflow.load(tmp_path / "d").flow == flow
 
 
 def test_training_and_health():

@@ -88,7 +88,7 @@ def compiled(name, mesh, memory="store"):
         ),
     }[name]()
     shape = (64, *flow.event_shape)
-    y = RNG.integers(0, 17, shape) if flow.values else RNG.normal(size=shape).astype(np.float32)
+    y = RNG.integers(0, 17, shape) if flow.integers else RNG.normal(size=shape).astype(np.float32)
     placement = Placement(mesh)
     rules = loop.Rules(MaximumLikelihood(flow), optax.adam(1e-3), 0.9, placement=placement)
     # Zeros will do: nothing runs.

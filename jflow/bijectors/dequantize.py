@@ -20,7 +20,8 @@ class Dequantize(Bijector):
     """Whole numbers y of 0..k-1, such as grey levels, seen as continuous values in (0, 1).
 
         inverse   x = (y + u) / k, with noise u uniform on (0, 1);  log_det = -D log k
-        forward   y = floor(k x), kept within 0..k-1;               log_det = D log k
+        forward   y = floor(k x), kept within 0..k-1;               log_det = D log k, or -inf
+                                                                    beyond [0, 1]
 
     log p(x) + log_det is, in the mean over u, at most log P(y) of the discrete model P(y), the
     integral of p over y's cell; and the mean of its exponential is P(y) itself. What p puts outside
@@ -52,22 +53,28 @@ class Dequantize(Bijector):
                 f"Dequantize: values must be {_MOST:,} or fewer; got {self.values}. Float32 holds "
                 "no noise between more: take such numbers for continuous, or bring them together"
             )
+        for name in ("values", "event_ndim"):  # those of NumPy have dtypes of their own
+            object.__setattr__(self, name, int(getattr(self, name)))
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         x = as_wide(x)
         y = jnp.clip(jnp.floor(self.values * x), 0, self.values - 1)
-        return y, -self._log_det(x)
+        outside = jnp.any((x < 0) | (x > 1), axis=self._axes(x))
+        return y, jnp.where(outside, -math.inf, -self._log_det(x))
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         if not (self.has_rng("noise") or self.is_initializing()):
             raise ValueError("Dequantize: inverse draws noise; give apply rngs={'noise': key}")
         y = as_wide(y)
         level = jnp.clip(jnp.floor(y), 0, self.values - 1)
-        event = tuple(range(y.ndim - self.event_ndim, y.ndim))
-        outside = jnp.any(jnp.abs(y - level) > 0, axis=event)  # not !=, of which NaN would be
+        outside = jnp.any(jnp.abs(y - level) > 0, axis=self._axes(y))  # not !=: of NaN, that is so
         x = dequantize(self.make_rng("noise"), level, self.values)
         return x, jnp.where(outside, -math.inf, self._log_det(y))
+
+    @nn.nowrap
+    def _axes(self, y: Array) -> tuple[int, ...]:
+        return tuple(range(y.ndim - self.event_ndim, y.ndim))
 
     @nn.nowrap
     def _log_det(self, y: Array) -> Array:

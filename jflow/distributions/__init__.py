@@ -6,7 +6,7 @@ from jflow.distributions.base import (
     StandardNormal,
     StandardUniform,
 )
-from jflow.distributions.density import Density, load
+from jflow.distributions.density import Density
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import init
 from jflow.distributions.learned import (
@@ -14,6 +14,7 @@ from jflow.distributions.learned import (
     GaussianMixture,
     StudentT,
 )
+from jflow.distributions.loading import load
 from jflow.distributions.product import Product
 from jflow.distributions.recipe import recipe
 from jflow.distributions.von_mises import VonMises

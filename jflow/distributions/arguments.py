@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction
@@ -14,7 +15,17 @@ from jflow.functional.arguments import as_key
 
 def arrays(*values: Any) -> Any:
     """Points or contexts as arrays, or dicts of these; None stays None."""
-    return tuple(converted(value, jnp.asarray) for value in values)
+    return tuple(converted(value, _array) for value in values)
+
+
+def _array(value: Any) -> Array:
+    host = None if isinstance(value, Array) else np.asarray(value)
+    if host is not None and host.dtype.kind in "iu":
+        found = jax.dtypes.canonicalize_dtype(host.dtype)
+        info = np.iinfo(found)
+        if host.size and (host.max() > info.max or host.min() < info.min):
+            raise ValueError(f"integers must fit {found}; got up to {host.max()}")
+    return jnp.asarray(value)
 
 
 def sizes(shape: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -15,12 +15,16 @@ from jflow.distributions import compiled, saving
 from jflow.distributions.arguments import arrays, noise, sizes
 from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
-from jflow.distributions.contractions import check_converged, check_norms, replace_estimators
+from jflow.distributions.contractions import check_converged, replace_estimators
 from jflow.distributions.exporting import export_density
-from jflow.distributions.flow import NO_INTEGER, Flow
+from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
-from jflow.functional.dequantization import check_importance_weighted, check_integers
+from jflow.functional.dequantization import (
+    NO_INTEGER,
+    check_importance_weighted,
+    check_integers,
+)
 from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.traces import Estimated
 
@@ -132,6 +136,8 @@ class Density:
     ) -> Array:
         """Draws (*shape, *event), given context (C,), (*shape, C), or (N, C) for shape (..., N).
 
+        Whole numbers are int32, of which the smallest stands for NaN.
+
         Args:
           key: a JAX random key or a whole number.
           shape: how many to draw; an int or a tuple.
@@ -151,9 +157,9 @@ class Density:
     def sample_and_log_prob(
         self, key: Array | int, shape: int | tuple[int, ...] = (), context: Any = None
     ) -> tuple[Array, Array]:
-        """Draws (*shape, *event) and log p of each, in one pass.
+        """Draws (*shape, *event) and log p of each.
 
-        It is faster than `log_prob` of a sample, and has no rounding error from inverting.
+        In one pass, without rounding errors from inverting, unless the inverse draws noise.
         """
         (context,) = arrays(context)
         key = as_key("sample_and_log_prob", key)
@@ -191,7 +197,7 @@ class Density:
         check_converged(bijector, bijector.inverse_kind, (found, ndim), *given)
 
     def _check_forward(self, y: Array, context: Any, *given: tuple[Any, int]) -> None:
-        if jnp.issubdtype(y.dtype, jnp.integer):
+        if self.flow.bijector.may_fail and jnp.issubdtype(y.dtype, jnp.integer):
             y = jnp.where(y == NO_INTEGER, jnp.nan, as_wide(y))
         bijector, found = self.flow.bijector, (y, len(self.flow.event_shape))
         given = (*given, *points(self.flow.context_shape, context))
@@ -238,6 +244,7 @@ class Density:
         given = arrays(y, context)
         check_integers("y", given[0], integers)
         check_importance_weighted(importance_weighted, flow.bijector.log_det_kinds)
+        check_counts("bits_per_dim", samples=samples)
         key = noise("bits_per_dim", flow.bijector, "inverse", key)
         given_too = key, samples, dimensions, importance_weighted
         bits = compiled.bits_per_dim(flow, self.variables, *given, *given_too)
@@ -268,8 +275,8 @@ class Density:
             seeds = random.key_data(random.split(random.key(0), 100))
             read("sample.jaxexport").call(seeds)                   # one sample for each seed
 
-        A conditional flow takes the context, (batch, *context_shape), after these; a flow whose
-        log_det is a random estimate a seed, (2,), after y and context.
+        A conditional flow takes the context, (batch, *context_shape), after these; a flow that
+        draws noise a seed, (2,), after y and context. Integers are int32.
 
         Args:
           path: the directory. An export that is there already is replaced.
@@ -280,21 +287,3 @@ class Density:
           FileExistsError: `path` holds something that is not an export.
         """
         export_density(path, self.flow, self.variables, platforms)
-
-
-def load(path: str | os.PathLike[str], *, flow: Flow | None = None) -> Density:
-    """Reads a density that `Density.save` wrote. Runs no code from the file.
-
-    Args:
-      path: the directory.
-      flow: the architecture, for flows that no recipe built.
-
-    Raises:
-      FileNotFoundError: there is no saved density at `path`.
-      ValueError: the files are damaged, foreign, of a newer format, or do not fit the flow; or
-        networks that must contract do not, as measured.
-    """
-    flow, variables = saving.load(path, flow)
-    if "lipschitz" in variables:
-        check_norms(flow, variables, str(path))
-    return Density(flow, variables)

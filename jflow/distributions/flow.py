@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -32,11 +31,8 @@ from jflow.distributions.contexts import (
 from jflow.distributions.recipe import Recipe
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
-from jflow.functional.dequantization import check_integer
+from jflow.functional.dequantization import NO_INTEGER, check_integer
 from jflow.functional.supports import Integers, Supports, beyond_a_turn, integers_of
-
-# In place of NaN, which integers do not have.
-NO_INTEGER = np.iinfo(np.int32).min
 
 
 class Flow(nn.Module):
@@ -140,11 +136,11 @@ class Flow(nn.Module):
         return jnp.where(outside, -jnp.inf, log_prob + log_det)
 
     def latents(self, y: Array, context: Any = None) -> Array:
-        """x = f^-1(y): (*batch, *event) to (*batch, *latent)."""
+        """x = f^-1(y): (*batch, *event) to (*batch, *latent); int32 where x is whole numbers."""
         return _whole(self._to_base(y, context)[0], self._base_support)
 
     def from_latents(self, z: Array, context: Any = None) -> Array:
-        """y = f(z): (*batch, *latent) to (*batch, *event)."""
+        """y = f(z): (*batch, *latent) to (*batch, *event); int32 where y is whole numbers."""
         z, batch = _checked("z", z, self.latent_shape, self._base_support)
         y = self.bijector.forward(z, self._context(context, batch))
         return _whole(y, self.support)
@@ -173,7 +169,23 @@ class Flow(nn.Module):
     def sample_and_log_prob(
         self, key: Array, shape: tuple[int, ...] = (), context: Any = None
     ) -> tuple[Array, Array]:
-        """Draws (*shape, *event) and their log p in one pass, (*shape)."""
+        """Draws (*shape, *event) and their log p in one pass, (*shape).
+
+        Where the inverse is random, that of `log_prob`, which takes another pass.
+        """
+        y, log_prob = self.sample_jointly(key, shape, context)
+        if self.bijector.inverse_kind == "random":
+            log_prob = self.log_prob(y, context)
+        return y, log_prob
+
+    def sample_jointly(
+        self, key: Array, shape: tuple[int, ...] = (), context: Any = None
+    ) -> tuple[Array, Array]:
+        """Draws y and e, what a random inverse r(e | y) draws, with log p(y, e) - log r(e | y).
+
+        That is log p(y) where nothing is drawn, and otherwise above it in the mean, so that what
+        `fit_to_target` minimises is above KL(p || target).
+        """
         context = self._context(context, shape)
         with _default_promotion():
             base, x = self._base_sample(key, shape, context)

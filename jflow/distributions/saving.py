@@ -6,6 +6,7 @@ that file, variables-*.safetensors. Both are plain data: reading them runs no co
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -86,8 +87,8 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
         arguments = _AT_FIRST.get(recipe["name"], {}) | recipe["arguments"]
         if "context_features" in arguments:
             arguments["context_shape"] = arguments.pop("context_features")
-        if "values" in config["flow"]:  # None was 256 for some recipes of images
-            arguments["values"] = config["flow"]["values"]
+        if arguments.get("values", "") is None:  # was 256 for some recipes of images
+            arguments["values"] = config["flow"].get("values")
         flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
         flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
     elif config["format"] == 1:
@@ -154,9 +155,11 @@ def _interface(flow: Flow) -> dict[str, Any]:
     }
 
 
-def _ends(integers: Integers | None) -> list[float] | None:
+def _ends(integers: Integers | None) -> list[float | None] | None:
     """Those of the whole numbers that a flow is of; None of continuous values."""
-    return None if integers is None else [integers.low, integers.high]
+    if integers is None:
+        return None
+    return [end if math.isfinite(end) else None for end in (integers.low, integers.high)]
 
 
 def _interface_of(entry: dict[str, Any]) -> dict[str, Any]:

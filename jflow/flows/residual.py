@@ -57,8 +57,8 @@ def i_resnet(
       layers: residual blocks, each after an actnorm; of images, in each level.
       hidden: widths of the hidden layers, (128, 128) by default; for images one number of channels,
         64 by default, of the two layers between 3x3, 1x1 and 3x3 convolutions.
-      image_shape: (height, width, channels) of images in [0, 1]; 2^levels (without `factor_out`,
-        2^(levels - 1)) must divide height and width.
+      image_shape: (height, width, channels); 2^levels (without `factor_out`, 2^(levels - 1)) must
+        divide height and width. Without `values`, images are in [0, 1].
       levels: scales of an image flow.
       coefficient: what the norm of each layer is at most.
       activation: of the networks; see `LipschitzMLP`.
@@ -123,8 +123,8 @@ def residual_flow(  # noqa: D417
       hidden: widths of the hidden layers, (128, 128, 128) by default; for images one number of
         channels, 64 by default (512 in the paper), of the two layers between 3x3, 1x1 and 3x3
         convolutions.
-      image_shape: (height, width, channels) of images in [0, 1]; 2^(levels - 1) (with
-        `factor_out`, 2^levels) must divide height and width.
+      image_shape: (height, width, channels); 2^(levels - 1) (with `factor_out`, 2^levels) must
+        divide height and width. Without `values`, images are in [0, 1].
       levels: scales of an image flow.
       coefficient: what the norm of each layer is at most.
       activation: of the networks; see `LipschitzMLP`.

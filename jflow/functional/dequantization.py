@@ -12,6 +12,9 @@ from jax import Array, lax
 from jflow.functional.arrays import as_wide, is_hidden
 from jflow.functional.supports import Integers
 
+# In place of NaN, which integers do not have.
+NO_INTEGER = np.iinfo(np.int32).min
+
 
 def dequantize(key: Array, y: Array, values: int) -> Array:
     """(y + u) / values with u uniform on (0, 1): grey levels 0..values-1 to (0, 1)."""
@@ -79,8 +82,9 @@ def check_integer(name: str, y: Array | np.ndarray, support: Integers) -> None:
     """
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(
-            f"{name} must be integers, {support}; got {y.dtype}. Convert it, or, for continuous "
-            "values, build the flow without Dequantize (values=None)"
+            f"{name} must be integers, {support}; got {y.dtype}. Give the whole numbers "
+            "themselves, as integers; for continuous values build the flow with values=None, "
+            "without Dequantize"
         )
 
 
@@ -96,6 +100,8 @@ def check_integers(name: str, y: Array | np.ndarray, support: Integers) -> None:
         return
     host = np.asarray(y)  # NumPy, because inside jit JAX would trace these, too
     low, high = int(host.min()), int(host.max())
+    if low == NO_INTEGER:
+        raise ValueError(f"{name} holds {low}, which flows give for what is not a number (NaN)")
     if low < support.low or high > support.high:
         raise ValueError(
             f"{name} must be {support}; got numbers from {low} to {high}. Set `values` to the "

@@ -147,6 +147,8 @@ class _Batch:
             "base. Define data_support and latent_support"
         )
         self.checks.finite("forward takes the line, as data_support says: values", y, at, fix)
+        if s.bijector.log_det_kind == "bound":  # which loses what lies outside
+            log_det = np.where(np.isneginf(log_det), 0, log_det)
         self.checks.finite("forward takes the line: log_dets", log_det, at, fix)
         ends = [_ends(part) for part in entries(declared, s.event_shape[-1] if y.ndim > 1 else 1)]
         low, high = np.transpose(ends)

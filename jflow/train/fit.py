@@ -59,13 +59,13 @@ def fit(
 ) -> tuple[Density, History]:
     """Fits a flow to data by maximum likelihood.
 
-    Grey levels (a flow with `values`) are dequantized with fresh noise at each step. Steps run
+    Noise that the flow draws, as to dequantize grey levels, is new at each step. Steps run
     on the device, many at a time. Two runs with equal arguments on equal machines are equal bit for
     bit, and so is a run that ended early, by whatever cause, and was resumed.
 
     Args:
       flow: the architecture.
-      data: (N, *event): floating, or integer grey levels for a flow with `values`. Or a stream, for
+      data: (N, *event): floating, or integers for a flow of them (grey levels). Or a stream, for
         data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
         "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
@@ -94,7 +94,7 @@ def fit(
         validated and returned; None for none.
       evaluate_every: steps between validations, progress and rows of metrics.
       patience: stop after so many validations in a row without a better one; None for never.
-      validation_samples: draws of the dequantization noise in validation.
+      validation_samples: draws of that noise in validation.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
       check_drift: whether to report, with each validation, how far off the inputs of reversible
         layers are that backward passes compute: the column `drift` of the history, the largest

@@ -25,7 +25,7 @@ class Health:
     Attributes:
       layers: of what is reported ("condition", "saturation", and what else layers report), the
         values by the path of the layer: one, or one for each layer of a `Repeat`.
-      round_trip: the largest |y - f(f^-1(y))| of the batch.
+      round_trip: the largest |y - f(f^-1(y))| of the batch; of integers, in whole ones.
       log_prob: (N,), of the batch, in nats.
     """
 

@@ -119,7 +119,7 @@ class ReverseKL:
             key,
             index.shape,
             context,
-            method="sample_and_log_prob",
+            method="sample_jointly",
             rngs=rngs,
             mutable=moving,
         )
