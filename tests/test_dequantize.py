@@ -87,7 +87,7 @@ def test_what_is_refused():
 
 
 def test_log_prob_of_samples_is_that_of_log_prob():
-    """The noise of samples is not uniform: with theirs, it would be 2.5, of a probability of 1/2."""
+    """Their noise is not uniform: with it, it would be 2.5, of a probability of 1/2."""
     narrow = jb.Elementwise(jt.FixedAffine(shift=0.5, scale=0.01))
     density = jflow.Density(jflow.Flow(jb.Chain((jb.Dequantize(2), narrow)), (1,)), {})
     y, log_prob = density.sample_and_log_prob(0, 500)
