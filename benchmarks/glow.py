@@ -108,16 +108,8 @@ def loop_against_unrolled(steps: int = 8, hidden: int = 128) -> None:
     programs = {}
     for name, flow, convolution in (
         ("scanned", glow(steps, hidden), conv2d),
-        (
-            "scanned, remat",
-            glow(steps, hidden, memory="remat"),
-            conv2d,
-        ),
-        (
-            "scanned, reversible",
-            glow(steps, hidden, memory="reversible"),
-            conv2d,
-        ),
+        ("scanned, remat", glow(steps, hidden, "remat"), conv2d),
+        ("scanned, reversible", glow(steps, hidden, "reversible"), conv2d),
         ("unrolled", unrolled(steps, hidden), conv2d),
         ("unrolled, native convolution", unrolled(steps, hidden), native_conv2d),
     ):

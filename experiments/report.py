@@ -94,7 +94,9 @@ def _draw_interpolations(
 def _levels(density: Density) -> int:
     """How many grey levels images have."""
     integers = density.flow.integers
-    return 256 if integers is None else int(integers.high) + 1
+    if integers is None:
+        raise ValueError("pictures are of flows of grey levels; build the flow with values=k")
+    return int(integers.high) + 1
 
 
 def _draw_curve(history: History, path: Path) -> None:

@@ -120,6 +120,20 @@ def test_sizes_of_numpy(tmp_path):
     np.testing.assert_array_equal(again.bits_per_dim(y, 0), density.bits_per_dim(y, 0))
 
 
+def test_integers_that_would_wrap():
+    """2^32 + 3 is 3 in int32."""
+    y = np.full((8, 1), 2**32 + 3)
+    density = cells()
+    for call in (
+        lambda: density.log_prob(y, key=0),
+        lambda: density.bits_per_dim(y, 0),
+        lambda: jflow.init(density.flow, KEY, y),
+        lambda: jflow.evaluate(density, y, key=0),
+    ):
+        with jax.enable_x64(False), pytest.raises(ValueError, match="must fit int32; got 4294967"):
+            call()
+
+
 def test_sixteen_bits():
     flow = jflow.Flow(jb.Dequantize(2**16), (3,), jflow.StandardUniform())
     density = jflow.Density(flow, {})

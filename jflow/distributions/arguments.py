@@ -11,6 +11,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector, Direction
 from jflow.distributions.contexts import converted
 from jflow.functional.arguments import as_key
+from jflow.functional.arrays import check_fits
 
 
 def arrays(*values: Any) -> Any:
@@ -19,12 +20,8 @@ def arrays(*values: Any) -> Any:
 
 
 def _array(value: Any) -> Array:
-    host = None if isinstance(value, Array) else np.asarray(value)
-    if host is not None and host.dtype.kind in "iu":
-        found = jax.dtypes.canonicalize_dtype(host.dtype)
-        info = np.iinfo(found)
-        if host.size and (host.max() > info.max or host.min() < info.min):
-            raise ValueError(f"integers must fit {found}; got up to {host.max()}")
+    if not isinstance(value, Array):
+        check_fits("what is given", np.asarray(value))
     return jnp.asarray(value)
 
 

@@ -13,7 +13,7 @@ from jflow.bijectors.base import Bijector
 from jflow.distributions.contexts import converted
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key
-from jflow.functional.arrays import as_wide, is_hidden
+from jflow.functional.arrays import as_wide, check_fits, is_hidden
 from jflow.functional.dequantization import check_integers
 
 
@@ -37,7 +37,10 @@ def init(
       TypeError: y is not floating, or, for a flow of whole numbers, not integer.
       ValueError: y is empty, holds NaN or numbers out of range, or has the wrong shape.
     """
-    key, y = as_key("init", key), jnp.asarray(y)
+    key = as_key("init", key)
+    if not isinstance(y, Array):
+        check_fits("y", np.asarray(y))
+    y = jnp.asarray(y)
     if y.size == 0:
         raise ValueError(f"y must hold a batch to initialise from; got shape {y.shape}")
     if isinstance(module, Flow) and module.integers is not None:

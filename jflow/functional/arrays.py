@@ -23,6 +23,19 @@ def as_wide(x: ArrayLike) -> Array:
     return x.astype(wide_dtype(x.dtype))
 
 
+def check_fits(name: str, array: np.ndarray) -> None:
+    """Refuses integers that JAX would wrap, as it has no such wide ones unless asked for.
+
+    Raises:
+      ValueError: naming the array, the dtype and what came.
+    """
+    if array.dtype.kind not in "iu" or not array.size:
+        return
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max:
+        raise ValueError(f"{name} must fit {dtype}; got {array.min()} to {array.max()}")
+
+
 def is_hidden(x: ArrayLike) -> bool:
     """Whether x's values cannot be looked at here.
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.distributions import Flow
 from jflow.distributions.contexts import converted, leaves
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import as_wide, check_fits
 from jflow.functional.dequantization import check_integers
 from jflow.functional.supports import beyond_a_turn
 
@@ -100,6 +100,7 @@ def _of_host(name: str, y: Any) -> Array:
         raise ValueError(
             f"{name} has {np.ma.count_masked(y)} masked values; fill or leave them out"
         )
+    check_fits(name, y)
     # Not jnp.asarray, which on its way holds them twice.
     return jax.device_put(np.asarray(y).astype(y.dtype.newbyteorder("="), copy=False))
 
