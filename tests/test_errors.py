@@ -112,7 +112,7 @@ def test_compositions_that_cannot_be():
     with pytest.raises(ValueError, match="Chain: bijectors must hold one bijector or more"):
         jb.Chain(())
     norm = jb.ActNorm()
-    with pytest.raises(ValueError, match="one instance is given twice"):
+    with pytest.raises(ValueError, match="one instance of ActNorm is in it twice"):
         jb.Chain((norm, norm))
     chain = jb.Chain((jb.ActNorm(1), jb.Elementwise(jt.Tanh(), event_ndim=2)))
     with pytest.raises(ValueError, match=r"ActNorm has log_det shape \(2, 3\) and Elementwise has"):

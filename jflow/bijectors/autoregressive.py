@@ -190,6 +190,10 @@ class MaskedAutoregressive(OfTransformer):
     def tolerance(self) -> float:
         return max(self.transformer.tolerance, self.solver.tolerance if self.solver else 0.0)
 
+    @property
+    def in_place(self) -> bool:
+        return True
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._expect_event_ndim(event_shape, 1)

@@ -108,6 +108,11 @@ class Bijector(nn.Module):
         """
         return any(part.may_fail for part in self.parts)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether entry i of one side is entry i of the other, transformed: none changes place."""
+        return bool(self.parts) and all(part.in_place for part in self.parts)
+
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:
         """Whether a direction, "forward" or "inverse", draws from the RNG stream "noise"."""
@@ -121,6 +126,16 @@ class Bijector(nn.Module):
           ValueError: this bijector cannot act on events of that shape.
         """
         return event_shape
+
+    @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The event shape on the data side, given the one on the base side: as `latent_shape`.
+
+        A bijector that changes shapes defines both.
+        """
+        if self.latent_shape(latent_shape) != latent_shape:
+            raise NotImplementedError(f"{type(self).__name__} defines latent_shape alone")
+        return latent_shape
 
     @nn.nowrap
     def data_support(self, support: Supports, event_shape: tuple[int, ...]) -> Supports:
@@ -221,6 +236,25 @@ class OfTransformer(Bijector):
     @property
     def tolerance(self) -> float:
         return self.transformer.tolerance
+
+
+def check_distinct(owner: str, parts: Iterable[Bijector]) -> None:
+    """Refuses an instance that is in the parts, or in parts of them, twice.
+
+    Raises:
+      ValueError: naming it.
+    """
+    seen: set[int] = set()
+    left = list(parts)
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            raise ValueError(
+                f"{owner}: one instance of {type(part).__name__} is in it twice, and would share "
+                "its parameters; build it anew, or use Repeat for equal steps"
+            )
+        seen.add(id(part))
+        left.extend(part.parts)
 
 
 def image(

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, image
+from jflow.bijectors.base import Bijector, Direction, check_distinct, image
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
 from jflow.functional.supports import Supports
@@ -21,9 +21,9 @@ class Chain(Bijector):
         time from the part's input ("remat") or output ("reversible"); see `Repeat`.
 
     Raises:
-      ValueError: no parts, one instance given twice, an unknown `memory` or parts that it does not
-        fit, or parts that disagree on which axes are batch (their log_dets would broadcast
-        silently).
+      ValueError: no parts, one instance given twice (or inside of two parts), an unknown `memory`
+        or parts that it does not fit, or parts that disagree on which axes are batch (their
+        log_dets would broadcast silently).
     """
 
     bijectors: tuple[Bijector, ...]
@@ -33,11 +33,7 @@ class Chain(Bijector):
         object.__setattr__(self, "bijectors", tuple(self.bijectors))
         if not self.bijectors:
             raise ValueError("Chain: bijectors must hold one bijector or more; got none")
-        if len({id(part) for part in self.bijectors}) < len(self.bijectors):
-            raise ValueError(
-                "Chain: one instance is given twice and would share its parameters; "
-                "build it anew, or use Repeat for equal steps"
-            )
+        check_distinct("Chain", self.bijectors)
         check_memory("Chain", self.memory, self)
         super().__post_init__()
 
@@ -76,6 +72,12 @@ class Chain(Bijector):
         return event_shape
 
     @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        for part in reversed(self.bijectors):
+            latent_shape = part.data_shape(latent_shape)
+        return latent_shape
+
+    @nn.nowrap
     def _support(
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
@@ -97,7 +99,11 @@ class Chain(Bijector):
 
     @nn.nowrap
     def latent_levels(self, x: Array) -> tuple[Array, ...]:
-        return self.bijectors[-1].latent_levels(x)
+        for part in reversed(self.bijectors):
+            levels = part.latent_levels(x)
+            if len(levels) > 1 or not part.in_place:
+                return levels
+        return (x,)
 
 
 def _call(part: Bijector, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:

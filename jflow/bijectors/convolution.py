@@ -132,7 +132,7 @@ class PeriodicConv(_Conv):
         return conv.multiply_spectrum(x, jnp.linalg.inv(matrices)), -log_det
 
 
-def WoodburyConv(rank: int = 8, pixel_rank: int = 8) -> Chain:
+def WoodburyConv(rank: int | None = None, pixel_rank: int | None = None) -> Chain:
     """Low-rank updates of the identity over channels, and over pixels (Woodbury transformations).
 
         inverse   X = W_pixels Y W_channels     of Y (height width, channels)
@@ -141,8 +141,8 @@ def WoodburyConv(rank: int = 8, pixel_rank: int = 8) -> Chain:
     closed form in O(rank) operations for each number.
 
     Args:
-      rank: of the update over channels, at most their number.
-      pixel_rank: of the update over pixels.
+      rank: of the update over channels, at most their number; None for 8, or all of fewer.
+      pixel_rank: of the update over pixels, likewise.
 
     Reference: Lu and Huang, 2020, https://arxiv.org/abs/2011.13142
     """

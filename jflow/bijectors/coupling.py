@@ -74,6 +74,10 @@ class Coupling(OfTransformer):
         moved, log_det = getattr(self.transformer, method)(moved, params)
         return parts.merge(x, moved), sum_event(log_det, moved.ndim - (x.ndim - parts.event_ndim))
 
+    @property
+    def in_place(self) -> bool:
+        return True
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         partition(self.mask, tuple(event_shape))

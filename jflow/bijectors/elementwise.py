@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import OfTransformer
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align, as_wide, sum_event
 
 
@@ -20,6 +21,10 @@ class Elementwise(OfTransformer):
     """
 
     event_ndim: int = 1
+
+    def __post_init__(self) -> None:
+        check_counts("Elementwise", 0, event_ndim=self.event_ndim)
+        super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         x = as_wide(x)
@@ -42,6 +47,10 @@ class Elementwise(OfTransformer):
             return jnp.zeros((*x.shape, 0), x.dtype)
         params = self.param("transformer", nn.initializers.zeros, shape, x.dtype)
         return jnp.broadcast_to(align(params, x[..., None]), (*x.shape, shape[-1]))
+
+    @property
+    def in_place(self) -> bool:
+        return True
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,10 +11,7 @@ class Invert(Bijector):
     """Swaps the directions: `forward` runs the bijector's inverse and the other way round.
 
     Attributes:
-      bijector: the one to invert. Its event shape must be equal on both sides.
-
-    Raises:
-      ValueError: the bijector changes the event shape (from `latent_shape`).
+      bijector: the one to invert.
     """
 
     bijector: Bijector
@@ -48,16 +45,15 @@ class Invert(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if self.bijector.latent_shape(event_shape) != event_shape:
-            raise ValueError(
-                f"Invert: {type(self.bijector).__name__} changes the event shape {event_shape}; "
-                "only bijectors that keep it can be inverted"
-            )
-        return event_shape
+        return self.bijector.data_shape(event_shape)
+
+    @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.bijector.latent_shape(latent_shape)
 
     @nn.nowrap
     def _support(
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
         other: Direction = "inverse" if direction == "forward" else "forward"
-        return image(self.bijector, other, support, event_shape)
+        return image(self.bijector, other, support, self.latent_shape(event_shape))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, image
+from jflow.bijectors.base import Bijector, Direction, check_distinct, image
 from jflow.functional.arrays import as_wide, permute
 from jflow.functional.supports import Supports, mixed
 
@@ -43,7 +43,8 @@ class MultiScale(Bijector):
         transforms the second half, fits "half" only.
 
     Raises:
-      ValueError: no levels, or a level that cannot act on what the one before leaves it.
+      ValueError: no levels, an instance in two of them, or a level that cannot act on what the one
+        before leaves it.
 
     References: Real NVP, section 3.6, https://arxiv.org/abs/1605.08803; "likelihood", Das, Abbeel
     and Spanos, 2019, https://arxiv.org/abs/1908.01686
@@ -58,6 +59,7 @@ class MultiScale(Bijector):
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
         if not self.levels:
             raise ValueError("MultiScale: levels must hold one bijector or more; got none")
+        check_distinct("MultiScale", self.levels)
         if self.split not in ("half", "likelihood"):
             raise ValueError(
                 f"MultiScale: split must be 'half' or 'likelihood'; got {self.split!r}"
@@ -121,6 +123,13 @@ class MultiScale(Bijector):
         return (sum(math.prod(shape) for shape in self.level_shapes()),)
 
     @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        size = math.prod(self.image_shape)
+        if tuple(latent_shape) != (size,):
+            raise ValueError(f"MultiScale: latents have shape ({size},); got {latent_shape}")
+        return self.image_shape
+
+    @nn.nowrap
     def level_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each level's latent, the finest first."""
         shapes, shape = [], self.image_shape
@@ -170,8 +179,10 @@ class MultiScale(Bijector):
 def _contributions(level: Bijector, y: Array, context: Array | None) -> Array:
     """Of each channel of level's result to the log-likelihood, (channels,), up to a constant."""
     module, variables = level.unbind()
-    inverse = lambda y: module.apply(variables, y, context, method="inverse")  # noqa: E731
-    noise = jax.random.normal(jax.random.key(0), y.shape, y.dtype)
+    key = jax.random.key(0)
+    rngs = {"noise": key}  # for estimates of log_det, which are not used here
+    inverse = lambda y: module.apply(variables, y, context, method="inverse", rngs=rngs)  # noqa: E731
+    noise = jax.random.normal(key, y.shape, y.dtype)
     x, moved = jax.jvp(inverse, (y,), (noise,))
     moved = jnp.maximum(jnp.abs(moved), jnp.finfo(x.dtype).tiny)
     return jnp.mean(jnp.log(moved) - jnp.square(x) / 2, axis=tuple(range(x.ndim - 1)))

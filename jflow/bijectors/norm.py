@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, LogDetKind
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align, as_wide, batch_shape
 from jflow.functional.moments import channel_log_std, channel_mean, channel_variance
 
@@ -29,12 +30,16 @@ class ActNorm(Bijector):
     offset. (Run forward at `init`, c is 0.)
 
     Attributes:
-      event_ndim: how many trailing axes are the event.
+      event_ndim: how many trailing axes are the event; 1 or more.
 
     Reference: Kingma and Dhariwal, Glow, 2018, section 3.1, https://arxiv.org/abs/1807.03039
     """
 
     event_ndim: int = 1
+
+    def __post_init__(self) -> None:
+        check_counts("ActNorm", event_ndim=self.event_ndim)
+        super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         x = as_wide(x)
@@ -59,6 +64,10 @@ class ActNorm(Bijector):
         positions = math.prod(x.shape[x.ndim - self.event_ndim : -1])
         return jnp.broadcast_to(positions * jnp.sum(log_scale), batch_shape(x, self.event_ndim))
 
+    @property
+    def in_place(self) -> bool:
+        return True
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._expect_event_ndim(event_shape, self.event_ndim)
@@ -80,7 +89,7 @@ class BatchNorm(Bijector):
     `forward` always uses m and v. `ActNorm` has none of these complications.
 
     Attributes:
-      event_ndim: how many trailing axes are the event.
+      event_ndim: how many trailing axes are the event; 1 or more.
       momentum: what m and v keep of themselves in a step.
       epsilon: added to variances.
 
@@ -96,6 +105,7 @@ class BatchNorm(Bijector):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
+        check_counts("BatchNorm", event_ndim=self.event_ndim)
         if not (0 <= self.momentum < 1 and self.epsilon > 0):
             raise ValueError(
                 "BatchNorm: momentum must be in [0, 1) and epsilon positive; got "
@@ -145,6 +155,10 @@ class BatchNorm(Bijector):
     def _log_det(self, x: Array, log_scale: Array) -> Array:
         positions = math.prod(x.shape[x.ndim - self.event_ndim : -1])
         return jnp.broadcast_to(positions * jnp.sum(log_scale), batch_shape(x, self.event_ndim))
+
+    @property
+    def in_place(self) -> bool:
+        return True
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,17 +7,20 @@ import numpy as np
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction
-from jflow.functional.arrays import as_wide, batch_shape, permute
+from jflow.functional.arguments import check_counts
+from jflow.functional.arrays import as_number, no_log_det, permute
 from jflow.functional.supports import Supports, entries, joined, mixed
 
 
 class Permute(Bijector):
     """Rearranges the last axis: forward y[..., i] = x[..., order[i]]. log_det is 0.
 
+    Integers stay such.
+
     Attributes:
       order: the permutation, or None for a random one, drawn when the parameters are
         initialised and kept in the collection "constants". In `Repeat`, each layer draws its own.
-      event_ndim: how many trailing axes are the event.
+      event_ndim: how many trailing axes are the event; 1 or more.
       halves: whether the random order exchanges the halves: what is among the first features // 2
         leaves them. Between couplings of mask "half", every feature is then transformed by one of
         any two, which an order without this does not do.
@@ -32,6 +35,7 @@ class Permute(Bijector):
     halves: bool = False
 
     def __post_init__(self) -> None:
+        check_counts("Permute", event_ndim=self.event_ndim)
         if self.halves and self.order is not None:
             raise ValueError("Permute: halves=True draws a random order; got an order as well")
         if self.order is not None:
@@ -49,8 +53,8 @@ class Permute(Bijector):
 
     @nn.compact
     def _rearranged(self, x: Array, *, inverse: bool) -> tuple[Array, Array]:
-        x = as_wide(x)
-        log_det = jnp.zeros(batch_shape(x, self.event_ndim), x.dtype)
+        x = as_number(x)
+        log_det = no_log_det(x, self.event_ndim)
         if self.order is not None:
             self.latent_shape(x.shape[x.ndim - self.event_ndim :])
             order = np.asarray(self.order)
@@ -91,17 +95,21 @@ class Permute(Bijector):
 
 
 class Reverse(Bijector):
-    """Reverses the last axis. log_det is 0.
+    """Reverses the last axis. log_det is 0. Integers stay such.
 
     Attributes:
-      event_ndim: how many trailing axes are the event.
+      event_ndim: how many trailing axes are the event; 1 or more.
     """
 
     event_ndim: int = 1
 
+    def __post_init__(self) -> None:
+        check_counts("Reverse", event_ndim=self.event_ndim)
+        super().__post_init__()
+
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        x = as_wide(x)
-        return jnp.flip(x, axis=-1), jnp.zeros(batch_shape(x, self.event_ndim), x.dtype)
+        x = as_number(x)
+        return jnp.flip(x, axis=-1), no_log_det(x, self.event_ndim)
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self.forward_and_log_det(y)

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import as_number, as_wide, no_log_det
 from jflow.functional.supports import Supports, mixed
 
 
 class Squeeze(Bijector):
     """Trades resolution for channels: data (H, W, C) to base (H/f, W/f, f f C). log_det is 0.
+
+    Integers stay such.
 
     inverse   x[i, j, (a f + b) C + c] = y[i f + a, j f + b, c]
 
@@ -31,23 +33,19 @@ class Squeeze(Bijector):
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        x = as_wide(x)
-        f, (*batch, height, width, channels) = self.factor, x.shape
-        if channels % f**2:
-            raise ValueError(
-                f"Squeeze: forward needs channels that {f**2} divides; got shape {x.shape}"
-            )
-        x = x.reshape(*batch, height, width, f, f, channels // f**2)
-        y = jnp.swapaxes(x, -4, -3).reshape(*batch, height * f, width * f, channels // f**2)
-        return y, jnp.zeros(y.shape[:-3], y.dtype)
+        x = as_number(x)
+        f, batch, shape = self.factor, x.shape[:-3], self.data_shape(x.shape[-3:])
+        x = x.reshape(*batch, *x.shape[-3:-1], f, f, shape[-1])
+        y = jnp.swapaxes(x, -4, -3).reshape(*batch, *shape)
+        return y, no_log_det(y, 3)
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        y = as_wide(y)
+        y = as_number(y)
         height, width, channels = self.latent_shape(y.shape[-3:])
         f, batch = self.factor, y.shape[:-3]
         y = y.reshape(*batch, height, f, width, f, y.shape[-1])
         x = jnp.swapaxes(y, -4, -3).reshape(*batch, height, width, channels)
-        return x, jnp.zeros(batch, x.dtype)
+        return x, no_log_det(x, 3)
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,6 +57,16 @@ class Squeeze(Bijector):
                 f"{event_shape}. Pad the images, or use fewer levels"
             )
         return (height // self.factor, width // self.factor, channels * self.factor**2)
+
+    @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._expect_event_ndim(latent_shape, 3)
+        height, width, channels = latent_shape
+        if channels % self.factor**2:
+            raise ValueError(
+                f"Squeeze: forward needs channels that {self.factor**2} divides; got {latent_shape}"
+            )
+        return (height * self.factor, width * self.factor, channels // self.factor**2)
 
     @nn.nowrap
     def _support(

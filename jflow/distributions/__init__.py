@@ -1,11 +1,5 @@
 """Flows, densities and base distributions."""
 
-from jflow.distributions.base import (
-    BoxUniform,
-    StandardLogistic,
-    StandardNormal,
-    StandardUniform,
-)
 from jflow.distributions.density import Density
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import init
@@ -17,6 +11,12 @@ from jflow.distributions.learned import (
 from jflow.distributions.loading import load
 from jflow.distributions.product import Product
 from jflow.distributions.recipe import recipe
+from jflow.distributions.standard import (
+    BoxUniform,
+    StandardLogistic,
+    StandardNormal,
+    StandardUniform,
+)
 from jflow.distributions.von_mises import VonMises
 
 __all__ = [

@@ -1,7 +1,5 @@
 """A flow: a base distribution seen through a bijector."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +11,12 @@ from jax.typing import DTypeLike
 from jflow.bijectors.base import Bijector
 from jflow.distributions.base import (
     Base,
-    StandardNormal,
     as_temperature,
     build,
+    check_base,
+    default_promotion,
     draw,
+    of_wrong_shape,
     support_of,
     tempered,
 )
@@ -29,8 +29,9 @@ from jflow.distributions.contexts import (
     encoded,
 )
 from jflow.distributions.recipe import Recipe
+from jflow.distributions.standard import StandardNormal
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_wide
+from jflow.functional.arrays import as_wide, is_infinite
 from jflow.functional.dequantization import NO_INTEGER, check_integer
 from jflow.functional.supports import Integers, Supports, beyond_a_turn, integers_of
 
@@ -62,8 +63,10 @@ class Flow(nn.Module):
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
 
     Raises:
+      TypeError: the base cannot be called.
       ValueError: the bijector cannot act on events of that shape, or does not take all of where
-        the base lives: the density would not integrate to one. Or contexts need an encoder.
+        the base lives: the density would not integrate to one. Or the base is not of latents of
+        that shape, with one log_prob for each; or contexts need an encoder.
     """
 
     bijector: Bijector
@@ -80,6 +83,7 @@ class Flow(nn.Module):
             check_counts("Flow", **{"every axis of event_shape": size})
         object.__setattr__(self, "context_shape", as_shapes(self.context_shape))
         check_encoder(self.context_shape, self.encoder, len(self.event_shape))
+        check_base(self.base, self.latent_shape)
         self.support  # noqa: B018, raises where base and bijector do not meet
         super().__post_init__()
 
@@ -125,11 +129,15 @@ class Flow(nn.Module):
           ValueError: y or context has the wrong shape.
         """
         x, log_det, context = self._to_base(y, context)
-        with _default_promotion():
+        x, infinite = _finite(x, len(self.latent_shape))
+        with default_promotion():
             log_prob = self._base(x.dtype, context).log_prob(x)
+        if log_prob.shape != log_det.shape:
+            raise ValueError(of_wrong_shape(self.latent_shape, log_det.shape, log_prob.shape))
         # Outside the support x is a stand-in; this also drops all gradients there.
         outside = (
-            jnp.isneginf(log_det)
+            infinite
+            | jnp.isneginf(log_det)
             | jnp.isneginf(log_prob)
             | beyond_a_turn(self.support, y, self.event_shape)
         )
@@ -162,7 +170,7 @@ class Flow(nn.Module):
           ValueError: a temperature other than 1 for a base that has no narrower distribution.
         """
         context = self._context(context, shape)
-        with _default_promotion():
+        with default_promotion():
             _, x = self._base_sample(key, shape, context, as_temperature(temperature))
         return _whole(self.bijector.forward(x, context), self.support)
 
@@ -187,7 +195,7 @@ class Flow(nn.Module):
         `fit_to_target` minimises is above KL(p || target).
         """
         context = self._context(context, shape)
-        with _default_promotion():
+        with default_promotion():
             base, x = self._base_sample(key, shape, context)
             log_prob = base.log_prob(x)
         y, log_det = self.bijector.forward_and_log_det(x, context)
@@ -197,7 +205,9 @@ class Flow(nn.Module):
     def _to_base(self, y: Array, context: Any) -> tuple[Array, Array, Array | None]:
         y, batch = _checked("y", y, self.event_shape, self.support)
         context = self._context(context, batch)
-        return *self.bijector.inverse_and_log_det(y, context), context
+        y, infinite = _finite(y, len(self.event_shape))
+        x, log_det = self.bijector.inverse_and_log_det(y, context)
+        return x, jnp.where(infinite, -jnp.inf, log_det), context
 
     def _base(self, dtype: DTypeLike, context: Array | None) -> Any:
         return build(self.base, self.latent_shape, dtype, context)
@@ -251,15 +261,13 @@ def _checked(
     return as_wide(y), y.shape[:split]
 
 
+def _finite(y: Array, event_ndim: int) -> tuple[Array, Array]:
+    """y with zeros for infinite numbers, and which events have some."""
+    return jnp.where(jnp.isinf(y), 0, y), is_infinite(y, event_ndim)
+
+
 def _whole(y: Array, support: Supports) -> Array:
     """What layers give, as integers where it is whole; what is NaN there as `NO_INTEGER`."""
     if integers_of(support) is None:
         return y
     return jnp.where(jnp.isnan(y), NO_INTEGER, y.astype(jnp.int32))
-
-
-@contextmanager
-def _default_promotion() -> Iterator[Any]:
-    """Distrax relies on implicit promotion, which the user may have switched off."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield

@@ -11,7 +11,8 @@ from jax import Array
 from jax.scipy.special import betaln, logsumexp
 from jax.typing import DTypeLike
 
-from jflow.distributions.base import LocationScale, inverse_softplus
+from jflow.distributions.base import inverse_softplus
+from jflow.distributions.standard import LocationScale
 from jflow.functional.arrays import sum_event, wide_dtype
 from jflow.nets import MLP
 

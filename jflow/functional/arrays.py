@@ -23,6 +23,17 @@ def as_wide(x: ArrayLike) -> Array:
     return x.astype(wide_dtype(x.dtype))
 
 
+def as_number(x: ArrayLike) -> Array:
+    """Integers as they are, all else as `as_wide`: for what moves numbers without computing."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.integer) else as_wide(x)
+
+
+def no_log_det(x: Array, event_ndim: int) -> Array:
+    """The log_det of what keeps volumes: zeros (*batch), floating."""
+    return jnp.zeros(batch_shape(x, event_ndim), wide_dtype(x.dtype))
+
+
 def check_fits(name: str, array: np.ndarray) -> None:
     """Refuses integers that JAX would wrap, as it has no such wide ones unless asked for.
 
@@ -51,6 +62,12 @@ def sum_event(x: Array, event_ndim: int) -> Array:
     return jnp.sum(as_wide(x), axis=tuple(range(-event_ndim, 0)))
 
 
+def is_infinite(x: Array, event_ndim: int) -> Array:
+    """Which events (*batch, *event) hold an infinite number, and no NaN: (*batch)."""
+    axes = tuple(range(-event_ndim, 0))
+    return jnp.any(jnp.isinf(x), axis=axes) & ~jnp.any(jnp.isnan(x), axis=axes)
+
+
 def batch_shape(x: Array, event_ndim: int) -> tuple[int, ...]:
     """The leading axes of x, those before its event."""
     return x.shape[: x.ndim - event_ndim]
@@ -71,6 +88,12 @@ def clip_rounding(x: Array, low: float, high: float) -> Array:
     Its slope is 1 everywhere; that of jnp.clip is 1/2 at both ends, where points may well lie.
     """
     return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
+
+
+def pinned(t: Array, x: Array, low: float = 0.0, high: float = 1.0) -> Array:
+    """t in [0, 1], and exactly 0 or 1 where x is at an end of its interval; its slopes stay."""
+    exact = jnp.where(x <= low, 0, jnp.where(x >= high, 1, jnp.clip(t, 0, 1)))
+    return t + jax.lax.stop_gradient(exact - t)
 
 
 def permute(x: Array, order: np.ndarray | Array) -> Array:

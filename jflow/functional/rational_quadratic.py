@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jflow.functional.arrays import clip_rounding
+from jflow.functional.arrays import clip_rounding, pinned
 
 # Logits are clipped here, far beyond where the smallest bin width flattens them.
 _LARGEST = 30.0
@@ -84,7 +84,8 @@ class RationalQuadratic:
             *logits, first = self._blocks(jnp.swapaxes(params, -1, -2))
             cell = _select(self, search, lax.stop_gradient(x), tuple(logits))
             left = cell.left if first is None else jnp.where(cell.bin == 0, first, cell.left)
-            return formula(x, cell._replace(left=self._slope(left), right=self._slope(cell.right)))
+            cell = cell._replace(left=self._slope(left), right=self._slope(cell.right))
+            return formula(x, cell, self._unit)
 
         # To compute it twice is faster than to store what its derivative reads.
         return jax.checkpoint(spline, prevent_cse=False)(x, params)
@@ -105,6 +106,12 @@ class RationalQuadratic:
             first = first[..., 0, :]
         return widths, heights, slopes, first
 
+    def _unit(self, t: Array, x: Array) -> Array:
+        """t in [0, 1], without rounding errors at the ends of the interval, if x may be there."""
+        if self.edges != "free":
+            return clip_rounding(t, 0, 1)
+        return pinned(t, x, self.low, self.high)
+
     def _slope(self, logit: Array) -> Array:
         """Positive, and 1 for a logit of zero."""
         return self.min_slope + jax.nn.softplus(logit + math.log(math.expm1(1 - self.min_slope)))
@@ -122,16 +129,16 @@ class Cell(NamedTuple):
     bin: Array  # its index, as a float
 
 
-def _forward(x: Array, cell: Cell) -> tuple[Array, Array]:
+def _forward(x: Array, cell: Cell, unit: Callable[..., Array]) -> tuple[Array, Array]:
     s = cell.height / cell.width
-    t = clip_rounding((x - cell.x) / cell.width, 0, 1)
+    t = unit((x - cell.x) / cell.width, x)
     y = cell.y + cell.height * (s * t * t + cell.left * t * (1 - t)) / _denominator(cell, s, t)
     return y, _log_slope(cell, s, t)
 
 
-def _inverse(y: Array, cell: Cell) -> tuple[Array, Array]:
+def _inverse(y: Array, cell: Cell, unit: Callable[..., Array]) -> tuple[Array, Array]:
     s = cell.height / cell.width
-    r = clip_rounding((y - cell.y) / cell.height, 0, 1)
+    r = unit((y - cell.y) / cell.height, y)
     g = cell.left * (1 - r) - cell.right * r
     v = 4 * s * s * r * (1 - r)
     root = jnp.sqrt(g * g + v)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.functional.arrays import clip_rounding
+from jflow.functional.arrays import pinned
 from jflow.functional.roots import invert_increasing
 
 Pair = tuple[Array, Array]
@@ -79,7 +79,7 @@ def quadratic(x: Array, widths: Array, vertices: Array) -> Pair:
     left, right = _pick(mask, vertices[..., :-1]), _pick(mask, vertices[..., 1:])
     width, start, _ = _picks(mask, widths)
     _, below, _ = _picks(mask, _areas(widths, vertices))
-    t = clip_rounding((x - start) / width, 0, 1)
+    t = pinned((x - start) / width, x)
     y = below + width * t * (left * (2 - t) + right * t) / 2
     return y, jnp.log(left * (1 - t) + right * t)
 
@@ -95,7 +95,7 @@ def quadratic_inverse(y: Array, widths: Array, vertices: Array) -> Pair:
     left, right = _pick(mask, vertices[..., :-1]), _pick(mask, vertices[..., 1:])
     _, start, _ = _picks(mask, widths)
     area, below, _ = _picks(mask, areas)
-    r = clip_rounding((y - below) / area, 0, 1)
+    r = pinned((y - below) / area, y)
     density = jnp.sqrt(left * left * (1 - r) + right * right * r)
     return start + 2 * r * area / (left + density), -jnp.log(density)
 
@@ -119,7 +119,7 @@ def cubic(x: Array, widths: Array, heights: Array, first: Array, last: Array) ->
     mask = _mask(x, jnp.cumsum(widths, axis=-1)[..., :-1])
     cell = _cubic_cell(mask, widths, heights, first, last)
     width, start, below = cell[0], cell[1], cell[3]
-    value, log_slope = _hermite(cell, clip_rounding((x - start) / width, 0, 1))
+    value, log_slope = _hermite(cell, pinned((x - start) / width, x))
     return below + value, log_slope
 
 
@@ -138,8 +138,10 @@ def cubic_inverse(y: Array, widths: Array, heights: Array, first: Array, last: A
 
     rest = y - below
     rest = rest + jax.lax.stop_gradient(jnp.clip(rest, 0, cell[2]) - rest)
-    t, log_det = invert_increasing(within, cell, rest, jnp.zeros_like(y), jnp.ones_like(y))
-    return start + width * t, log_det + jnp.log(width)
+    t, _ = invert_increasing(within, cell, rest, jnp.zeros_like(y), jnp.ones_like(y))
+    # Where the slope at an end is nearly zero, many t round to that end.
+    t = pinned(t, y)
+    return start + width * t, -_hermite(cell, t)[1]
 
 
 def _cubic_cell(

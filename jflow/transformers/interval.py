@@ -8,7 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.functional.arrays import clip_rounding
+from jflow.functional.arrays import pinned
 from jflow.transformers.base import Transformer
 
 
@@ -57,14 +57,14 @@ class OnInterval(Transformer):
 
     def _forward(self, x: Array, params: Array) -> tuple[Array, Array]:
         if self.tails is None:
-            return _into_unit(*self._on_unit(x, params))
+            return _onto_unit(x, *self._on_unit(x, params))
         inside, unit = self._to_unit(x)
         y, log_det = self._on_unit(unit, params)
         return jnp.where(inside, self._from_unit(y), x), jnp.where(inside, log_det, 0)
 
     def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
         if self.tails is None:
-            return _into_unit(*self._on_unit_inverse(y, params))
+            return _onto_unit(y, *self._on_unit_inverse(y, params))
         inside, unit = self._to_unit(y)
         x, log_det = self._on_unit_inverse(unit, params)
         return jnp.where(inside, self._from_unit(x), y), jnp.where(inside, log_det, 0)
@@ -78,9 +78,9 @@ class OnInterval(Transformer):
         return 2 * self.bound * (x - 0.5)
 
 
-def _into_unit(x: Array, log_det: Array) -> tuple[Array, Array]:
-    """x without the rounding errors that would put it outside of [0, 1]; its slopes stay."""
-    return clip_rounding(x, 0, 1), log_det
+def _onto_unit(x: Array, y: Array, log_det: Array) -> tuple[Array, Array]:
+    """y, the image of x, without rounding errors: in [0, 1], and at its ends where x is."""
+    return pinned(y, x), log_det
 
 
 def check_bins(name: str, bins: int, least: int, minimum: float) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jflow.functional.arrays import pinned
 from jflow.functional.roots import invert_increasing
 from jflow.functional.splines import shares
 from jflow.transformers.base import DirectionKind, Transformer
@@ -224,7 +225,9 @@ class BernsteinPolynomial(OnInterval):
 
     def _on_unit_inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
         increments = self._increments(params)
-        return invert_increasing(_bernstein, increments, y, jnp.zeros_like(y), jnp.ones_like(y))
+        x, _ = invert_increasing(_bernstein, increments, y, jnp.zeros_like(y), jnp.ones_like(y))
+        x = pinned(x, y)
+        return x, -_bernstein(increments, x)[1]
 
     def _increments(self, params: Array) -> Array:
         inner = shares(params, self.minimum)
