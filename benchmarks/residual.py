@@ -179,7 +179,8 @@ def train_step(size: int, estimator: jf.LogDetEstimator, memory: Any = "remat") 
     variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), y))
     rules = Rules(MaximumLikelihood(flow), optax.adam(1e-3))
     state, step = start(variables, rules), partial(run, rules=rules)
-    rest = (y, None), jnp.arange(BATCH)[None], jnp.asarray(1), jax.random.key(2)
+    counts = jnp.asarray(1), jnp.asarray(1)
+    rest = (y, None), jnp.arange(BATCH)[None], *counts, jax.random.key(2)
     return step, state, (constant(variables), *rest)
 
 

@@ -3,10 +3,12 @@
 import os
 import sys
 
+import jax
 import pytest
 
-from benchmarks import compare, gpu
+from benchmarks import compare, gpu, residual
 from benchmarks.peers import cases
+from jflow import functional as jf
 
 # As users run it, but for what takes the compiler its time: one device, float32, no strict mode.
 CLEAN = {"JAX_ENABLE_X64": "0"}
@@ -71,3 +73,8 @@ def test_every_case_names_libraries_that_there_are():
             module = name.split()[0]
             assert module in compare.ENVIRONMENTS
             assert os.path.exists(os.path.join(folder, f"{module}.py"))
+
+
+def test_a_step_of_a_residual_flow_is_one_of_fits_loop():
+    step, state, rest = residual.train_step(2, jf.ExactLogDet())
+    jax.eval_shape(step, state, *rest)
