@@ -163,6 +163,22 @@ def test_whole_numbers_are_moved_as_they_are(layer):
     np.testing.assert_array_equal(layer.apply({}, x, method="forward"), y)
 
 
+def test_a_mesh_that_someone_has_set_changes_no_program():
+    flow = flows.nsf(2, layers=2, hidden=(4,), bins=4)
+    variables = jax.eval_shape(lambda: jflow.init(flow, KEY, jnp.ones((4, 2))))
+
+    def program():
+        # Anew, since JAX keeps what it has traced.
+        loss = lambda v, y: jnp.sum(flow.apply(v, y, method="log_prob"))  # noqa: E731
+        return str(jax.make_jaxpr(loss)(variables, jnp.ones((4, 2))))
+
+    alone = program()
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        inside = program()
+    assert alone.count("remat") == inside.count("remat")
+
+
 def test_shapes_in_both_directions():
     squeeze = jb.Chain((jb.Squeeze(), jb.Invert(jb.Squeeze()), jb.Squeeze()))
     assert squeeze.latent_shape((4, 6, 3)) == (2, 3, 12)

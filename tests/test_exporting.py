@@ -8,6 +8,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
+from jax import export
 
 import jflow
 from jflow import flows
@@ -105,3 +106,16 @@ def test_any_batch_size_and_what_is_recorded(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(FileExistsError, match="something other than an export"):
         density.export(tmp_path / "mine")
+
+
+def test_programs_have_the_convolution_of_the_platform_that_they_are_for(tmp_path):
+    flow = flows.glow((4, 4, 1), levels=1, steps=1, hidden=4, values=None)
+    y = np.random.default_rng(0).uniform(size=(4, 4, 4, 1))
+    density = jflow.Density(flow, jflow.init(flow, KEY, y))
+    density.log_prob(y)  # compiled for this machine
+    for platform, native in (("cpu", False), ("cuda", True)):
+        density.export(tmp_path / platform, platforms=(platform,))
+        for name in ("log_prob", "sample"):
+            content = (tmp_path / platform / f"{name}.jaxexport").read_bytes()
+            program = export.deserialize(bytearray(content)).mlir_module()
+            assert ("stablehlo.convolution" in program) == native

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jflow.distributions import compiled
 from jflow.distributions.contexts import as_json, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import wide_dtype
+from jflow.functional.convolution import for_any_platform
 
 _KIND = "jflow export"
 _FORMAT = 1
@@ -38,7 +40,8 @@ def export_density(
     (batch,) = export.symbolic_shape("batch")
     described, files = {}, {}
     for name, (run, arguments) in _programs(flow, variables, batch).items():
-        exported = export.export(jax.jit(run), platforms=platforms)(*arguments.values())
+        with for_any_platform():
+            exported = export.export(jax.jit(run), platforms=platforms)(*arguments.values())
         files[f"{name}.jaxexport"] = bytes(exported.serialize())
         described[name] = {
             "file": f"{name}.jaxexport",
@@ -79,15 +82,16 @@ def _programs(flow: Flow, variables: Any, batch: Any) -> dict[str, Program]:
     seed = {"seed": jax.ShapeDtypeStruct((2,), jnp.uint32)} if random else {}
     seeds = {"seeds": jax.ShapeDtypeStruct((batch, 2), jnp.uint32)}
 
+    # Not what was compiled and kept for this machine, which has its convolutions.
     def log_prob(*arrays: Any) -> Array:
         rng = _key(arrays[-1]) if random else None
         arrays = arrays[:-1] if random else arrays
-        return compiled.apply(flow, "log_prob", variables, *arrays, rng=rng)
+        return unwrap(compiled.apply)(flow, "log_prob", variables, *arrays, rng=rng)
 
     def sample(seeds: Array, *context: Any) -> Array:
         # Each sample has a seed of its own: their number is that of the seeds.
         def one(seed: Array, *context: Any) -> Array:
-            return compiled.draw(flow, "sample", variables, _key(seed), (), *context)
+            return unwrap(compiled.draw)(flow, "sample", variables, _key(seed), (), *context)
 
         return jax.vmap(one)(seeds, *context)
 

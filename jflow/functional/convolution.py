@@ -1,6 +1,9 @@
 """A 2-D convolution that is fast inside a compiled loop on CPU."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, reduce
 
 import jax
@@ -22,10 +25,26 @@ def conv2d(x: Array, kernel: Array) -> Array:
     """  # noqa: E501
     if kernel.shape[:2] == (1, 1):
         return matmul_last(x, kernel[0, 0])
-    if jax.default_backend() == "cpu":
-        return _conv_by_products(x, kernel)
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    if _for_any_platform.get():
+        return lax.platform_dependent(x, kernel, cpu=_conv_by_products, default=_native)
+    return (_conv_by_products if jax.default_backend() == "cpu" else _native)(x, kernel)
+
+
+_for_any_platform: ContextVar[bool] = ContextVar("for_any_platform", default=False)
+
+
+@contextmanager
+def for_any_platform() -> Iterator[None]:
+    """Inside, programs are traced that may run on other platforms than this one's.
+
+    Convolutions then become what is fast on the platform that a program is compiled for. (Not
+    always so: in derivatives, both ways would be kept.)
+    """
+    token = _for_any_platform.set(True)
+    try:
+        yield
+    finally:
+        _for_any_platform.reset(token)
 
 
 def matmul_last(x: Array, matrix: Array, *, precision: lax.PrecisionLike = None) -> Array:
@@ -35,6 +54,11 @@ def matmul_last(x: Array, matrix: Array, *, precision: lax.PrecisionLike = None)
     """
     flat = jnp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), matrix, precision=precision)
     return flat.reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def _native(x: Array, kernel: Array) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
 @partial(jax.checkpoint, prevent_cse=False)

@@ -8,13 +8,16 @@ from jax.sharding import PartitionSpec
 
 T = TypeVar("T")
 
+FSDP = "fsdp"  # the axis of devices that each have a part of the parameters
+
 
 def in_parts() -> bool:
-    """Whether parameters are in parts: whether this is traced in the context of a mesh.
+    """Whether parameters are in parts: whether this is traced in the context of such a mesh.
 
-    Only fully sharded training sets one.
+    That is one with several devices along an axis "fsdp", as fully sharded training sets. Others
+    that a user may have set change nothing.
     """
-    return not jax.sharding.get_abstract_mesh().empty
+    return jax.sharding.get_abstract_mesh().shape.get(FSDP, 1) > 1
 
 
 def gathered(tree: T) -> T:

@@ -12,9 +12,9 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jflow.functional.arguments import check_counts
+from jflow.functional.sharding import FSDP
 
-# Examples are split over both; parameters over the second, too.
-DATA, FSDP = "data", "fsdp"
+DATA = "data"  # examples are split over this axis and over FSDP
 # Smaller arrays are kept whole on each device: their communication would cost more than they do.
 _SMALL = 1024
 
