@@ -1,5 +1,7 @@
 """Triangular systems."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,12 @@ _SMALL = 64
 
 
 def solve_rows(triangle: Array, x: Array, *, lower: bool) -> Array:
-    """x T^-1 of a triangular T.
+    """x T^-1 of a triangular T, differentiable.
+
+    Its error is that of substitution, times 5 at most where measured: with a condition number k
+    (of the 1-norm), some k units in the last place of x, as the roundings of x themselves make.
+    Small matrices are inverted; where their k is above 1 / sqrt(eps), a step of refinement makes
+    up for the digits that substitution would have kept.
 
     Args:
       triangle: (D, D), with zeros on the other side.
@@ -20,9 +27,25 @@ def solve_rows(triangle: Array, x: Array, *, lower: bool) -> Array:
       lower: whether T is lower triangular.
     """
     if triangle.shape[-1] <= _SMALL:
-        return _dot(x, triangular_inverse(triangle))
+        inverse = triangular_inverse(triangle)
+        condition = _norm(triangle) * _norm(inverse)
+        bad = condition > 1 / math.sqrt(jnp.finfo(x.dtype).eps)
+        return lax.cond(bad, _refined, _plain, x, triangle, inverse)
     # With T itself and trans=1, XLA:CPU takes ten times as long.
     return solve_triangular(triangle.T, x.T, lower=not lower).T
+
+
+def _plain(x: Array, triangle: Array, inverse: Array) -> Array:
+    return _dot(x, inverse)
+
+
+def _refined(x: Array, triangle: Array, inverse: Array) -> Array:
+    y = _dot(x, inverse)
+    return y + _dot(x - _dot(y, triangle), inverse)
+
+
+def _norm(matrix: Array) -> Array:
+    return lax.stop_gradient(jnp.max(jnp.sum(jnp.abs(matrix), axis=0)))
 
 
 @jax.custom_jvp
@@ -30,7 +53,7 @@ def triangular_inverse(triangle: Array) -> Array:
     """T^-1 of a lower or upper triangular T (D, D), in about 2 log2(D) products.
 
     With blocks of size s on the diagonal inverted, X, and R the blocks beside them that make up
-    blocks of 2 s, the inverse of those is X - X R X. Each is as accurate as substitution.
+    blocks of 2 s, the inverse of those is X - X R X. It is as accurate as that by substitution.
     """
     size = triangle.shape[-1]
     index = np.arange(size)
