@@ -241,6 +241,6 @@ def test_badly_conditioned_triangles_are_solved_as_by_substitution(lower):
     exact = np.linalg.solve(triangle.T.astype(float), x.T.astype(float)).T
     substituted = solve_triangular(triangle.T, x.T, lower=not lower).T
     found = jax.jit(partial(solve_rows, lower=lower))(triangle, x)
-    error = lambda y: np.abs(y - exact).max()  # noqa: E731
+    error = lambda y: np.abs(np.asarray(y) - exact).max()  # noqa: E731
     assert 1e-5 < error(substituted) < 1e-1
     assert error(found) < 2 * error(substituted)
