@@ -225,7 +225,7 @@ def test_a_run_is_not_overwritten(data, ended):
     ("change", "message"),
     [
         ({"batch_size": 8}, r"25: batch_size was 16, and is 8 now"),
-        ({"key": jax.random.key(1)}, r"key was \[0, 0\], and is \[0, 1\] now"),
+        ({"key": jax.random.key(1)}, r"key\[1\] was 0, and is 1 now"),
         ({"validation": None}, r"validation was float32\[10, 3\], checksum .* and is None now"),
         (
             {"optimizer": optax.sgd(1e-2)},
@@ -243,7 +243,7 @@ def test_a_run_is_not_resumed_as_another(data, ended, change, message):
 
 def test_another_flow_is_not_resumed(data, ended):
     other = flows.real_nvp(3, layers=2, hidden=(8,), dropout=0.2)
-    with pytest.raises(ValueError, match=r"flow was \{'name': 'real_nvp'"):
+    with pytest.raises(ValueError, match=r"flow\..*net.dropout was 0.1, and is 0.2 now"):
         jflow.fit(other, data, key=KEY, directory=ended, resume=True, **OPTIONS)
 
 

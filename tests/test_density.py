@@ -234,6 +234,10 @@ def test_a_flow_of_ones_own_is_loaded_by_giving_it(tmp_path):
         jflow.load(tmp_path / "d", flow=jflow.Flow(jb.ActNorm(), (3,)))
     with pytest.raises(ValueError, match=r"does not fit the flow: missing .*transformer"):
         jflow.load(tmp_path / "d", flow=jflow.Flow(jb.Elementwise(jt.Affine()), (2,)))
+    bounded = lambda bound: jflow.Flow(jb.Elementwise(jt.Affine(bound)), (2,))  # noqa: E731
+    Density(bounded(2.0), jflow.init(bounded(2.0), KEY, np.ones((2, 2)))).save(tmp_path / "e")
+    with pytest.raises(ValueError, match=r"bijector.transformer.bound was 2.0, and is 5.0"):
+        jflow.load(tmp_path / "e", flow=bounded(5.0))
     jax.config.update("jax_enable_x64", False)
     try:
         with pytest.raises(ValueError, match="was saved in float64; switch it on"):

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from jflow.distributions.contexts import as_json, each
+from jflow.distributions.description import describe, difference
 from jflow.distributions.flow import Flow, zeros
 from jflow.distributions.recipe import Recipe
 from jflow.functional.supports import Integers
@@ -56,6 +57,7 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
         "format": _FORMAT,
         "recipe": recipe_entry(flow),
         "flow": _interface(flow),
+        "description": describe(flow),
         "variables": {"file": file, "sha256": digest, "bfloat16": half},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     """Reads what `save` wrote, and checks it against the flow."""
     folder = Path(path).expanduser()
     config = _read_config(folder)
-    saved = _interface_of(config["flow"])
+    saved, given = _interface_of(config["flow"]), flow is not None
     if flow is None:
         recipe = config["recipe"]
         if recipe is None:
@@ -106,6 +108,10 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     if config["format"] == 1:
         _add_centers(flow, arrays)
     _check_arrays(folder, flow, arrays)
+    if given and "description" in config:
+        what = difference(config["description"], describe(flow), values_only=True)
+        if what is not None:
+            raise ValueError(f"{folder} does not fit the flow: {what}")
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
 
 

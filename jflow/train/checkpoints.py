@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jflow.distributions.description import difference
 from jflow.train.seals import damage, seal
 
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
@@ -232,12 +233,12 @@ def _shapes(arrays: Any) -> dict[str, str]:
 def _check_same(
     folder: Path, kind: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-    for name in dict.fromkeys([*wanted, *saved]):
-        if saved.get(name) != wanted.get(name):
-            raise ValueError(
-                f"cannot resume from {folder}: {kind}{name} was {saved.get(name)}, and is "
-                f"{wanted.get(name)} now. Give what the run began with, or choose another directory"
-            )
+    what = difference(dict(saved), dict(wanted))
+    if what is not None:
+        raise ValueError(
+            f"cannot resume from {folder}: {kind}{what} now. Give what the run began with, or "
+            "choose another directory"
+        )
 
 
 def _read(folder: Path, shapes: Any) -> Any:

@@ -10,7 +10,7 @@ from jax import Array
 from jflow.data.splits import hold_out_stream
 from jflow.distributions import Flow, init
 from jflow.distributions.contexts import in_units_of
-from jflow.distributions.saving import recipe_entry
+from jflow.distributions.description import describe
 from jflow.functional.arguments import check_counts
 from jflow.train.advice import advise
 from jflow.train.arrays import Examples, check_examples, is_stream, only_given, split
@@ -79,7 +79,7 @@ class Inputs:
     def settings(self) -> dict[str, Any]:
         """What a run may not be resumed without, as JSON can hold it."""
         return {
-            "flow": recipe_entry(self.flow),
+            "flow": describe(self.flow),
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
             "batch_size": self.batch_size,
             "validation": _fingerprint(self.held_out),
