@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jflow.functional.arrays import sum_event
+from jflow.functional.implicit import no_tangent, with_tangents
 from jflow.functional.masked import (
     Columns,
     MaskedNet,
@@ -82,15 +83,8 @@ def slow(
     """
     run = partial(fast, net, forward)
 
-    @jax.custom_jvp
-    def solution(weights: Weights, v: Array) -> tuple[Array, Array, Report]:
-        return solver(net, backward, weights, v)
-
-    @solution.defjvp
-    def tangents(primals: Any, tangents: Any) -> Any:
-        weights, v = primals
-        dweights, dv = tangents
-        u, log_dets, report = solution(weights, v)
+    def tangent(primals: Any, tangents: Any, found: Any) -> Any:
+        (weights, v), (dweights, dv), (u, log_dets, report) = primals, tangents, found
         outside = jnp.isneginf(log_dets)
         _, linear = jax.linearize(run, weights, u)
         right = jnp.where(outside, 0, dv) - linear(dweights, jnp.zeros_like(u))[0]
@@ -100,12 +94,10 @@ def slow(
             lambda _, b: jax.jvp(lambda v: solve(net, backward, weights, v)[0], (v,), (b,))[1],
             lambda _, b: solve_transposed(net, forward, weights, u, b),
         )
-        still: Any = np.zeros((), jax.dtypes.float0)  # what JAX takes as the tangent of an integer
-        fixed = Report(still, jnp.zeros_like(report.residual))
         dlog_dets = jnp.where(outside, 0, -linear(dweights, du)[1])
-        return (u, log_dets, report), (du, dlog_dets, fixed)
+        return du, dlog_dets, jax.tree.map(no_tangent, report)
 
-    u, log_dets, report = solution(weights, v)
+    u, log_dets, report = with_tangents(partial(solver, net, backward), tangent, weights, v)
     return u, sum_event(log_dets, 1), report
 
 

@@ -18,6 +18,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from jflow.functional.arrays import align
+from jflow.functional.implicit import solved
 from jflow.functional.masked import triangular_product
 from jflow.functional.roots import invert_increasing
 
@@ -93,23 +94,15 @@ def slow(weights: Weights, v: Array) -> tuple[Array, Array]:
     """u and log|det du/dv| of v (*batch, D), differentiable in both modes.
 
     u is found feature by feature; all steps together cost about one evaluation of the network, and
-    some ten to forty of each feature's own units. Tangents are those of the implicit function
-    theorem, by the Jacobian (D columns).
+    some ten to forty of each feature's own units. Derivatives are those of `solved`, by the
+    Jacobian (D columns).
     """
 
-    @jax.custom_jvp
-    def solution(weights: Weights, v: Array) -> Array:
-        return _solve(weights, v)
+    def divide(weights: Weights, u: Array, b: Array) -> Array:
+        return solve_triangular(_jacobian(weights, u), b[..., None], lower=True)[..., 0]
 
-    @solution.defjvp
-    def tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        weights, v = primals
-        u = solution(weights, v)
-        moved = jax.jvp(lambda w: fast(w, u)[0], (weights,), (tangents[0],))[1]
-        right = (tangents[1] - moved)[..., None]
-        return u, solve_triangular(_jacobian(weights, u), right, lower=True)[..., 0]
-
-    u = solution(weights, v)
+    find = lambda weights, v: (_solve(weights, v), None)  # noqa: E731
+    u, _ = solved(find, lambda weights, u: fast(weights, u)[0], divide, weights, v)
     return u, -jnp.sum(fast(weights, u)[1], axis=-1)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jflow.functional.implicit import solved
 
 # Far more than any bracket of float64 takes.
 _MAX_STEPS = 300
@@ -22,11 +23,7 @@ def invert_increasing(
 
     Newton's method inside a bracket that shrinks at every step; bisection where a Newton step would
     leave the bracket, or is not half of the step before. It stops when all steps are below four
-    units in the last place of 1 + |x|. Derivatives are those of the implicit function theorem,
-
-        dx = (dy - df/dparams dparams) / (df/dx),
-
-    so the iteration itself is never differentiated, and both modes work.
+    units in the last place of 1 + |x|. Derivatives are those of `solved`.
 
     Args:
       function: f, returning f(params, x) and log(df/dx), elementwise in x and y.
@@ -37,18 +34,15 @@ def invert_increasing(
     """
 
     # The bracket is an argument, not a closure, so that this works inside other transformations.
-    @jax.custom_jvp
-    def solution(params: Any, y: Array, low: Array, high: Array) -> Array:
-        return _solve(lambda x: function(params, x), y, low, high)
+    def find(given: Any, y: Array) -> tuple[Array, None]:
+        params, *ends = given
+        return _solve(lambda x: function(params, x), y, *ends), None
 
-    @solution.defjvp
-    def tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        params, *_ = primals
-        x = solution(*primals)
-        moved = jax.jvp(lambda params: function(params, x)[0], (params,), (tangents[0],))[1]
-        return x, (tangents[1] - moved) * jnp.exp(-function(params, x)[1])
+    def divide(given: Any, x: Array, b: Array) -> Array:
+        return b * jnp.minimum(jnp.exp(-function(given[0], x)[1]), jnp.finfo(x.dtype).max)
 
-    x = solution(params, y, *lax.stop_gradient((low, high)))
+    given = params, *lax.stop_gradient((low, high))
+    x, _ = solved(find, lambda given, x: function(given[0], x)[0], divide, given, y)
     return x, -function(params, x)[1]
 
 
