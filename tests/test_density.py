@@ -1,6 +1,9 @@
 """Flows and densities: likelihoods, samples, latents, bits per dimension, saving."""
 
+import copy
+import io
 import json
+import pickle
 
 import chex
 import jax
@@ -14,6 +17,7 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.distributions import Density, compiled
+from jflow.distributions.recipe import RECIPES
 from jflow.functional import Interval
 from tests.harness import perturbed
 
@@ -484,3 +488,58 @@ def test_contexts_are_those_of_the_last_axes(vector, monkeypatch):
     )
     with pytest.raises(ValueError, match=message):
         density.sample(KEY, (50, 4), whole[:, 0])
+
+
+def _joblib(density):
+    joblib = pytest.importorskip("joblib")
+    file = io.BytesIO()
+    joblib.dump(density, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+COPIES = {
+    "pickle": lambda density: pickle.loads(pickle.dumps(density)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "joblib": _joblib,
+    "cloudpickle": lambda density: pickle.loads(
+        pytest.importorskip("cloudpickle").dumps(density)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_of_every_recipe_are_equal(how):
+    for name, build in RECIPES.items():
+        if name in flows.__all__:
+            flow = build((8, 8, 1)) if name == "glow" else build(3)
+            copied = COPIES[how](Density(flow, {"params": {"a": np.ones(3)}}))
+            assert copied.flow == flow
+            assert hash(copied.flow) == hash(flow)
+            assert copied.flow.recipe == flow.recipe
+            np.testing.assert_array_equal(copied.variables["params"]["a"], 1)
+
+
+def test_a_copy_compiles_nothing_again():
+    net = nets.MLP((4,), activation=jax.nn.gelu)
+    flow = jflow.Flow(jb.Chain((jb.ActNorm(), jb.Coupling(jt.Affine(), net))), (3,))
+    y = jnp.ones((4, 3))
+    density = Density(flow, jflow.init(flow, KEY, y))
+    wanted = density.log_prob(y)
+    before = compiled.apply._cache_size()
+    for of in COPIES.values():
+        np.testing.assert_array_equal(of(density).log_prob(y), wanted)
+    assert compiled.apply._cache_size() == before
+
+
+def test_activations_are_known_by_name():
+    for name in ("silu", "relu", "gelu", "elu", "tanh", "softplus"):
+        function = getattr(jnp if name == "tanh" else jax.nn, name)
+        assert nets.MLP(activation=function) == nets.MLP(activation=name)
+        x = jnp.linspace(-3, 3, 7)
+        np.testing.assert_allclose(nets.MADE(activation=name).act(x), function(x), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"MLP: activation must be one of silu, .* got 'swoosh'"):
+        nets.MLP(activation="swoosh")
+    with pytest.raises(TypeError, match="MADE: activation must be a name or a function; got 3"):
+        nets.MADE(activation=3)

@@ -137,5 +137,5 @@ class _RowNet(nn.Module):
         if context is not None:
             shift = Linear(config.hidden, net, gain=0.1, name="context")(context.astype(h.dtype))
             h = h + shift[..., None, None, :]
-        h = Linear(config.hidden, net, gain=2.0, name="middle")(net.activation(h))
-        return Linear(self.features, net, gain=0.0, name="last")(net.activation(h))
+        h = Linear(config.hidden, net, gain=2.0, name="middle")(net.act(h))
+        return Linear(self.features, net, gain=0.0, name="last")(net.act(h))

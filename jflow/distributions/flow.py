@@ -91,13 +91,6 @@ class Flow(nn.Module):
         """The one part that is not given."""
         self.context_scale = Standardize()
 
-    @nn.nowrap
-    def __reduce__(self) -> Any:
-        # Pickled by its recipe, if that still builds it: activations of JAX cannot be pickled.
-        if self.recipe is not None and self.recipe.build() == self:
-            return self.recipe.build, ()
-        return super().__reduce_ex__(2)
-
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one latent x."""

@@ -1,11 +1,6 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
-from collections.abc import Callable
 from typing import Literal
-
-import jax
-import jax.numpy as jnp
-from jax import Array
 
 from jflow.bijectors import (
     Bijector,
@@ -19,26 +14,11 @@ from jflow.bijectors import (
     Reverse,
     WoodburyConv,
 )
-from jflow.nets.activations import silu
 
 _LEARNED = (
     "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
 )  # fmt: skip
 _IMAGES = ("emerging", "periodic", "woodbury")
-
-
-_ACTIVATIONS = {
-    "silu": silu, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "elu": jax.nn.elu,
-    "tanh": jnp.tanh,
-}  # fmt: skip
-
-
-def activation_named(recipe: str, name: str) -> Callable[[Array], Array]:
-    """The nonlinearity of a recipe's networks."""
-    if name not in _ACTIVATIONS:
-        names = ", ".join(_ACTIVATIONS)
-        raise ValueError(f"{recipe}: activation must be one of {names}; got {name!r}")
-    return _ACTIVATIONS[name]
 
 
 def pairs(recipe: str, layers: int) -> int:

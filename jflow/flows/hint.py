@@ -3,7 +3,7 @@
 from jflow.bijectors import HINT, ActNorm, Chain, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, of_values
+from jflow.flows.checks import mixer, of_values
 from jflow.nets import MLP
 from jflow.transformers import Affine
 
@@ -36,14 +36,14 @@ def hint(
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "lu" (learned), "permute" (random) or "reverse".
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Kruse et al., 2021, https://arxiv.org/abs/1905.10687
     """
-    net = MLP(hidden, activation=activation_named("hint", activation), dropout=dropout, dtype=dtype)
+    net = MLP(hidden, activation=activation, dropout=dropout, dtype=dtype)
     layer = HINT(Affine(), net, depth)
     step = Chain((ActNorm(), layer, mixer("hint", mixing, halves=True)))
     bijector = Repeat(step, layers, memory)

@@ -5,7 +5,7 @@ from typing import Literal
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, of_values
+from jflow.flows.checks import mixer, of_values
 from jflow.nets import MADE
 from jflow.transformers import Affine, Invert, SoftplusAffine
 
@@ -45,7 +45,7 @@ def maf(
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
       direct: whether the masked networks have direct connections; see there. They help where
         features are nearly linear functions of each other, and may overfit small tables.
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       scale: "softplus", or "exp" for the paper's; see `SoftplusAffine` and `Affine`.
       bound: the largest log-scale of a layer, in nats, for "exp".
       dropout: in the masked networks, in training.
@@ -63,7 +63,7 @@ def maf(
         hidden,
         residual,
         direct,
-        activation=activation_named("maf", activation),
+        activation=activation,
         dropout=dropout,
         dtype=dtype,
     )
@@ -100,7 +100,7 @@ def iaf(
       context_shape: shape of the context, or its width; None for an unconditional flow.
       mixing: what stands between layers: "permute" (random), "reverse" (the paper) or "lu".
       residual: whether the masked networks are residual; see `jflow.nets.MADE`.
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       bound: the largest log-scale of a layer, in nats.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -109,7 +109,7 @@ def iaf(
     """
     layer = MaskedAutoregressive(
         Affine(bound),
-        net=MADE(hidden, residual, activation=activation_named("iaf", activation), dtype=dtype),
+        net=MADE(hidden, residual, activation=activation, dtype=dtype),
         direction="forward",
     )
     bijector = Repeat(Chain((layer, mixer("iaf", mixing))), layers, memory)

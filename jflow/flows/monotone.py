@@ -10,7 +10,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, of_values
+from jflow.flows.checks import mixer, of_values
 from jflow.nets import MADE
 from jflow.transformers import (
     DeepSigmoid,
@@ -51,14 +51,14 @@ def naf(
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse" (the paper), "permute" (random) or "lu".
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Huang et al., 2018, https://arxiv.org/abs/1804.00779
     """
-    net = MADE(hidden, activation=activation_named("naf", activation), dropout=dropout, dtype=dtype)
+    net = MADE(hidden, activation=activation, dropout=dropout, dtype=dtype)
     layer = _layer(DeepSigmoid(units, depth), net)
     return _stack("naf", layer, features, layers, mixing, memory, context_shape, values)
 
@@ -96,14 +96,14 @@ def sos(
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Jaini et al., 2019, https://arxiv.org/abs/1905.02325
     """
-    net = MADE(hidden, activation=activation_named("sos", activation), dropout=dropout, dtype=dtype)
+    net = MADE(hidden, activation=activation, dropout=dropout, dtype=dtype)
     layer = _layer(SumOfSquares(terms, degree, bound=bound), net)
     return _stack("sos", layer, features, layers, mixing, memory, context_shape, values)
 
@@ -144,16 +144,14 @@ def umnn(
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       dropout: in the masked networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Wehenkel and Louppe, 2019, https://arxiv.org/abs/1908.05164
     """
-    net = MADE(
-        hidden, activation=activation_named("umnn", activation), dropout=dropout, dtype=dtype
-    )
+    net = MADE(hidden, activation=activation, dropout=dropout, dtype=dtype)
     layer = _layer(UnconstrainedMonotonic(units, nodes, steepness, bound=bound), net)
     return _stack("umnn", layer, features, layers, mixing, memory, context_shape, values)
 

@@ -3,7 +3,7 @@
 from jflow.bijectors import ActNorm, Chain, Coupling, Elementwise, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, StandardLogistic, recipe
-from jflow.flows.checks import activation_named, of_values, pairs
+from jflow.flows.checks import of_values, pairs
 from jflow.nets import MLP
 from jflow.transformers import Affine, Shift
 
@@ -32,14 +32,14 @@ def nice(
       hidden: widths of the coupling networks (five of 1000 in the paper).
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of the data, if they are integers.
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       dropout: in the coupling networks, in training.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
     Reference: Dinh, Krueger, Bengio, 2015, https://arxiv.org/abs/1410.8516
     """
-    net = MLP(hidden, activation=activation_named("nice", activation), dropout=dropout, dtype=dtype)
+    net = MLP(hidden, activation=activation, dropout=dropout, dtype=dtype)
     step = Chain(
         (Coupling(Shift(), net, "alternating"), Coupling(Shift(), net, "alternating_swapped"))
     )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from jflow.bijectors import ActNorm, Bijector, Chain, Coupling, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, of_values
+from jflow.flows.checks import mixer, of_values
 from jflow.nets import MADE, MLP
 from jflow.transformers import RationalQuadraticSpline
 
@@ -51,7 +51,7 @@ def nsf(
       residual: whether masked networks are residual (autoregressive only).
       direct: whether masked networks have direct connections (autoregressive only); see
         `jflow.nets.MADE`. None for yes, if there are any.
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh".
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus".
       actnorm: before "each" layer, or the "first" alone, the one nearest to the data.
       dropout: in the networks, in training.
       memory: what the backward pass stores; see `Repeat`.
@@ -67,7 +67,7 @@ def nsf(
     if actnorm not in ("each", "first"):
         raise ValueError(f"nsf: actnorm must be 'each' or 'first'; got {actnorm!r}")
     shared: Any = {"dropout": dropout, "dtype": dtype}
-    shared["activation"] = activation_named("nsf", activation)
+    shared["activation"] = activation
     mixing = mixing or ("reverse" if autoregressive else "permute")
     spline = RationalQuadraticSpline(bins=bins, bound=bound)
     layer: Bijector = Coupling(spline, MLP(hidden, **shared))

@@ -15,7 +15,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import activation_named, mixer, of_values, pairs
+from jflow.flows.checks import mixer, of_values, pairs
 from jflow.nets import MLP, ResidualConvNet
 from jflow.transformers import Affine, Sigmoid
 
@@ -67,8 +67,8 @@ def real_nvp(
       mixing: what mixes features, or an image's channels, before each coupling, by the names of
         `flows.glow`; None for nothing, as in the paper.
       split: which half of an image's channels a level sets aside; see `MultiScale`.
-      activation: of the networks: "silu", "relu", "gelu", "elu" or "tanh"; None for "silu" of
-        vectors and "relu" of images.
+      activation: of the networks: "silu", "relu", "gelu", "elu", "tanh" or "softplus"; None for
+        "silu" of vectors and "relu" of images.
       dropout: in the coupling networks, in training.
       memory: what the backward pass of a vector flow stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
@@ -79,7 +79,7 @@ def real_nvp(
     Reference: Dinh, Sohl-Dickstein, Bengio, 2017, https://arxiv.org/abs/1605.08803
     """
     usual = "silu" if image_shape is None else "relu"
-    nonlinear = activation_named("real_nvp", activation or usual)
+    nonlinear = activation or usual
     options: Any = {"activation": nonlinear, "dropout": dropout, "dtype": dtype}
     if isinstance(features, Integral) and image_shape is None:
         widths = (128, 128) if hidden is None else hidden

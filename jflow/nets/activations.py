@@ -1,5 +1,6 @@
-"""SiLU, with a derivative that is fast to compute."""
+"""Activations by name, and SiLU with a derivative that is fast to compute."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,3 +43,34 @@ def _exponentials(x: Array) -> tuple[Array, Array]:
     """w = min(1, e^x) and e = e^-|x|, so that s = w / (1 + e) and 1 - s = e / w / (1 + e)."""
     e = jnp.exp(-jnp.abs(x))
     return jnp.where(x > 0, 1, e), e
+
+
+# By name, so that networks can be pickled and compared.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": silu,
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
+    "tanh": jnp.tanh,
+    "softplus": jax.nn.softplus,
+}
+
+
+def as_activation(owner: str, activation: Any) -> str | Callable[[Array], Array]:
+    """The name of an activation, also if it is given as JAX's function; or a function of one's own.
+
+    Raises:
+      ValueError: no activation has that name.
+      TypeError: it is not a function.
+    """
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{owner}: activation must be one of {', '.join(ACTIVATIONS)}, or a function; got "
+                f"{activation!r}"
+            )
+        return activation
+    if not callable(activation):
+        raise TypeError(f"{owner}: activation must be a name or a function; got {activation!r}")
+    known = {id(function): name for name, function in ACTIVATIONS.items()}
+    return known.get(id(activation), "silu" if activation is jax.nn.silu else activation)

@@ -52,9 +52,7 @@ class _ConvNet(nn.Module):
             shape, (_, param_dtype) = h.shape[-3:], config.of(x)
             bias = self.param("positions", nn.initializers.normal(0.1), shape, param_dtype)
             h = h + align(bias, h)
-        h = config.activation(
-            Linear(config.hidden, config, gain=2.0, name="middle")(config.activation(h))
-        )
+        h = config.act(Linear(config.hidden, config, gain=2.0, name="middle")(config.act(h)))
         h = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(h)
         return ZeroConv(self.features, config, name="last")(h)
 
@@ -109,7 +107,7 @@ class _ResidualConvNet(nn.Module):
             length=config.blocks,
         )
         h, _ = blocks(config, name="blocks")(h, None)
-        return Linear(self.features, config, gain=0.0, name="last")(config.activation(h))
+        return Linear(self.features, config, gain=0.0, name="last")(config.act(h))
 
 
 class _ResidualBlock(nn.Module):
@@ -118,8 +116,8 @@ class _ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, h: Array, _: None) -> tuple[Array, None]:
         config = self.config
-        inner = Linear(config.hidden, config, (3, 3), gain=2.0, name="inner")(config.activation(h))
-        inner = config.activation(inner)
+        inner = Linear(config.hidden, config, (3, 3), gain=2.0, name="inner")(config.act(h))
+        inner = config.act(inner)
         inner = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(inner)
         # With this gain, the sum of all blocks has the variance of one.
         return h + Linear(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(

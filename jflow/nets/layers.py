@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convolution import conv2d, matmul_last
+from jflow.nets.activations import ACTIVATIONS, as_activation
 
 # Variance of what each hidden layer of a vector network computes at first, for inputs of variance
 # 1. So small, networks begin as smooth functions, which generalise better than those of He (2) do.
@@ -66,20 +66,29 @@ class Net(Precision):
     """What all hidden layers share.
 
     Attributes:
-      activation: the nonlinearity.
+      activation: the nonlinearity: "silu", "relu", "gelu", "elu", "tanh", "softplus", or a
+        function, elementwise.
       dropout: the share of hidden values dropped in training, that is when the RNG stream
         "dropout" is given.
     """
 
-    activation: Callable[[Array], Array] = jax.nn.relu
+    activation: str | Callable[[Array], Array] = "relu"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        name = as_activation(type(self).__name__, self.activation)
+        object.__setattr__(self, "activation", name)
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"{type(self).__name__}: dropout must be in [0, 1); got {self.dropout}"
             )
+
+    @property
+    def act(self) -> Callable[[Array], Array]:
+        """The nonlinearity, as a function."""
+        name = self.activation
+        return ACTIVATIONS[name] if isinstance(name, str) else name
 
 
 def _is_floating(dtype: DTypeLike) -> bool:

@@ -95,7 +95,7 @@ class MaskedWeights(nn.Module):
             features,
             self.outputs,
             config.hidden,
-            config.activation,
+            config.act,
             config.residual,
             context is not None,
         )

@@ -45,6 +45,6 @@ class _MLP(nn.Module):
         for i, width in enumerate(config.hidden):
             layer = Linear(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")
             x = layer(x, None if i else context)
-            x = config.activation(x)
+            x = config.act(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(self.features, config, gain=0.0, name="last")(x)
