@@ -73,4 +73,5 @@ def as_activation(owner: str, activation: Any) -> str | Callable[[Array], Array]
     if not callable(activation):
         raise TypeError(f"{owner}: activation must be a name or a function; got {activation!r}")
     known = {id(function): name for name, function in ACTIVATIONS.items()}
-    return known.get(id(activation), "silu" if activation is jax.nn.silu else activation)
+    own: Any = activation
+    return known.get(id(own), "silu" if own is jax.nn.silu else own)
