@@ -69,7 +69,7 @@ def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
 
 
 def coupling(mask, event_shape=(5,), transformer=None, context_shape=None) -> Case:
-    net = nets.MLP((7,)) if len(event_shape) == 1 else nets.ConvNet(4)
+    net = nets.ConvNet(4) if len(event_shape) == 3 else nets.MLP((7,))
     transformer = transformer or jt.Affine()
     return Case(lambda: jb.Coupling(transformer, net, mask), event_shape, context_shape)
 
@@ -210,6 +210,7 @@ CASES: dict[str, Case] = {
     },
     "Linear-circulant-even": Case(lambda: jb.Linear("circulant"), (4,)),
     "Linear-butterfly-even": Case(lambda: jb.Linear("butterfly"), (8,)),
+    "Linear-positions": Case(lambda: jb.Linear(event_ndim=2), (2, 3)),
     "Linear-rank": Case(lambda: jb.Linear("low_rank", rank=2)),
     "Linear-given": Case(lambda: jb.Linear(((2.0, 0.5), (0.1, 1.5))), (2,)),
     "Linear-pixels": Case(lambda: jb.Linear("upper", 3, axes="pixels"), (2, 2, 2)),
@@ -222,6 +223,7 @@ CASES: dict[str, Case] = {
     "Coupling-mask": coupling((1, 0, 0, 1, 1)),
     "Coupling-channel": coupling("channel", (2, 1, 3)),
     "Coupling-channel_swapped": coupling("channel_swapped", (2, 1, 3)),
+    "Coupling-coordinates": coupling(((1, 0, 0),), (2, 3)),
     "Coupling-checkerboard": coupling("checkerboard", (2, 2, 2)),
     "Coupling-checkerboard_swapped": coupling("checkerboard_swapped", (3, 2, 1)),
     "Coupling-checkerboard-context": coupling("checkerboard", (2, 2, 2), context_shape=2),

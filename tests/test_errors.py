@@ -93,7 +93,7 @@ def test_unknown_names():
     [
         ((1, 1, 1), "leaves one part of"),
         ((1, 0), r"shape \(2,\), which does not fit \(3,\)"),
-        ((0.5, 1, 0), "of 0 and 1"),
+        ((0.5, 1, 0), "hold 0 and 1"),
         ("checkerboard", "is for events with 3 axes"),
     ],
 )

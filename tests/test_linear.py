@@ -215,7 +215,7 @@ def test_empty_batches(layer):
         (lambda: jb.Linear("plu", rank=2), "rank is for kinds"),
         (lambda: jb.Linear("low_rank", rank=0), "rank must be a whole number, 1 or more; got 0"),
         (lambda: jb.Linear(None), r"kind must be one of .* or a matrix \(D, D\); got None"),
-        (lambda: jb.Linear(event_ndim=2), "event_ndim must be 1 or 3; got 2"),
+        (lambda: jb.Linear(event_ndim=0), "event_ndim must be a whole number, 1 or more; got 0"),
         (lambda: jb.Linear(np.eye(3), rank=2), "rank is for kinds .* got it with a matrix"),
         (lambda: jb.Linear(axes="pixels"), "'pixels' with event_ndim=3"),
         (lambda: jb.Linear(np.eye(2)).latent_shape((3,)), "the matrix is for 2 numbers; got 3"),

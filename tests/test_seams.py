@@ -8,7 +8,7 @@ import pytest
 
 import jflow
 from jflow import bijectors as jb
-from jflow import nets
+from jflow import nets, testing
 from jflow import transformers as jt
 from jflow.functional import Circle, Integers, Interval, Support
 from jflow.functional.arrays import as_wide
@@ -268,3 +268,28 @@ def test_integers():
     assert str(Integers(0, 7)) == "the whole numbers from 0 to 7"
     with pytest.raises(ValueError, match="Integers: low must be below high; got 3 and 3"):
         Integers(3, 3)
+
+
+class _Set(nn.Module):
+    """Numbers for each particle, of all that are given."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x, context=None):
+        h = nn.tanh(nn.Dense(6, param_dtype=x.dtype, name="each")(x))
+        mean = jnp.broadcast_to(jnp.mean(h, axis=-2, keepdims=True), h.shape)
+        h = jnp.concatenate([h, mean], axis=-1)
+        return nn.Dense(self.features, param_dtype=x.dtype, name="last")(h)
+
+
+def test_a_coupling_over_particles_in_space():
+    kept = np.asarray([1, 0, 1, 0])[:, None]
+    layer = jb.Coupling(jt.Affine(), _Set, kept)
+    print(testing.check_bijector(layer, (4, 2)))
+    # Kept particles are alike: their order is all the same to those that are moved.
+    flow = jflow.Flow(jb.Chain((layer, jb.Coupling(jt.Affine(), _Set, 1 - kept))), (4, 2))
+    y = jnp.asarray(np.random.default_rng(0).standard_normal((5, 4, 2)))
+    density = moved(flow, y)
+    np.testing.assert_allclose(density.log_prob(y[:, [2, 1, 0, 3]]), density.log_prob(y))
+    np.testing.assert_allclose(density.from_latents(density.latents(y)), y, atol=1e-9)

@@ -23,8 +23,8 @@ class Coupling(OfTransformer):
 
     `Coupling(Shift(), ...)` is NICE's additive coupling, `Coupling(Affine(), ...)` Real NVP's.
     Only b is transformed. For a mask along the last axis (vectors, channels) the network sees
-    a alone; for a mask over pixels (checkerboard) it sees the whole image with b set to zero,
-    as in Real NVP.
+    a alone, at each position; for a mask over positions (checkerboard) it sees the whole event with
+    b set to zero, as in Real NVP.
 
     Attributes:
       transformer: the scalar transform f.
@@ -32,8 +32,9 @@ class Coupling(OfTransformer):
         `jflow.nets`. Ending it in zeros makes this layer start at the identity.
       mask: "half" (keeps the first features // 2), "alternating" (keeps features 0, 2, ...),
         for images "channel" (keeps the first half of the channels) and "checkerboard"; each
-        also with "_swapped". Or the mask itself, 1 where kept, as an array or nested tuple:
-        (features,) or (height, width, channels), where axes of size 1 broadcast.
+        also with "_swapped". Or the mask itself, 1 where kept, as an array or nested tuple with
+        the axes of the event, where those of size 1 broadcast: of 10 particles in space, (10, 1)
+        keeps some particles, and (1, 3) some coordinates of each.
 
     Raises:
       TypeError: `net` is a network, where what makes networks is wanted.

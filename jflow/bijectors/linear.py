@@ -25,8 +25,8 @@ class Linear(Bijector):
         forward   y = x W^-1      log_det = -n log|det W|
 
     It acts on the features of a vector (n = 1), with event_ndim=3 on the channels at every pixel
-    of an image (n = height width), and with axes="pixels" on all pixels, for every channel (n =
-    channels).
+    of an image (n = height width), in general on the last axis of an event, at each of its n
+    positions; and with axes="pixels" on all pixels of an image, for every channel (n = channels).
 
     | kind | W | either direction, log_det |
     |---|---|---|
@@ -53,7 +53,7 @@ class Linear(Bijector):
 
     Attributes:
       kind: of the table; or W itself, as an array or nested tuple (D, D), which is not trained.
-      event_ndim: 1 for vectors, 3 for images.
+      event_ndim: how many trailing axes are the event: 1 for vectors, 3 for images.
       rank: of "householder" (D by default; more is as good) and "low_rank" (8, or D if that is
         less, by default).
       axes: for images, whether "channels" or "pixels" are mixed.
@@ -69,7 +69,7 @@ class Linear(Bijector):
     """  # noqa: E501
 
     kind: Any = "plu"
-    event_ndim: Literal[1, 3] = 1
+    event_ndim: int = 1
     rank: int | None = None
     axes: Literal["channels", "pixels"] = "channels"
 
@@ -81,8 +81,7 @@ class Linear(Bijector):
             if self.kind not in WITH_RANK:
                 kind = repr(self.kind) if isinstance(self.kind, str) else "a matrix"
                 raise ValueError(f"{name}: rank is for kinds {WITH_RANK}; got it with {kind}")
-        if self.event_ndim not in (1, 3):
-            raise ValueError(f"{name}: event_ndim must be 1 or 3; got {self.event_ndim!r}")
+        check_counts(name, event_ndim=self.event_ndim)
         if self.axes not in ("channels", "pixels") or (
             self.axes == "pixels" and self.event_ndim != 3
         ):
@@ -184,7 +183,7 @@ class Conv1x1(Linear):
     Reference: Kingma and Dhariwal, Glow, 2018, section 3.2, https://arxiv.org/abs/1807.03039
     """
 
-    event_ndim: Literal[1, 3] = 3
+    event_ndim: int = 3
 
 
 class _Store:

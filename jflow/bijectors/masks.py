@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.functional.arrays import permute
+from jflow.functional.arrays import batch_shape, permute
 from jflow.functional.supports import Support, Supports, each, entries, joined, mixed
 
 Mask: TypeAlias = str | tuple[Any, ...]
@@ -94,27 +94,26 @@ class FeaturePartition:
         return joined(part if kept else move(part) for kept, part in parts)
 
 
-class ImagePartition:
-    """Splits an image by pixels: the net sees the image with its moved part set to zero.
+class PositionPartition:
+    """Splits an event by positions: the net sees all of it, with its moved part set to zero.
 
-    Transforms are computed for the moved part alone, as a flat vector.
+    Positions are those of all axes but the last: the pixels of an image. Transforms are computed
+    for the moved part alone, as a flat vector.
     """
 
-    event_ndim = 3
-
     def __init__(self, mask: np.ndarray):
-        self._mask = mask
+        self._mask, self.event_ndim = mask, mask.ndim
         self.outputs = mask.shape[-1]
         flat = mask.ravel()
         self._order = np.concatenate([np.flatnonzero(flat), np.flatnonzero(~flat)])
         self._kept = int(flat.sum())
 
     def split(self, x: Array) -> tuple[Array, Array]:
-        mask = self._mask.reshape((1,) * (x.ndim - 3) + self._mask.shape)
+        mask = self._mask.reshape((1,) * (x.ndim - self.event_ndim) + self._mask.shape)
         return jnp.where(mask, x, 0), self._flat(x)[..., self._kept :]
 
     def params(self, outputs: Array, num_params: int) -> Array:
-        batch = outputs.shape[:-3]
+        batch = batch_shape(outputs, self.event_ndim)
         positions = self._mask.size // self.outputs
         parts = outputs.reshape(*batch, positions, num_params, self.outputs)
         parts = jnp.moveaxis(parts, -2, 0).reshape(num_params, *batch, self._mask.size)
@@ -129,14 +128,15 @@ class ImagePartition:
         return each(lambda part: mixed("Coupling", (part, move(part))), support)
 
     def _flat(self, x: Array) -> Array:
-        return permute(x.reshape(*x.shape[:-3], self._mask.size), self._order)
+        flat = x.reshape(*batch_shape(x, self.event_ndim), self._mask.size)
+        return permute(flat, self._order)
 
 
 def freeze_mask(mask: str | Sequence[Any] | np.ndarray) -> Mask:
     """A mask as a hashable: a checked name, or nested tuples of bools.
 
     Raises:
-      ValueError: an unknown name, values other than 0 and 1, or axes other than 1 or 3.
+      ValueError: an unknown name, values other than 0 and 1, or no axes.
     """
     if isinstance(mask, str):
         if mask not in MASK_NAMES:
@@ -146,16 +146,17 @@ def freeze_mask(mask: str | Sequence[Any] | np.ndarray) -> Mask:
             )
         return mask
     array = np.asarray(mask)
-    if array.ndim not in (1, 3) or not np.isin(array, (0, 1)).all():
+    if array.ndim < 1 or not np.isin(array, (0, 1)).all():
         raise ValueError(
-            "Coupling: a mask must be (features,) or (height, width, channels), of 0 and 1; "
-            f"got shape {array.shape} and values {np.unique(array)[:5]}"
+            "Coupling: a mask must have the axes of an event, such as (features,) or (height, "
+            f"width, channels), and hold 0 and 1; got shape {array.shape} and values "
+            f"{np.unique(array)[:5]}"
         )
     return _as_tuples(array.astype(bool).tolist())
 
 
 def mask_event_ndim(mask: Mask) -> int:
-    """How many event axes a mask implies: 1 for vectors, 3 for images."""
+    """How many event axes a mask implies: of names, 1 for vectors and 3 for images."""
     if isinstance(mask, str):
         return 1 if mask.removesuffix(_SWAPPED) in _VECTOR else 3
     return np.ndim(mask)
@@ -179,9 +180,10 @@ def partition(mask: Mask, event_shape: tuple[int, ...]) -> Partition:
             f"Coupling: mask {_describe(mask)} leaves one part of {event_shape} empty; "
             "both parts need one element or more"
         )
-    if len(event_shape) == 1 or array.shape[:2] == (1, 1):
-        return FeaturePartition(array.ravel(), event_ndim=len(event_shape))
-    return ImagePartition(np.broadcast_to(array, event_shape))
+    if all(size == 1 for size in array.shape[:-1]):
+        mask = np.broadcast_to(array.ravel(), event_shape[-1:])
+        return FeaturePartition(mask, event_ndim=len(event_shape))
+    return PositionPartition(np.broadcast_to(array, event_shape))
 
 
 def _array(mask: Mask, event_shape: tuple[int, ...]) -> np.ndarray:
