@@ -144,7 +144,7 @@ def test_compositions_that_cannot_be():
         (lambda: jt.FixedAffine(scale=0), "scale must be finite and not 0; got 0"),
         (lambda: jt.LeakyReLU(-1), "slope must be positive; got -1"),
         (lambda: jt.Sigmoid(0.5), r"Sigmoid: alpha must be in \[0, 0.5\); got 0.5"),
-        (lambda: jt.Logit(-1), r"Logit: alpha must be in \[0, 0.5\); got -1"),
+        (lambda: jt.Logit(-1), r"Sigmoid: alpha must be in \[0, 0.5\); got -1"),
         (lambda: jt.Power(0), "exponent must be finite and not 0; got 0"),
         (lambda: jt.SoftplusAffine(least=2), r"least must be in \(0, 1\); got 2"),
         (lambda: jt.SinhArcsinh(max_tail=-1), "max_tail must be positive; got -1"),

@@ -181,8 +181,8 @@ def partition(mask: Mask, event_shape: tuple[int, ...]) -> Partition:
             "both parts need one element or more"
         )
     if all(size == 1 for size in array.shape[:-1]):
-        mask = np.broadcast_to(array.ravel(), event_shape[-1:])
-        return FeaturePartition(mask, event_ndim=len(event_shape))
+        features = np.broadcast_to(array.ravel(), event_shape[-1:])
+        return FeaturePartition(features, event_ndim=len(event_shape))
     return PositionPartition(np.broadcast_to(array, event_shape))
 
 

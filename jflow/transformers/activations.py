@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.transformers.base import Transformer
+from jflow.transformers.invert import Invert
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,9 @@ class Sigmoid(_Fixed):
         return log_p - log_q, math.log1p(-2 * self.alpha) - log_p - log_q
 
 
-@dataclass(frozen=True)
-class Logit(Sigmoid):
+def Logit(alpha: float = 0.0) -> Invert:
     """y = logit(alpha + (1 - 2 alpha) x): `Sigmoid(alpha)` with its directions swapped."""
-
-    @property
-    def domain(self) -> tuple[float, float]:
-        return Sigmoid(self.alpha).codomain
-
-    @property
-    def codomain(self) -> tuple[float, float]:
-        return Sigmoid(self.alpha).domain
-
-    def _forward(self, x: Array, params: Array) -> tuple[Array, Array]:
-        return super()._inverse(x, params)
-
-    def _inverse(self, y: Array, params: Array) -> tuple[Array, Array]:
-        return super()._forward(y, params)
+    return Invert(Sigmoid(alpha))
 
 
 @dataclass(frozen=True)
