@@ -14,14 +14,13 @@ from jflow.functional.arrays import as_wide
 from jflow.functional.sharding import gathered, in_parts
 from jflow.functional.supports import Supports
 
-_STACKED = ("params", "constants", "batch_stats", "lipschitz", "solver")
-
 
 class Repeat(Bijector):
     """`length` layers of one bijector, each with its own parameters, run by `lax.scan`.
 
-    The parameters of all layers are stacked along a leading axis of size `length`; layer 0 is
-    the nearest to the data. Compile time does not grow with `length`. Data-dependent layers
+    The parameters of all layers, and what layers keep in other collections or sow, are stacked
+    along a leading axis of size `length`; layer 0 is the nearest to the data. Every stream of random
+    numbers is split. Compile time does not grow with `length`. Data-dependent layers
     are initialised one after the other, each from what the layers before it give.
 
     Attributes:
@@ -78,8 +77,9 @@ class Repeat(Bijector):
             layer = nn.map_variables(layer, "params", trans_in_fn=gathered)
         loop = nn.scan(
             kept(self.memory, layer, prevent_cse=False),
-            variable_axes=dict.fromkeys(_STACKED, 0),
-            split_rngs={"params": True, "noise": True, "dropout": True},
+            # All of them: what layers sow, and streams of their own, too.
+            variable_axes={True: 0},
+            split_rngs={True: True},
             in_axes=nn.broadcast,  # type: ignore[arg-type]  # flax declares ints only
             length=self.length,
             reverse=reverse,

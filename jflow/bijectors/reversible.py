@@ -136,7 +136,15 @@ def _part(
     constants, key = fixed
     variables = {"params": gathered(_at(params, path)), "constants": _at(constants, path)}
     rngs = None if key is None else {"dropout": jax.random.fold_in(key, i)}
-    return bijector.apply(variables, x, context, method=method, rngs=rngs)  # type: ignore[return-value]
+    found, sown = bijector.apply(
+        variables, x, context, method=method, rngs=rngs, mutable=["losses"]
+    )
+    if sown:
+        raise ValueError(
+            f"memory='reversible' would lose what {type(bijector).__name__} adds to the loss (the "
+            "collection 'losses'). Use memory='remat'"
+        )
+    return found  # type: ignore[return-value]
 
 
 def _at(tree: Any, path: tuple[str, ...]) -> Any:

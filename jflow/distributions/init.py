@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import DenyList
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -54,4 +55,6 @@ def init(
 @partial(jax.jit, static_argnums=0)
 def _init(module: Flow | Bijector, key: Array, y: Array, context: Any) -> dict[str, Any]:
     method = "log_prob" if isinstance(module, Flow) else "inverse_and_log_det"
-    return dict(module.init(key, y, context, method=method))
+    # What is sown is of one call, no part of the variables.
+    kept = DenyList(("intermediates", "losses"))
+    return dict(module.init(key, y, context, method=method, mutable=kept))

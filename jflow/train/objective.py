@@ -13,6 +13,8 @@ from jflow.functional.dequantization import averaged, bits
 from jflow.train.arrays import Examples
 from jflow.train.loop import MOVING, Moving
 
+_LOSSES = "losses"
+
 
 def unit(flow: Flow) -> str:
     """In what `example_losses` are: "bits_per_dim" for whole numbers, else "nll" (nats)."""
@@ -34,10 +36,11 @@ def example_losses(
     """-log p(y) of each example, (batch,), in nats; of whole numbers, in bits per dimension.
 
     Where log p depends on noise, it is averaged over `samples` draws. Training switches dropout on,
+    adds what layers have sown into the collection "losses" (`module.sow("losses", name, penalty)`),
     and returns the new values of collections that move with the data.
     """
     noise, dropout = jax.random.split(key)
-    moving = [name for name in MOVING if name in variables] if training else []
+    moving = [*(name for name in MOVING if name in variables), _LOSSES] if training else []
 
     def log_prob(noise: Array) -> tuple[Array, Moving]:
         rngs = {"noise": noise, "dropout": dropout} if training else {"noise": noise}
@@ -48,9 +51,16 @@ def example_losses(
 
     samples = samples if flow.bijector.needs_key("inverse") else 1
     value, moved = averaged(log_prob, noise, samples, importance_weighted)
+    penalty, moved = _sown(moved)
     if flow.integers is None:
-        return -value, moved
-    return bits(value, flow.event_shape, dimensions), moved
+        return penalty - value, moved
+    return penalty + bits(value, flow.event_shape, dimensions), moved
+
+
+def _sown(moved: Moving) -> tuple[Any, Moving]:
+    """The sum of the collection "losses", and the other collections."""
+    terms = [jnp.sum(term) for term in jax.tree.leaves(moved.get(_LOSSES, {}))]
+    return sum(terms), {name: tree for name, tree in moved.items() if name != _LOSSES}
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,10 @@ class ReverseKL:
         self, variables: Any, contexts: Any, index: Array, key: Array
     ) -> tuple[Array, Moving]:
         """The loss of one sample for each entry of `index`, the contexts to sample for."""
-        moving = [name for name in MOVING if name in variables]
+        moving = [*(name for name in MOVING if name in variables), _LOSSES]
         log_weights, moved = self._log_weights(variables, contexts, index, key, moving)
-        return -jnp.mean(log_weights), moved
+        penalty, moved = _sown(moved)
+        return penalty - jnp.mean(log_weights), moved
 
     def log_weights(self, variables: Any, contexts: Any, index: Array, key: Array) -> Array:
         """log p(y) - log q(y) of the samples, (n,)."""
