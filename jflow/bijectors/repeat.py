@@ -19,9 +19,9 @@ class Repeat(Bijector):
     """`length` layers of one bijector, each with its own parameters, run by `lax.scan`.
 
     The parameters of all layers, and what layers keep in other collections or sow, are stacked
-    along a leading axis of size `length`; layer 0 is the nearest to the data. Every stream of random
-    numbers is split. Compile time does not grow with `length`. Data-dependent layers
-    are initialised one after the other, each from what the layers before it give.
+    along a leading axis of size `length`; layer 0 is the nearest to the data. Every stream of
+    random numbers is split. Compile time does not grow with `length`. Data-dependent layers are
+    initialised one after the other, each from what the layers before it give.
 
     Attributes:
       bijector: one layer; its event shape must be equal on both sides.
