@@ -17,6 +17,7 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.distributions import Density, compiled
+from jflow.distributions.description import describe, difference
 from jflow.distributions.recipe import RECIPES
 from jflow.functional import Interval
 from tests.harness import perturbed
@@ -543,3 +544,21 @@ def test_activations_are_known_by_name():
         nets.MLP(activation="swoosh")
     with pytest.raises(TypeError, match="MADE: activation must be a name or a function; got 3"):
         nets.MADE(activation=3)
+
+
+def test_descriptions_tell_what_differs():
+    base = lambda scale: lambda shape, dtype: jflow.BoxUniform(-scale, scale)(shape, dtype)  # noqa: E731
+    told = [describe(jflow.Flow(jb.ActNorm(), (2,), base(scale))) for scale in (1.0, 1.0, 2.0)]
+    assert told[0] == told[1] == json.loads(json.dumps(told[0]))
+    assert difference(told[0], told[2]) == "base.given[0] was 1.0, and is 2.0"
+    net = nets.MLP((4,), dtype="bfloat16", dropout=0.1)
+    other = nets.MLP((4, 4))
+    assert difference(describe(net), describe(nets.MLP((4,))), values_only=True) is None
+    assert difference(describe(net), describe(nets.MLP((4,)))) is not None
+    assert difference(describe(net), describe(other), values_only=True) == (
+        "hidden was [4], and is [4, 4]"
+    )
+    # Fields that came later are passed over for files, and tell two runs apart.
+    older = {name: value for name, value in describe(other).items() if name != "dropout"}
+    assert difference(older, describe(other), values_only=True) is None
+    assert difference(older, describe(other)) == "dropout was None, and is 0.0"

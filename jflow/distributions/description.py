@@ -13,9 +13,9 @@ import numpy as np
 
 # Of a Flax module, where it stands; of a flow, how it was built, which may be told in many ways.
 _LEFT_OUT = {"parent", "name", "recipe"}
-# What says how something is computed, not what.
+# What says how something is computed, not what; and code, which differs between Pythons.
 _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "error",
-        "max_iterations", "iterations"}  # fmt: skip
+        "max_iterations", "iterations", "code"}  # fmt: skip
 
 
 def describe(value: Any) -> Any:
@@ -95,6 +95,11 @@ def _function_or_type(value: Any) -> Any:
 
 
 def _digest(code: CodeType) -> str:
-    constants = [_digest(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [_digest(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
     told = repr((code.co_code, constants, code.co_names)).encode()
     return hashlib.sha256(told).hexdigest()[:16]
+
+
+def _constant(value: Any) -> str:
+    # The order of a set differs between processes.
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
