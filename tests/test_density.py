@@ -546,11 +546,17 @@ def test_activations_are_known_by_name():
         nets.MADE(activation=3)
 
 
+class _Plain:
+    def __init__(self, scale):
+        self.scale = scale
+
+
 def test_descriptions_tell_what_differs():
     base = lambda scale: lambda shape, dtype: jflow.BoxUniform(-scale, scale)(shape, dtype)  # noqa: E731
     told = [describe(jflow.Flow(jb.ActNorm(), (2,), base(scale))) for scale in (1.0, 1.0, 2.0)]
     assert told[0] == told[1] == json.loads(json.dumps(told[0]))
     assert difference(told[0], told[2]) == "base.given[0] was 1.0, and is 2.0"
+    assert difference(describe(_Plain(1)), describe(_Plain(2))) == "scale was 1, and is 2"
     net = nets.MLP((4,), dtype="bfloat16", dropout=0.1)
     other = nets.MLP((4, 4))
     assert difference(describe(net), describe(nets.MLP((4,))), values_only=True) is None

@@ -67,6 +67,14 @@ def test_no_density_at_infinity(base):
     assert jnp.isnan(density.log_prob(unknown)).all()
 
 
+class _Unhashable:
+    def __eq__(self, other):  # so that Python takes the hash away
+        return True
+
+    def __call__(self, event_shape, dtype):
+        return jflow.StandardNormal()(event_shape, dtype)
+
+
 @pytest.mark.parametrize(
     ("base", "error", "message"),
     [
@@ -75,8 +83,9 @@ def test_no_density_at_infinity(base):
         (lambda shape, dtype: distrax.MultivariateNormalDiag(jnp.zeros(2, dtype)),
          ValueError, r"base must be of events \(3,\)"),
         (distrax.MultivariateNormalDiag(np.zeros(3)), TypeError, "base must make a distribution"),
+        (_Unhashable(), TypeError, "base must be hashable, .* got _Unhashable"),
     ],
-    ids=["not reduced", "of another size", "a distribution"],
+    ids=["not reduced", "of another size", "a distribution", "not hashable"],
 )  # fmt: skip
 def test_bases_that_do_not_fit_are_refused_when_a_flow_is_built(base, error, message):
     with pytest.raises(error, match=message):

@@ -1,7 +1,7 @@
 """What a base distribution is."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -42,7 +42,7 @@ def check_base(base: Base, event_shape: tuple[int, ...]) -> None:
     What a module makes is seen when it has parameters: `Flow.log_prob` looks at it.
 
     Raises:
-      TypeError: it cannot be called.
+      TypeError: it cannot be called, or is not hashable.
       ValueError: its log_prob does not take such events, or give one number for each.
     """
     if not callable(base):
@@ -50,6 +50,11 @@ def check_base(base: Base, event_shape: tuple[int, ...]) -> None:
             "base must make a distribution: a function of (event_shape, dtype), such as "
             f"jflow.StandardNormal(), or a Flax module; got {type(base).__name__}. Put "
             "lambda event_shape, dtype: before a distribution"
+        )
+    if not isinstance(base, Hashable):
+        raise TypeError(
+            f"base must be hashable, such as a frozen dataclass; got {type(base).__name__}. It tells "
+            "flows apart, so that equal ones compile once"
         )
     if not isinstance(base, nn.Module):
         _check_made(base, event_shape)

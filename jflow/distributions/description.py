@@ -21,8 +21,8 @@ _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "err
 def describe(value: Any) -> Any:
     """What a value is: equal for values that compute the same, in any process.
 
-    Modules and dataclasses are told by their class and fields, arrays by their checksums, functions
-    by their names; those without a name of their own by their code, too.
+    Modules, dataclasses and other objects are told by their class and fields, arrays by their
+    checksums, functions by their names; those without a name of their own by their code, too.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -85,7 +85,7 @@ def _function_or_type(value: Any) -> Any:
         try:
             return jnp.dtype(value).name
         except TypeError:
-            return _name(type(value))
+            return {"is": _name(type(value))} | describe(getattr(value, "__dict__", {}))
     name, code = _name(value), getattr(value, "__code__", None)
     if code is None or "<" not in name:
         return name

@@ -63,7 +63,7 @@ class Flow(nn.Module):
       recipe: how a recipe of `jflow.flows` built this flow, so that it can be saved.
 
     Raises:
-      TypeError: the base cannot be called.
+      TypeError: the base cannot be called, or is not hashable.
       ValueError: the bijector cannot act on events of that shape, or does not take all of where
         the base lives: the density would not integrate to one. Or the base is not of latents of
         that shape, with one log_prob for each; or contexts need an encoder.

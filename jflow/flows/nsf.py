@@ -66,8 +66,7 @@ def nsf(
         raise ValueError("nsf: residual and direct are of masked nets; give autoregressive=True")
     if actnorm not in ("each", "first"):
         raise ValueError(f"nsf: actnorm must be 'each' or 'first'; got {actnorm!r}")
-    shared: Any = {"dropout": dropout, "dtype": dtype}
-    shared["activation"] = activation
+    shared: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
     mixing = mixing or ("reverse" if autoregressive else "permute")
     spline = RationalQuadraticSpline(bins=bins, bound=bound)
     layer: Bijector = Coupling(spline, MLP(hidden, **shared))

@@ -79,8 +79,7 @@ def real_nvp(
     Reference: Dinh, Sohl-Dickstein, Bengio, 2017, https://arxiv.org/abs/1605.08803
     """
     usual = "silu" if image_shape is None else "relu"
-    nonlinear = activation or usual
-    options: Any = {"activation": nonlinear, "dropout": dropout, "dtype": dtype}
+    options: Any = {"activation": activation or usual, "dropout": dropout, "dtype": dtype}
     if isinstance(features, Integral) and image_shape is None:
         widths = (128, 128) if hidden is None else hidden
         if isinstance(widths, int):

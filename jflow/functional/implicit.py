@@ -51,7 +51,8 @@ def with_tangents(
 
     It is `jax.custom_jvp`, but for loops: there JAX drops its rules once they have been used, and
     derivatives of derivatives go through the function, such as a solver that has none. A primitive
-    keeps its rule.
+    keeps its rule. What is traced must come to both functions through `args`: the rule may be
+    asked for after what is around it has been left.
     """
     leaves, tree = jax.tree.flatten(args)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
