@@ -53,8 +53,8 @@ def check_base(base: Base, event_shape: tuple[int, ...]) -> None:
         )
     if not isinstance(base, Hashable):
         raise TypeError(
-            f"base must be hashable, such as a frozen dataclass; got {type(base).__name__}. It tells "
-            "flows apart, so that equal ones compile once"
+            f"base must be hashable, such as a frozen dataclass; got {type(base).__name__}. It "
+            "tells flows apart, so that equal ones compile once"
         )
     if not isinstance(base, nn.Module):
         _check_made(base, event_shape)
