@@ -106,6 +106,29 @@ def test_estimates_of_traces_have_unbiased_gradients():
         assert np.all(np.abs(grads.mean(0) - np.eye(6)) < 4.5 * error + 1e-9), name
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [jf.ExactTrace(), jf.Hutchinson(), jf.Hutchinson(3, "gaussian"), jf.HutchPP(6), jf.XTrace(6)],
+    ids=repr,
+)
+def test_estimators_of_traces(estimator):
+    """Of images, too; the same key gives the same function of x."""
+    x = np.random.default_rng(0).standard_normal((2, 2, 2, 2))
+    w = 0.3 * np.random.default_rng(1).standard_normal((8, 8))
+    function = lambda x: jnp.tanh(jnp.reshape(x, (2, 8)) @ w).reshape(x.shape)  # noqa: E731
+    exact = jf.ExactTrace().value_and_trace(function, x, event_ndim=3)[1]
+    slopes = 1 - np.tanh(x.reshape(2, 8) @ w) ** 2
+    np.testing.assert_allclose(exact, slopes @ np.diag(w), atol=1e-12)
+    run = jax.jit(lambda key: estimator.value_and_trace(function, x, key, 3))
+    values, traces = jax.vmap(run)(jax.random.split(jax.random.key(1), 1000))
+    np.testing.assert_allclose(values[0], function(x), atol=1e-12)
+    error = np.std(traces, axis=0) / math.sqrt(1000)
+    assert np.all(np.abs(np.mean(traces, axis=0) - exact) < 4.5 * error + 1e-12)
+    np.testing.assert_array_equal(run(jax.random.key(3))[1], run(jax.random.key(3))[1])
+    assert estimator.needs_key == (estimator.kind != "exact")
+    assert estimator.with_terms(3) == estimator
+
+
 @pytest.mark.parametrize("exact_terms", [0, 2])
 @pytest.mark.parametrize("law", LAWS)
 def test_weights_are_exact(law, exact_terms):
@@ -308,6 +331,11 @@ def test_what_they_say_of_their_variance():
         lambda: jf.RussianRoulette(distribution="cauchy"),
         lambda: jf.PowerSeries(distribution="cauchy"),
         lambda: jf.ExactLogDet(0),
+        lambda: jf.Hutchinson(0),
+        lambda: jf.Hutchinson(distribution="cauchy"),
+        lambda: jf.HutchPP(2),
+        lambda: jf.XTrace(1),
+        lambda: jf.XTrace().value_and_trace(jnp.tanh, jnp.zeros((1, 2))),
         lambda: jf.PowerSeries().value_and_log_det(jnp.tanh, jnp.zeros((1, 2))),
         lambda: jf.hutchinson(jnp.sin, jnp.zeros(2), jax.random.key(0), distribution="cauchy"),
         lambda: jf.hutch_pp(jnp.sin, jnp.zeros(9), jax.random.key(0), products=2),

@@ -15,7 +15,11 @@ from jflow.distributions import compiled, saving
 from jflow.distributions.arguments import arrays, noise, sizes
 from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
-from jflow.distributions.contractions import check_converged, replace_estimators
+from jflow.distributions.contractions import (
+    check_converged,
+    exchange_estimators,
+    replace_estimators,
+)
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key, check_counts
@@ -25,7 +29,7 @@ from jflow.functional.dequantization import (
     check_importance_weighted,
     check_integers,
 )
-from jflow.functional.log_determinants import LogDetEstimator
+from jflow.functional.estimators import Estimator
 from jflow.functional.traces import Estimated
 
 
@@ -112,20 +116,16 @@ class Density:
         self._check_inverse(estimate.mean, 0, *given)
         return estimate
 
-    def with_estimator(self, estimator: LogDetEstimator) -> "Density":
-        """The same density with all log-determinants of residual layers found in another way.
+    def with_estimator(self, estimator: Estimator) -> "Density":
+        """The same density with log-determinants, or traces, of its layers found in another way.
 
-        `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer.
+        `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer. A
+        `LogDetEstimator` takes the place of such, and a `TraceEstimator` of such.
 
         Raises:
-          TypeError: that is not an estimator.
+          TypeError: that is no estimator, or the layers estimate something else.
         """
-        if not isinstance(estimator, LogDetEstimator):
-            raise TypeError(
-                "with_estimator: estimator must be an estimator of log-determinants, such as "
-                f"ExactLogDet(); got {estimator!r}"
-            )
-        return Density(replace_estimators(self.flow, lambda _: estimator), self.variables)
+        return Density(exchange_estimators(self.flow, estimator), self.variables)
 
     def sample(
         self,

@@ -2,9 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,39 +11,26 @@ from jax import Array, lax
 
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import align, as_wide, batch_shape
+from jflow.functional.estimators import Estimator, Function
 from jflow.functional.traces import Estimated, mean_and_error, standard_basis
 
 # So many products are written out: XLA:CPU differentiates them twice as fast as mapped ones.
 _FEW = 4
-# Of (*batch, *event) to the same, each element of the batch by itself.
-Function: TypeAlias = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class LogDetEstimator:
+class LogDetEstimator(Estimator):
     """How to find log|det(I + J)|, J the Jacobian of a function g of Lipschitz constant below 1.
 
     In the operator norm, that is: eigenvalues below 1 are not enough for the steps between layers
     to be invertible.
     """
 
-    @property
-    @abstractmethod
-    def kind(self) -> Literal["exact", "unbiased", "biased"]:
-        """What the result is: "exact", "unbiased" (random), or "biased" (truncated)."""
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether it draws."""
-        return self.kind != "exact"
+    estimates = "log-determinants"
 
     @abstractmethod
     def has_finite_variance(self, radius: float) -> bool:
         """Whether the result and its gradients have a finite variance, for eigenvalues up to it."""
-
-    def with_terms(self, terms: int) -> Self:
-        """The same with so many terms taken for certain, where it is a series."""
-        return self
 
     @abstractmethod
     def value_and_log_det(

@@ -11,7 +11,8 @@ from jax import Array, lax
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, batch_shape, sum_event
-from jflow.functional.log_determinants import Function, LogDetEstimator
+from jflow.functional.estimators import Function
+from jflow.functional.log_determinants import LogDetEstimator
 from jflow.functional.stopping import Logarithmic, Stopping
 from jflow.functional.traces import Distribution, check_distribution, draw_probes
 
