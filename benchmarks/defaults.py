@@ -7,7 +7,7 @@ python -m benchmarks.defaults changes PREPARED.defaults.jsonl    what changes of
 
 RECIPE is a key of `RECIPES`, by default all of them; CHANGE is one of its changes, "as it is", or
 "all". Each run has 2,000 steps and keeps the parameters that did best on the validation rows. It
-may be stopped, and goes on where it was: `fit` appends to PREPARED.defaults.jsonl what is not there.
+may be stopped, and goes on where it was: `fit` appends what is missing to PREPARED.defaults.jsonl.
 """
 
 import itertools

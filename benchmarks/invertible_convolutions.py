@@ -18,7 +18,7 @@ LAYERS = {
     "EmergingConv()": (jb.EmergingConv(), 2 * 32),
     "PeriodicConv()": (jb.PeriodicConv(), 0),
     "WoodburyConv()": (jb.WoodburyConv(), 0),
-    "RowAutoregressive(Affine(), 64)": (jb.RowAutoregressive(jt.Affine(), 64), 32),
+    "RowAutoregressive(Affine())": (jb.RowAutoregressive(jt.Affine()), 32),
 }
 
 

@@ -264,17 +264,17 @@ def inverse(size: int = 64, points: int = 256) -> None:
     y = jax.random.normal(jax.random.key(1), (points, size))
     for dtype in ("float32", "float64"):
         for lipschitz in (0.9, 0.98):
-            for memory in (0, 4):
+            for anderson in (0, 4):
                 with jax.enable_x64(dtype == "float64"):
                     found = jf.invert_residual(
                         lambda w, x: jnp.tanh(x) @ w,
                         lipschitz * w.astype(dtype),
                         y.astype(dtype),
                         lipschitz=lipschitz,
-                        memory=memory,
+                        anderson=anderson,
                     )
                     bound = float(found.bound.max())
-                kind = f"Anderson({memory})" if memory else "Banach"
+                kind = f"Anderson({anderson})" if anderson else "Banach"
                 print(f"{dtype}, L = {lipschitz}, {kind}: bound {bound:.1e}, "
                       f"{int(found.iterations)} iterations")  # fmt: skip
 

@@ -1,7 +1,7 @@
 """ONE table of every bijector. The generic tests of test_bijectors.py run over all of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,10 @@ def positive(random, shape):
 
 def levels(random, shape):
     return random.integers(0, 4, shape)
+
+
+# Feature 3 comes first, and 4 depends on all; 1 and 2 do not know of each other.
+GRAPH = ((0, 0, 0, 1, 0), (1, 0, 0, 0, 0), (1, 0, 0, 1, 0), (0, 0, 0, 0, 0), (1, 1, 1, 1, 0))
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Case:
     gradient: float = 1e-3
 
 
+def inverted(case: Case) -> Case:
+    """The inverse of what a case builds."""
+    other = {"forward": "inverse", "inverse": "forward"}
+    iterative = tuple(other[direction] for direction in case.iterative)
+    return replace(case, make=lambda: jb.Invert(case.make()), iterative=iterative)
+
+
 def elementwise(transformer: jt.Transformer, **kwargs) -> Case:
     return Case(lambda: jb.Elementwise(transformer), (3,), **kwargs)
 
@@ -76,8 +87,7 @@ def coupling(mask, event_shape=(5,), transformer=None, context_shape=None) -> Ca
 
 def autoregressive(context_shape=None, seed=0, **options) -> Case:
     options = {"transformer": jt.Affine(), "hidden": (7, 9), **options}
-    slow = "forward" if options.get("direction", "inverse") == "inverse" else "inverse"
-    iterative = (slow,) if "solver" in options else ()
+    iterative = ("forward",) if "solver" in options else ()
     return Case(
         lambda: jb.MaskedAutoregressive(**options),
         (5,),
@@ -121,7 +131,7 @@ LEARNED = {
         jt.DeepSigmoid(units=2),
         jt.SumOfSquares(terms=2, degree=2, bound=3.0),
         jt.UnconstrainedMonotonic(units=2, bound=3.0),
-        jt.Invert(jt.SumOfSquares(terms=1, degree=2, bound=3.0)),
+        jt.Inverted(jt.SumOfSquares(terms=1, degree=2, bound=3.0)),
         jt.CircularSpline(bins=3),
         jt.CircularShift(),
     )
@@ -149,12 +159,11 @@ def step() -> jb.Bijector:
 def residual(net=None, event_shape=(5,), context_shape=None, **options) -> Case:
     net = net or nets.LipschitzMLP((7, 6), coefficient=0.9)
     options = {"estimator": jf.ExactLogDet(), **options}
-    slow = "inverse" if options.get("direction") == "forward" else "forward"
     return Case(
         lambda: jb.Residual(net, **options),
         event_shape,
         context_shape,
-        iterative=(slow,),
+        iterative=("forward",),
         gradient=1e-2,
     )
 
@@ -237,39 +246,43 @@ CASES: dict[str, Case] = {
     "Autoregressive-context": autoregressive(context_shape=2),
     "Autoregressive-direct": autoregressive(net=nets.MADE((7, 9), direct=True)),
     "Autoregressive-few-units": autoregressive(hidden=(3, 2), seed=1),
-    "Autoregressive-forward": autoregressive(direction="forward", order="reversed"),
-    "Autoregressive-forward-context": autoregressive(direction="forward", context_shape=2),
+    "Autoregressive-inverted": inverted(
+        autoregressive(transformer=jt.Inverted(jt.Affine()), order="reversed", context_shape=2)
+    ),
     "Autoregressive-random": autoregressive(order="random", net=nets.ResidualMADE(8, 1)),
     "Autoregressive-order": autoregressive(
         order=(3, 0, 4, 1, 2), net=nets.ResidualMADE(11, 2, direct=True), context_shape=2
     ),
     "Autoregressive-Jacobi": autoregressive(solver=jb.Jacobi(tolerance=1e-12)),
-    "Autoregressive-Jacobi-forward": autoregressive(
-        direction="forward", solver=jb.Jacobi(tolerance=1e-12), context_shape=2
+    "Autoregressive-Jacobi-context": autoregressive(
+        solver=jb.Jacobi(tolerance=1e-12), context_shape=2
+    ),
+    "Autoregressive-graph": autoregressive(order=GRAPH, net=nets.MADE((7, 9), direct=True)),
+    "Autoregressive-graph-context": autoregressive(order=GRAPH, context_shape=2),
+    "Autoregressive-rows": Case(
+        lambda: jb.MaskedAutoregressive(jt.Affine(), net=nets.RowNet(4), order="random"),
+        (4, 2, 1),
     ),
     **{
         f"{kind.__name__}{name}": Case(
             lambda kind=kind, options=options: kind(**options),
-            context_shape=2 if "context" in name else None,
-            iterative=tuple(
-                d for d in ("forward", "inverse") if d != options.get("direction", start)
-            )
-            if kind is not jb.Radial
-            else (),
+            context_shape=2 if name else None,
+            iterative=(slow,) if kind is not jb.Radial else (),
         )
-        for kind, start, basic in (
-            (jb.Planar, "forward", {}),
-            (jb.Radial, "forward", {}),
-            (jb.Sylvester, "forward", {"rank": 3}),
-            (jb.ConvFlow, "forward", {}),
-            (jb.BlockAutoregressive, "inverse", {"units": 3}),
+        for kind, slow, options in (
+            (jb.Planar, "inverse", {}),
+            (jb.Radial, "inverse", {}),
+            (jb.Sylvester, "inverse", {"rank": 3}),
+            (jb.ConvFlow, "inverse", {}),
+            (jb.BlockAutoregressive, "forward", {"units": 3}),
         )
-        for name, options in {
-            "": basic,
-            "-inverse": {**basic, "direction": "inverse"},
-            "-forward-context": {**basic, "direction": "forward"},
-        }.items()
+        for name in ("", "-context")
     },
+    "BlockAutoregressive-Jacobi": Case(
+        lambda: jb.BlockAutoregressive(3, solver=jb.Jacobi(tolerance=1e-12)),
+        context_shape=2,
+        iterative=("forward",),
+    ),
     "Sylvester-householder": Case(
         lambda: jb.Sylvester(rank=5, basis="householder"), iterative=("inverse",)
     ),
@@ -280,9 +293,20 @@ CASES: dict[str, Case] = {
     "PeriodicConv-3": Case(jb.PeriodicConv, (3, 3, 1)),
     "PeriodicConv-wide": Case(jb.PeriodicConv, (3, 4, 1)),
     "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),
-    "RowAutoregressive": Case(lambda: jb.RowAutoregressive(jt.Affine(), 4, 2, 3), (4, 2, 1)),
+    "RowAutoregressive": Case(
+        lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3)), (4, 2, 1)
+    ),
+    "RowAutoregressive-Jacobi": Case(
+        lambda: jb.RowAutoregressive(
+            jt.Affine(), nets.RowNet(4, 1, 3), "right", solver=jb.Jacobi(tolerance=1e-12)
+        ),
+        (2, 4, 1),
+        iterative=("forward",),
+    ),
     "RowAutoregressive-left": Case(
-        lambda: jb.RowAutoregressive(jt.Affine(), 4, 1, 3, "left"), (2, 2, 2), context_shape=2
+        lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 1, 3), "left"),
+        (2, 2, 2),
+        context_shape=2,
     ),
     "HINT": Case(lambda: jb.HINT(jt.Affine(), nets.MLP((5,)))),
     "HINT-context": Case(
@@ -294,7 +318,7 @@ CASES: dict[str, Case] = {
     "Residual-context": residual(
         nets.LipschitzMLP((6,), activation="clip_swish", coefficient=0.8), context_shape=2
     ),
-    "Residual-forward-context": residual(direction="forward", context_shape=2, memory=3),
+    "Residual-inverted-context": inverted(residual(context_shape=2, anderson=3)),
     "Residual-norms": residual(nets.LipschitzMLP((6, 5), coefficient=0.9, norms=(2, 3, 1.5, 2))),
     "Residual-image": residual(
         nets.LipschitzConvNet((3, 4), coefficient=0.9, activation="sine"), (2, 2, 2)

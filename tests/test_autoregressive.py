@@ -1,5 +1,6 @@
 """Autoregressive structure, the slow direction, its solvers and its gradients."""
 
+import time
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
+from jflow.functional import orders
 from jflow.functional.masked import MaskedNet
 from tests.harness import perturbed
 
@@ -118,16 +120,19 @@ def test_any_batch_in_both_directions_with_gradients(batch):
 
 
 def naive_forward(bijector, variables, x):
-    """The slow direction by D full passes, which autodiff can see through."""
+    """The slow direction by full passes, D in any order, which autodiff can see through."""
     inverse = lambda y: bijector.apply(variables, y, method="inverse_and_log_det")  # noqa: E731
 
+    features = x.shape[-1]
+
     def step(i, y):
+        i = i % features
         # Affine in y_i given those before: one Newton step is exact.
         along = jnp.zeros_like(y).at[:, i].set(1)
         (now, _), (slope, _) = jax.jvp(inverse, (y,), (along,))
         return y.at[:, i].add((x[:, i] - now[:, i]) / slope[:, i])
 
-    y = jax.lax.fori_loop(0, x.shape[-1], step, jnp.zeros_like(x))
+    y = jax.lax.fori_loop(0, features * features, step, jnp.zeros_like(x))
     return y, -inverse(y)[1]
 
 
@@ -213,6 +218,85 @@ def test_too_few_sweeps_are_an_error_and_nan_in_programs():
     assert np.isfinite(density.log_prob(y)).all()
 
 
+GRAPH = np.asarray([[0, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-13)])
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_graph_is_what_features_depend_on(solver, direct):
+    net = nets.MADE((12, 9), direct=direct, activation=jnp.tanh)
+    bijector, variables, y = build(features=4, order=GRAPH, net=net, solver=solver)
+    assert bijector == bijector.clone(order=GRAPH.tolist())
+    assert hash(bijector) == hash(bijector.clone())
+    inverse = lambda y: bijector.apply(variables, y, method="inverse")  # noqa: E731
+    jacobian = np.asarray(jax.jit(jax.jacfwd(inverse))(y[0]))
+    np.testing.assert_array_equal(jacobian != 0, GRAPH + np.eye(4) > 0)
+    x = run(bijector, "inverse", variables, y)
+    np.testing.assert_allclose(run(bijector, "forward", variables, x), y, atol=1e-12)
+    wanted = naive_gradients(bijector.clone(solver=None), variables["params"], y)
+    got, _ = slow_gradients(bijector, variables["params"], y)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), got, wanted)
+
+
+def test_graphs_of_many_features_are_sorted_once():
+    chain = np.eye(400, k=-1, dtype=int)[::-1, ::-1]
+    start = time.perf_counter()
+    bijector = jb.MaskedAutoregressive(jt.Affine(), order=chain)
+    assert bijector.clone() == bijector
+    assert time.perf_counter() - start < 1
+    assert orders.sorted_features(bijector.order) == tuple(range(399, -1, -1))
+    arranged = np.array(orders.sorted_graph(bijector.order))
+    np.testing.assert_array_equal(arranged, np.eye(400, k=-1))
+
+
+def test_sweeps_are_as_many_as_features_that_depend_on_each_other():
+    star = np.zeros((9, 9), int)
+    star[1:, 0] = 1
+    bijector, variables, x = build(features=9, order=star, solver=jb.Jacobi(), hidden=(20,))
+    _, state = bijector.apply(variables, x, method="forward", mutable=["solver"])
+    assert int(state["solver"]["iterations"]) == 3  # and the last finds that nothing changes
+
+
+def test_gradients_form_no_jacobian_and_those_of_sweeps_have_no_loop_over_features():
+    def gradient(bijector, shape):
+        x = normal(*shape)
+        variables = jflow.init(bijector, KEY, x)
+        samples = lambda v, x: bijector.apply(v, x, method="forward")  # noqa: E731
+        loss = lambda v, x: jnp.sum(jnp.sin(samples(v, x)))  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, x))
+
+    for solver in (None, jb.Jacobi()):
+        text = gradient(jb.BlockAutoregressive(3, solver=solver), (5, 11))
+        assert "[5,11]" in text
+        for shape in ("[5,11,11]", "[11,5,11]", "[11,11,5]"):
+            assert shape not in text
+        assert ("scan[" in text) == (solver is None)
+    sweeps = jb.MaskedAutoregressive(jt.Affine(), (12,), solver=jb.Jacobi())
+    assert "scan[" not in gradient(sweeps, (5, 11))
+    rows = jb.RowAutoregressive(jt.Affine(), nets.RowNet(4), solver=jb.Jacobi())
+    assert "scan[" not in gradient(rows, (5, 6, 6, 1))
+
+
+@pytest.mark.parametrize(
+    "bijector",
+    [jb.BlockAutoregressive(3), jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3), "left")],
+    ids=["blocks", "rows"],
+)
+def test_sweeps_and_steps_agree(bijector):
+    x = normal(3, 4, 3, 1) if isinstance(bijector, jb.RowAutoregressive) else normal(3, 5)
+    variables = perturbed(jflow.init(bijector, KEY, x), 0.3)
+
+    def loss(bijector, variables, x):
+        y, log_det = bijector.apply(variables, x, method="forward_and_log_det")
+        return jnp.sum(jnp.sin(y)) + jnp.sum(log_det * log_det), (y, log_det)
+
+    both = [bijector, bijector.clone(solver=jb.Jacobi(tolerance=1e-13))]
+    steps, sweeps = jax.jit(
+        lambda v, x: [jax.value_and_grad(loss, (1, 2), has_aux=True)(b, v, x) for b in both]
+    )(variables, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), steps, sweeps)
+
+
 def test_jacobi_in_a_repeat_reports_for_each_layer():
     step = jb.MaskedAutoregressive(jt.Affine(), (6,), solver=jb.Jacobi())
     stack, x = jb.Repeat(step, 3), normal(4, 5)
@@ -289,7 +373,7 @@ def test_units_whose_inputs_are_not_there_yet_spoil_nothing():
 def test_points_outside_of_the_range_have_no_gradient(solver):
     spline = jt.RationalQuadraticSpline(bins=2, tails=None)
     net = nets.MADE((6,), activation=jnp.tanh)
-    bijector = jb.MaskedAutoregressive(spline, net=net, direction="forward", solver=solver)
+    bijector = jb.Invert(jb.MaskedAutoregressive(jt.Inverted(spline), net=net, solver=solver))
     y = np.asarray([0.3, 1.7, 0.6])
     variables = perturbed(jflow.init(bijector, KEY, y), 0.5)
     inverse = lambda y: bijector.apply(variables, y, method="inverse_and_log_det")  # noqa: E731
@@ -305,6 +389,27 @@ def test_points_outside_of_the_range_have_no_gradient(solver):
     np.testing.assert_allclose(by_columns[0], by_x, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "bijector",
+    [
+        jb.MaskedAutoregressive(jt.Affine(), net=nets.MADE((16,), dropout=0.5)),
+        jb.RowAutoregressive(jt.Affine(), nets.RowNet(8, dropout=0.5)),
+    ],
+    ids=["features", "rows"],
+)
+def test_the_slow_direction_drops_nothing_not_in_its_gradient(bijector):
+    x = normal(3, 4) if isinstance(bijector, jb.MaskedAutoregressive) else normal(3, 4, 2, 1)
+    variables = perturbed(jflow.init(bijector, KEY, x), 0.5)
+
+    def result(method, **options):
+        loss = lambda v: jnp.sum(jnp.sin(bijector.apply(v, x, method=method, **options)))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    dropping = {"rngs": {"dropout": KEY}}
+    jax.tree.map(np.testing.assert_array_equal, result("forward"), result("forward", **dropping))
+    assert result("inverse")[0] != result("inverse", **dropping)[0]
+
+
 def test_dropout_acts_in_training_only():
     bijector, variables, y = build(net=nets.MADE((32, 32), dropout=0.5))
     inverse = lambda **o: bijector.apply(variables, y, method="inverse", **o)  # noqa: E731
@@ -318,7 +423,6 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: jb.MaskedAutoregressive(jt.Affine(), direction="up"), "direction must be one of"),
         (lambda: jb.MaskedAutoregressive(jt.Affine(), order="odd"), "order must be one of"),
         (lambda: jb.MaskedAutoregressive(jt.Affine(), order=(0, 2)), "a permutation of 0..n-1"),
         (lambda: jb.MaskedAutoregressive(jt.Tanh()), "Tanh takes no parameters"),
@@ -329,6 +433,25 @@ def test_dropout_acts_in_training_only():
         (lambda: nets.MADE(()), "one width or more"),
         (lambda: flows.maf(3, hidden=64), r"hidden must be the widths .* got 64"),
         (lambda: jb.MaskedAutoregressive(jt.Affine(), order=3), "order must be one of .* got 3"),
+        (
+            lambda: jb.MaskedAutoregressive(jt.Affine(), order=[[0, 1], [1, 0]]),
+            r"must have no cycles; features \[0, 1\] depend",
+        ),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=[[0, 2], [0, 0]]), "of 0 and 1"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=()), r"order must be one of .*\(\)"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=[[0], [1, 0]]), "order must be one of"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=["a", "b"]), "order must be one of"),
+        (lambda: jb.MaskedAutoregressive(jt.Affine(), order=[[0, 0, 1]]), r"a \(D, D\) matrix"),
+        (
+            lambda: jb.MaskedAutoregressive(jt.Affine(), net=nets.RowNet(), order=[[0, 0], [1, 0]]),
+            r"an order that is a graph needs net=MADE",
+        ),
+        (
+            lambda: jflow.init(
+                jb.MaskedAutoregressive(jt.Affine(), (8, 3), order=GRAPH), KEY, normal(2, 4)
+            ),
+            r"MADE: with a graph, hidden must be widths of 4 or more.*got \(8, 3\)",
+        ),
         (
             lambda: flows.maf(0),
             "every axis of event_shape must be a whole number, 1 or more; got 0",

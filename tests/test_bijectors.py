@@ -121,3 +121,11 @@ def test_layers_of_a_repeat_differ():
     assert len({tuple(order) for order in np.asarray(orders).tolist()}) > 1
     kernel = fresh["params"]["bijector"]["bijectors_2"]["conditioner"]["hidden_0"]["kernel"]
     assert np.abs(kernel[0] - kernel[1]).max() > 0
+
+
+def test_events_of_other_axes_are_refused():
+    for name, case in CASES.items():
+        bijector = case.make()
+        for shape in ((), (*case.event_shape, 2), case.event_shape[1:]):
+            with pytest.raises(ValueError, match=r"event|features|axes|shape|images"):
+                pytest.fail(f"{name} takes {bijector.latent_shape(shape)}")

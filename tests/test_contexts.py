@@ -20,7 +20,7 @@ CASES = {
         lambda: jb.Invert(jb.MaskedAutoregressive(jt.Affine(), net=MADE)),
         (4,),
     ),
-    "rows": (lambda: jb.RowAutoregressive(jt.Affine(), 4), (2, 2, 2)),
+    "rows": (lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4)), (2, 2, 2)),
     "block autoregressive": (lambda: jb.BlockAutoregressive(2, 1), (4,)),
     "contraction": (lambda: jb.Residual(nets.LipschitzMLP((8,))), (4,)),
     "low rank": (jb.Planar, (4,)),

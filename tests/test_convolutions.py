@@ -9,6 +9,7 @@ import pytest
 
 import jflow
 from jflow import bijectors as jb
+from jflow import nets
 from jflow import transformers as jt
 from jflow.functional import causal_convolution as conv
 from tests.harness import perturbed
@@ -110,7 +111,7 @@ def test_a_periodic_convolution_is_one():
 
 @pytest.mark.parametrize("order", ["down", "up", "right", "left"])
 def test_rows_depend_on_rows_before_alone(order):
-    layer = jb.RowAutoregressive(jt.Affine(), 6, rows=1, width=3, order=order)
+    layer = jb.RowAutoregressive(jt.Affine(), nets.RowNet(6, rows=1, width=3), order)
     variables, _ = started(layer, (4, 4, 1), scale=0.5)
     seen = dependence(layer, variables, (4, 4, 1))[5].reshape(4, 4)  # pixel (1, 1)
     wanted = np.zeros((4, 4), bool)
@@ -122,7 +123,9 @@ def test_rows_depend_on_rows_before_alone(order):
 
 def test_four_orders_make_every_pixel_depend_on_all():
     orders = ("down", "up", "right", "left")
-    layer = jb.Chain(tuple(jb.RowAutoregressive(jt.Affine(), 4, 3, 5, o) for o in orders))
+    layer = jb.Chain(
+        tuple(jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 3, 5), o) for o in orders)
+    )
     variables, y = started(layer, (4, 4, 1), scale=0.5)
     assert dependence(layer, variables, (4, 4, 1)).all()
     x = run(layer, "inverse", variables, y)
@@ -130,7 +133,7 @@ def test_four_orders_make_every_pixel_depend_on_all():
 
 
 def test_gradients_of_the_direction_that_goes_row_by_row():
-    for layer in (jb.EmergingConv(), jb.RowAutoregressive(jt.Affine(), 4, 2, 3)):
+    for layer in (jb.EmergingConv(), jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3))):
         variables, x = started(layer, (3, 3, 2))
 
         def loss(t, layer=layer, variables=variables, x=x):
@@ -165,7 +168,7 @@ def test_glow_takes_the_mixing_by_name(mixing):
         (lambda: jb.EmergingConv(2), "EmergingConv: kernel_size must be odd; got 2"),
         (lambda: jb.PeriodicConv(0), "kernel_size must be a whole number, 1 or more; got 0"),
         (lambda: jb.EmergingConv().latent_shape((4,)), "event shape must be"),
-        (lambda: jb.RowAutoregressive(jt.Affine(), width=4), "width must be odd; got 4"),
+        (lambda: nets.RowNet(width=4), "RowNet: width must be odd; got 4"),
         (lambda: jb.RowAutoregressive(jt.Affine(), order="back"), "order must be one of"),
         (lambda: jb.RowAutoregressive(jt.Tanh()), "takes no parameters"),
         (lambda: jflow.flows.glow((4, 4, 1), levels=1, mixing="lower"), "glow: mixing must be one"),

@@ -46,7 +46,7 @@ def test_samples_stay_inside_of_open_ends(transformer):
     assert np.isfinite(log_det[:-1]).all()
     assert jnp.isnan(y[-1])
     # Latents, too: of the other direction.
-    inverse = jt.Invert(transformer)
+    inverse = jt.Inverted(transformer)
     np.testing.assert_array_equal(inverse.inverse_and_log_det(x, none)[0], y)
 
 

@@ -226,9 +226,9 @@ def test_the_bound_holds_where_rounding_is_large(size):
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def invert_tanh(w, y, kappa, memory):
+def invert_tanh(w, y, kappa, anderson):
     function = lambda w, x: jnp.tanh(x) @ w  # noqa: E731
-    return jf.invert_residual(function, w, y, lipschitz=kappa, memory=memory)
+    return jf.invert_residual(function, w, y, lipschitz=kappa, anderson=anderson)
 
 
 def test_gradients_of_the_inverse_are_implicit():
@@ -276,10 +276,9 @@ def test_what_does_not_converge_is_nan_inside_jit_and_an_error_outside():
     with pytest.raises(FloatingPointError, match="for 1 of 2 points"):
         density.from_latents(np.asarray([[np.nan] * 3, [1.0] * 3]))
     # With the other direction, what iterates is the likelihood.
-    forward = jb.Residual(
-        nets.LipschitzMLP((8,)), jf.ExactLogDet(), direction="forward", max_iterations=2
-    )
-    other = jflow.Density(jflow.Flow(forward, (3,)), density.variables)
+    forward = jb.Invert(jb.Residual(nets.LipschitzMLP((8,)), jf.ExactLogDet(), max_iterations=2))
+    variables = {name: {"bijector": part} for name, part in density.variables.items()}
+    other = jflow.Density(jflow.Flow(forward, (3,)), variables)
     for call in (
         other.log_prob,
         other.latents,
@@ -461,9 +460,9 @@ def test_weights_that_do_not_contract_are_refused_on_loading(tmp_path):
         (lambda: nets.LipschitzMLP((8,), norms=(2, 1, 2)), "NP-hard"),
         (lambda: nets.LipschitzConvNet((8,), kernels=(2, 3)), "kernels must be odd"),
         (lambda: nets.LipschitzDenseNet(kernel_size=2), "kernel_size must be odd"),
-        (lambda: jb.Residual(nets.LipschitzMLP((8,)), direction="up"), "direction must be"),
+        (lambda: small(direction="up"), "direction must be"),
         (lambda: jb.Residual(nets.LipschitzMLP((8,)), error=-1.0), "error must be positive"),
-        (lambda: jb.Residual(nets.LipschitzMLP((8,)), memory=-1), "memory must be"),
+        (lambda: jb.Residual(nets.LipschitzMLP((8,)), anderson=-1), "anderson must be"),
         (lambda: jb.Residual(nets.LipschitzMLP((8,)), max_iterations=0), "max_iterations must be"),
         (lambda: nets.LipschitzMLP((8,), norms=(2, math.nan, 2)), "norms must be 3 numbers"),
         (lambda: nets.LipschitzConvNet((8,), kernels=(3, 0)), "kernels must be odd.*3, 0"),

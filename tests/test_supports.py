@@ -43,7 +43,7 @@ BOUNDED = (
     (jt.BernsteinPolynomial(5, tails=None), UNIT, UNIT),
     (jt.CircularSpline(3), TURN, TURN),
     (jt.CircularShift(), TURN, TURN),
-    (jt.Invert(jt.Sigmoid()), UNIT, LINE),
+    (jt.Inverted(jt.Sigmoid()), UNIT, LINE),
 )
 
 

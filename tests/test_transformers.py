@@ -40,7 +40,7 @@ OTHERS = [
     jt.CircularSpline(bins=5),
     jt.CircularShift(),
     jt.SquareRootBins(),
-    jt.Invert(jt.SumOfSquares()),
+    jt.Inverted(jt.SumOfSquares()),
     jt.FixedAffine(shift=2.0, scale=-3.0),
     jt.LeakyReLU(),
     jt.Tanh(),

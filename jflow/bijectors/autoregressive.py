@@ -1,14 +1,14 @@
-"""Scalar transforms with parameters from the features before."""
+"""Scalar transforms with parameters from the positions before."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jflow.bijectors.base import DirectionKind, OfTransformer
@@ -16,25 +16,25 @@ from jflow.functional import autoregressive as ar
 from jflow.functional.arrays import as_wide, permute, sum_event
 from jflow.functional.convergence import failed_points
 from jflow.functional.jacobi import jacobi
-from jflow.nets.layers import checked_widths
-from jflow.nets.made import MADE
-
-_DIRECTIONS = ("inverse", "forward")
-_ORDERS = ("natural", "reversed", "random")
+from jflow.functional.orders import checked_order, sorted_features, sorted_graph
+from jflow.nets.layers import check_factory, checked_widths
+from jflow.nets.made import MADE, MaskedWeights
 
 
 @dataclass(frozen=True)
 class Jacobi:
-    """Solves the slow direction by sweeps over all features at once, until nothing changes.
+    """Solves the slow direction by sweeps over all positions at once, until nothing changes.
 
-    Exact after D sweeps at most; often far fewer are enough, which suits wide machines. Values
+    Exact after as many sweeps as there are positions; often far fewer are enough, which suits wide
+    machines: after as many as the longest chain of features that depend on each other. Values
     are found to `tolerance`; where `max_sweeps` do not reach it, they are NaN, and errors outside
-    of compiled programs. In `apply(..., mutable=["solver"])`, the collection "solver" holds
-    `iterations`, and `residual`, the change that one more sweep would make.
+    of compiled programs. Gradients take such sweeps, too. In `apply(..., mutable=["solver"])`, the
+    collection "solver" holds `iterations`, and `residual`, the change that one more sweep would
+    make.
 
     Attributes:
       tolerance: stops when no value changes by more than this times 1 + |value|.
-      max_sweeps: stops after so many; None for D, which is exact.
+      max_sweeps: stops after so many; None for the number of positions, which is exact.
     """
 
     tolerance: float = 1e-6
@@ -50,62 +50,52 @@ class Jacobi:
             )
 
 
-class MaskedAutoregressive(OfTransformer):
-    """Transforms each feature, with parameters that a masked network makes of those before it.
+class Solves:
+    """What layers with a slow direction, forward, share: by whatever `solver` says."""
 
-    With direction="inverse" (masked autoregressive flow, MAF) the network reads the data side:
+    solver: Jacobi | None
 
-        inverse   x_i = f^-1(y_i; p_i(y_<i, context))     one pass: fast likelihoods
-        forward   y_i = f(x_i; p_i(y_<i, context))        feature by feature
+    def _solved(self: Any, of: ar.ScalarMap, net: ar.Causal, x: Array, *given: Any) -> Any:
+        """y and log_det of x; `given` are pairs of what else may be NaN, and its event_ndim."""
+        solver = ar.SEQUENTIAL
+        if self.solver is not None:
+            solver = jacobi(self.solver.tolerance, self.solver.max_sweeps)
+        y, log_det, report = ar.slow(of, solver, net.without_dropout(), x)
+        if self.solver is not None:
+            self._report(iterations=lambda: report.iterations, residual=lambda: report.residual)
+        ndim = net.event_ndim
+        if self.may_fail and failed_points((y, ndim), (x, ndim), *given).any():
+            raise FloatingPointError(
+                f"{type(self).__name__}: {self.solver} did not find a point to its tolerance; give "
+                "it more sweeps, or max_sweeps=None for as many as it takes"
+            )
+        return y, log_det
 
-    With direction="forward" (inverse autoregressive flow, IAF) it reads the base side:
+    @property
+    def may_fail(self) -> bool:
+        return self.solver is not None and self.solver.max_sweeps is not None
 
-        forward   y_i = f(x_i; p_i(x_<i, context))        one pass: fast samples
-        inverse   x_i = f^-1(y_i; p_i(x_<i, context))     feature by feature
 
-    The slow direction computes in each step the hidden units of one degree alone, so that all
-    steps cost about one pass; its gradients are those of the implicit function theorem, by one
-    more such run. log_dets are sums of log|df/dx| or log|df^-1/dy|.
-
-    Attributes:
-      transformer: the scalar transform f.
-      hidden: widths of the network's hidden layers: short for net=MADE(hidden).
-      net: makes the masked network; see `jflow.nets.MADE` and `jflow.nets.ResidualMADE`.
-      direction: which direction is one pass.
-      order: in which order features depend on each other: "natural" (0 first), "reversed",
-        "random" (drawn when the parameters are initialised, kept in the collection "constants"),
-        or the features in their order.
-      solver: how the slow direction is computed: None for feature by feature, or `Jacobi`.
-
-    Raises:
-      ValueError: an unknown direction or order, an order that does not fit the event, or a
-        transformer that takes no parameters.
-
-    References: MAF, Papamakarios et al., 2017, eqs. 3-5, https://arxiv.org/abs/1705.07057; IAF,
-    Kingma et al., 2016, eqs. 10-11, https://arxiv.org/abs/1606.04934; Jacobi sweeps, Song et al.,
-    2021, https://arxiv.org/abs/2002.03629
-    """
-
-    hidden: tuple[int, ...] = (256, 256)
-    net: MADE | None = None
-    direction: Literal["inverse", "forward"] = "inverse"
-    order: Any = "natural"
-    solver: Jacobi | None = None
+class PositionByPosition(Solves, OfTransformer):
+    """What layers share that transform each position, with parameters made of those before."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
-        object.__setattr__(self, "order", _checked_order(self.order))
-        if self.direction not in _DIRECTIONS:
-            raise ValueError(
-                f"MaskedAutoregressive: direction must be one of {_DIRECTIONS}; "
-                f"got {self.direction!r}"
-            )
         if self.transformer.num_params == 0:
             raise ValueError(
-                f"MaskedAutoregressive: {type(self.transformer).__name__} takes no parameters, so "
-                "there is nothing to make of other features; use Elementwise"
+                f"{type(self).__name__}: {type(self.transformer).__name__} takes no parameters, so "
+                "there is nothing to make of other positions; use Elementwise"
             )
         super().__post_init__()
+
+    @property
+    @abstractmethod
+    def _maker(self) -> Callable[[int], nn.Module]:
+        """What makes the network."""
+
+    @nn.nowrap
+    @abstractmethod
+    def _arranged(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """x with its positions in the order of their dependence, and the way back."""
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self._run("forward", x, context)
@@ -115,76 +105,39 @@ class MaskedAutoregressive(OfTransformer):
 
     @nn.compact
     def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
-        x = as_wide(x)
-        self.latent_shape(x.shape[x.ndim - 1 :])
-        order = self._order(x.shape[-1])
-        x = x if order is None else permute(x, order)
-        maker = (self.net or MADE(self.hidden))(self.transformer.num_params)
-        net, weights, drop = maker.copy(name="conditioner")(x, context)
-        if method == self.direction:
-            _, params = net.states(weights, x, drop)
-            params = jnp.swapaxes(params, -1, -2).astype(x.dtype)
-            self._tell_saturation(x, params)
-            y, log_det = self._scalar(method)(x, params)
-            log_det = sum_event(log_det, 1)
-        else:
-            fast, slow = self._scalar(self.direction), self._scalar(method)
-            y, log_det, report = ar.slow(net, fast, slow, self._solver, weights, x)
-            self._tell(report)
-            self._check_converged((y, 1), (x, 1), (context, 1))
-        return y if order is None else permute(y, jnp.argsort(order)), log_det
-
-    def _scalar(self, direction: str) -> ar.Scalar:
-        return getattr(self.transformer, f"{direction}_and_log_det")
-
-    @property
-    def _solver(self) -> ar.Solver:
-        if self.solver is None:
-            return ar.solve
-        options = {"tolerance": self.solver.tolerance, "max_sweeps": self.solver.max_sweeps}
-        return partial(jacobi, **options)
-
-    @nn.nowrap
-    def _check_converged(self, *arrays: Any) -> None:
-        if self.may_fail and failed_points(*arrays).any():
-            raise FloatingPointError(
-                f"MaskedAutoregressive: {self.solver} did not find a point to its tolerance; give "
-                "it more sweeps, or max_sweeps=None for as many as it takes"
+        x, transformer = as_wide(x), self.transformer
+        self.latent_shape(x.shape[x.ndim - self.event_ndim :])
+        x, back = self._arranged(x)
+        net = self._maker(transformer.num_params).copy(name="conditioner")(x, context)
+        if not isinstance(net, ar.Causal):
+            raise TypeError(
+                f"{type(self).__name__}: the module that net makes must return a Causal, bound to "
+                f"its weights (see jflow.functional); got {type(net).__name__}"
             )
+        if net.event_ndim != self.event_ndim:
+            raise ValueError(
+                f"{type(self).__name__}: the positions of {type(net).__name__} are the first of "
+                f"{net.event_ndim} axes; what is given as net must have event_ndim = "
+                f"{net.event_ndim}, too; got {self.event_ndim}"
+            )
+        if method == "inverse":
+            params = net(x)
+            self._tell_saturation(x, params)
+            y, log_det = transformer.inverse_and_log_det(x, params)
+            log_det = sum_event(log_det, net.event_ndim)
+        else:
+            of = ar.ScalarMap(transformer.inverse_and_log_det, transformer.forward_and_log_det)
+            y, log_det = self._solved(of, net, x, (context, 1))
+        return back(y), log_det
 
     @property
-    def may_fail(self) -> bool:
-        return self.solver is not None and self.solver.max_sweeps is not None
-
-    def _tell(self, report: ar.Report) -> None:
-        """Leaves the report in the collection "solver", where that is asked for."""
-        if self.solver is not None:
-            self._report(iterations=lambda: report.iterations, residual=lambda: report.residual)
-
-    @nn.nowrap
-    def _order(self, features: int) -> Array | None:
-        """The features in the order of their dependence; None for the natural one."""
-        if self.order == "natural":
-            return None
-        if self.order == "reversed":
-            return jnp.arange(features - 1, -1, -1, dtype=jnp.int32)
-        if self.order == "random":
-            return self.variable(
-                "constants", "order", lambda: jax.random.permutation(self.make_rng(), features)
-            ).value
-        return jnp.asarray(self.order, jnp.int32)
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return self._kind("inverse", self.transformer.inverse_kind)
+    def event_ndim(self) -> int:
+        return getattr(self._maker, "event_ndim", 1)
 
     @property
     def forward_kind(self) -> DirectionKind:
-        return self._kind("forward", self.transformer.forward_kind)
-
-    def _kind(self, direction: str, kind: DirectionKind) -> DirectionKind:
-        iterative = self.solver is not None and direction != self.direction
-        return "iterative" if iterative and kind == "closed form" else kind
+        kind = self.transformer.forward_kind
+        return "iterative" if self.solver is not None and kind == "closed form" else kind
 
     @property
     def tolerance(self) -> float:
@@ -194,28 +147,96 @@ class MaskedAutoregressive(OfTransformer):
     def in_place(self) -> bool:
         return True
 
+
+class MaskedAutoregressive(PositionByPosition):
+    """Transforms each feature, with parameters that a masked network makes of those before it.
+
+        inverse   x_i = f^-1(y_i; p_i(y_<i, context))     one pass: fast likelihoods (MAF)
+        forward   y_i = f(x_i; p_i(y_<i, context))        feature by feature
+
+    `Invert(MaskedAutoregressive(...))` has fast samples (inverse autoregressive flow, IAF).
+
+    The slow direction computes in each step the hidden units of one degree alone, so that all
+    steps cost about one pass; its gradients are those of the implicit function theorem, by one
+    more such run. log_dets are sums of log|df/dx| or log|df^-1/dy|.
+
+    Attributes:
+      transformer: the scalar transform f.
+      hidden: widths of the network's hidden layers: short for net=MADE(hidden).
+      net: makes the network, given how many parameters each feature needs: `jflow.nets.MADE`,
+        `jflow.nets.ResidualMADE`, or another: a function of that number to a Flax module, which is
+        called with x and context and returns a `jflow.functional.Causal`. If that is of events of
+        several axes, `net.event_ndim` says how many; positions are counted along the first.
+      order: in which order features depend on each other: "natural" (0 first), "reversed",
+        "random" (drawn when the parameters are initialised, kept in the collection "constants"),
+        the features in their order, or a graph: the (D, D) matrix of 0 and 1 whose entry i, j tells
+        whether feature i depends on feature j (a `MADE` is needed, and no cycle).
+      solver: how forward is computed: None for feature by feature, or `Jacobi`.
+
+    Raises:
+      ValueError: an unknown order, one that does not fit the event, or a transformer that takes no
+        parameters.
+      TypeError: `net` is no such function.
+
+    References: MAF, Papamakarios et al., 2017, eqs. 3-5, https://arxiv.org/abs/1705.07057; IAF,
+    Kingma et al., 2016, eqs. 10-11, https://arxiv.org/abs/1606.04934; Jacobi sweeps, Song et al.,
+    2021, https://arxiv.org/abs/2002.03629; graphs, Wehenkel and Louppe, 2021,
+    https://arxiv.org/abs/2006.02548
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    net: Callable[[int], nn.Module] | None = None
+    order: Any = "natural"
+    solver: Jacobi | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
+        object.__setattr__(self, "order", checked_order(self.order))
+        if self.net is not None:
+            check_factory("MaskedAutoregressive", self.net)
+        if self._is_graph and not isinstance(self.net or MADE(self.hidden), MADE):
+            raise ValueError("MaskedAutoregressive: an order that is a graph needs net=MADE(...)")
+        super().__post_init__()
+
+    @property
+    def _maker(self) -> Callable[[int], nn.Module]:
+        maker: Any = self.net or MADE(self.hidden)
+        if self._is_graph:
+            return partial(MaskedWeights, config=maker, graph=sorted_graph(self.order))
+        return maker
+
+    @property
+    def _is_graph(self) -> bool:
+        return isinstance(self.order, tuple) and isinstance(self.order[0], tuple)
+
+    @nn.nowrap
+    def _arranged(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        axis = -self.event_ndim
+        order = self._order(x.shape[axis])
+        if order is None:
+            return x, lambda y: y
+        return permute(x, order, axis), lambda y: permute(y, jnp.argsort(order), axis)
+
+    @nn.nowrap
+    def _order(self, positions: int) -> Array | None:
+        """The positions in the order of their dependence; None for the natural one."""
+        if self.order == "natural":
+            return None
+        if self.order == "reversed":
+            return jnp.arange(positions - 1, -1, -1, dtype=jnp.int32)
+        if self.order == "random":
+            return self.variable(
+                "constants", "order", lambda: jax.random.permutation(self.make_rng(), positions)
+            ).value
+        order = sorted_features(self.order) if self._is_graph else self.order
+        return jnp.asarray(order, jnp.int32)
+
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 1)
+        super().latent_shape(event_shape)
         if not isinstance(self.order, str) and len(self.order) != event_shape[0]:
             raise ValueError(
                 f"MaskedAutoregressive: order has {len(self.order)} entries; the event shape is "
                 f"{event_shape}"
             )
         return event_shape
-
-
-def _checked_order(order: str | Sequence[int] | np.ndarray) -> Any:
-    if isinstance(order, str) or np.ndim(order) != 1:
-        if order not in _ORDERS:
-            raise ValueError(
-                f"MaskedAutoregressive: order must be one of {_ORDERS}, or a permutation; "
-                f"got {order!r}"
-            )
-        return order
-    given = tuple(int(i) for i in order)
-    if sorted(given) != list(range(len(given))):
-        raise ValueError(
-            f"MaskedAutoregressive: order must be a permutation of 0..n-1; got {given}"
-        )
-    return given

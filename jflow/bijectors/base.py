@@ -122,9 +122,18 @@ class Bijector(nn.Module):
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The event shape on the base side, given the one on the data side. Plain Python.
 
+        By default the same, of as many axes as `event_ndim`, where the bijector has that.
+
         Raises:
           ValueError: this bijector cannot act on events of that shape.
         """
+        event_ndim = getattr(self, "event_ndim", len(event_shape))
+        if len(event_shape) != event_ndim:
+            wanted = {1: "(features,)", 3: "(height, width, channels)"}.get(event_ndim)
+            raise ValueError(
+                f"{type(self).__name__}: the event shape must be {wanted or f'{event_ndim} axes'}; "
+                f"got {event_shape}"
+            )
         return event_shape
 
     @nn.nowrap
@@ -180,15 +189,6 @@ class Bijector(nn.Module):
     def _report(self, **values: Callable[[], Array]) -> None:
         """Leaves values in the collection "solver", where that is asked for (`mutable`)."""
         report(self, **values)
-
-    @nn.nowrap
-    def _expect_event_ndim(self, event_shape: tuple[int, ...], event_ndim: int) -> None:
-        if len(event_shape) != event_ndim:
-            wanted = {1: "(features,)", 3: "(height, width, channels)"}.get(event_ndim)
-            wanted = wanted or f"{event_ndim} axes"
-            raise ValueError(
-                f"{type(self).__name__}: the event shape must be {wanted}; got {event_shape}"
-            )
 
 
 class OfTransformer(Bijector):

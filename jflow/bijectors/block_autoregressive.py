@@ -2,58 +2,53 @@
 
 import math
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.bijectors.autoregressive import Jacobi, Solves
 from jflow.bijectors.base import Bijector, DirectionKind
-from jflow.functional import block_autoregressive as block
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
+from jflow.functional.block_autoregressive import MAP, BlockNet
 from jflow.functional.roots import tolerance
 from jflow.nets.layers import aligned_context
 
-_DIRECTIONS = ("inverse", "forward")
 
-
-class BlockAutoregressive(Bijector):
+class BlockAutoregressive(Solves, Bijector):
     """Block neural autoregressive flow (BNAF): one network, increasing in each feature.
 
-    With direction="inverse", x_i = f_i(y_i; y_<i, context): a network whose hidden layers have
-    `units` units for each feature, with positive weights between units of one feature. The
-    log-slope of output i is that of a product of positive matrices. A learned multiple of y_i is
-    added to output i (a gate), so that f_i maps the line onto the line and the density is
-    normalised: the outputs alone, of tanh units, are bounded.
+        inverse   x_i = f_i(y_i; y_<i, context)      one pass: fast likelihoods
 
-    The other direction goes feature by feature, with a bracketed Newton iteration for each; its
-    gradients are those of the implicit function theorem.
+    f is a network whose hidden layers have `units` units for each feature, with positive weights
+    between units of one feature. The log-slope of output i is that of a product of positive
+    matrices. A learned multiple of y_i is added to output i (a gate), so that f_i maps the line
+    onto the line and the density is normalised: the outputs alone, of tanh units, are bounded.
+
+    forward goes feature by feature, with a bracketed Newton iteration for each; its gradients are
+    those of the implicit function theorem. `Invert(BlockAutoregressive())` has fast samples.
 
     Attributes:
       units: a, hidden units for each feature.
       layers: hidden layers.
-      direction: which direction is one pass of the network: "inverse" for fast likelihoods,
-        "forward" for fast samples.
+      solver: how forward is computed: None for feature by feature, or `Jacobi`.
 
     Raises:
-      ValueError: `units` or `layers` below 1, or an unknown direction.
+      ValueError: `units` or `layers` below 1.
 
     Reference: De Cao, Titov, Aziz, 2019, https://arxiv.org/abs/1904.04676
     """
 
+    event_ndim = 1
     units: int = 8
     layers: int = 2
-    direction: Literal["inverse", "forward"] = "inverse"
+    solver: Jacobi | None = None
 
     def __post_init__(self) -> None:
         check_counts("BlockAutoregressive", units=self.units, layers=self.layers)
-        if self.direction not in _DIRECTIONS:
-            raise ValueError(
-                f"BlockAutoregressive: direction must be one of {_DIRECTIONS}; "
-                f"got {self.direction!r}"
-            )
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
@@ -88,33 +83,22 @@ class BlockAutoregressive(Bijector):
             by_context = jnp.matmul(context, kernel, precision="highest")
             by_context = by_context.reshape(*context.shape[:-1], features, self.units)
         gates = 4 * self._param("log_gate", nn.initializers.zeros, (features,), x) - 1
-        weights = block.Weights(
-            tuple(kernels), tuple(log_diagonals), tuple(biases), gates, by_context
-        )
-        if method == self.direction:
-            y, log_slopes = block.fast(weights, x)
+        net = BlockNet(tuple(kernels), tuple(log_diagonals), tuple(biases), gates, by_context)
+        if method == "inverse":
+            y, log_slopes = MAP.all(net, x)
             return y, jnp.sum(log_slopes, axis=-1)
-        return block.slow(weights, x)
+        return self._solved(MAP, net, x, (context, 1))
 
     def _param(self, name: str, init: Any, shape: tuple[int, ...], x: Array) -> Array:
         return self.param(name, init, shape, x.dtype).astype(x.dtype)
 
     @property
     def forward_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "forward" else "iterative"
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "inverse" else "iterative"
+        return "iterative"
 
     @property
     def tolerance(self) -> float:
-        return tolerance(jnp.float32)
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 1)
-        return event_shape
+        return max(tolerance(jnp.float32), self.solver.tolerance if self.solver else 0.0)
 
 
 def _small(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

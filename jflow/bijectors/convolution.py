@@ -19,6 +19,7 @@ from jflow.functional.arrays import as_wide
 class _Conv(Bijector):
     """A square convolution of images, in its fast direction from data to base."""
 
+    event_ndim = 3
     kernel_size: int = 3
 
     def __post_init__(self) -> None:
@@ -46,11 +47,6 @@ class _Conv(Bijector):
     @nn.nowrap
     def _images(self, x: Array, inverse: bool) -> tuple[Array, Array]:
         raise NotImplementedError
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 3)
-        return event_shape
 
 
 class EmergingConv(_Conv):

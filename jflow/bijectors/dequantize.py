@@ -95,11 +95,6 @@ class Dequantize(Bijector):
         return direction == "inverse"
 
     @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
-        return event_shape
-
-    @nn.nowrap
     def _support(
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:

@@ -51,8 +51,3 @@ class Elementwise(OfTransformer):
     @property
     def in_place(self) -> bool:
         return True
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
-        return event_shape

@@ -37,6 +37,7 @@ class HINT(OfTransformer):
     """
 
     net: Callable[[int], nn.Module]
+    event_ndim = 1
     depth: int | None = None
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class HINT(OfTransformer):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 1)
+        super().latent_shape(event_shape)
         if event_shape[0] < 2:
             raise ValueError(f"HINT: it takes 2 features or more; got {event_shape[0]}")
         return event_shape

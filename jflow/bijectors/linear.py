@@ -155,7 +155,7 @@ class Linear(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
+        super().latent_shape(event_shape)
         name, size = type(self).__name__, event_shape[-1]
         if self.axes == "pixels":
             size = event_shape[0] * event_shape[1]

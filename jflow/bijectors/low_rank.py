@@ -15,23 +15,13 @@ from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.orthogonal import reflect
 from jflow.functional.roots import tolerance
-from jflow.nets.layers import Linear, Precision, aligned_context
-
-_DIRECTIONS = ("forward", "inverse")
+from jflow.nets.layers import Dense, Dtypes, aligned_context
 
 
 class _LowRank(Bijector):
     """What they share: free numbers, plus a linear function of the context where there is one."""
 
-    direction: Literal["forward", "inverse"] = "forward"
-
-    def __post_init__(self) -> None:
-        if self.direction not in _DIRECTIONS:
-            raise ValueError(
-                f"{type(self).__name__}: direction must be one of {_DIRECTIONS}; "
-                f"got {self.direction!r}"
-            )
-        super().__post_init__()
+    event_ndim = 1
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self._run("forward", x, context)
@@ -47,7 +37,7 @@ class _LowRank(Bijector):
         init = lambda key: self._start(key, features, dtype)  # noqa: E731
         free = {k: v.astype(dtype) for k, v in self.param("numbers", init).items()}
         there, back = self._maps
-        run = there if method == self.direction else back
+        run = there if method == "forward" else back
         if context is None:
             return run(self._numbers(free, features), x)
         one_for_all = context.ndim == 1
@@ -59,7 +49,7 @@ class _LowRank(Bijector):
         batch, count = x.shape[:-1], math.prod(x.shape[:-1])
         moved = {}
         for name, value in free.items():
-            linear = Linear(value.size, Precision(), gain=0.0, name=f"context_{name}")
+            linear = Dense(value.size, Dtypes(), gain=0.0, name=f"context_{name}")
             by_context = linear(context.reshape(-1, context.shape[-1]))
             moved[name] = value[None] + by_context.reshape(-1, *value.shape)
         if one_for_all:
@@ -81,25 +71,12 @@ class _LowRank(Bijector):
         """What the maps take."""
 
     @property
-    def forward_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "forward" else self._inverse_kind
-
-    @property
     def inverse_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "inverse" else self._inverse_kind
-
-    @property
-    def _inverse_kind(self) -> DirectionKind:
         return "iterative"
 
     @property
     def tolerance(self) -> float:
-        return tolerance(jnp.float32) if self._inverse_kind == "iterative" else 0.0
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 1)
-        return event_shape
+        return tolerance(jnp.float32) if self.inverse_kind == "iterative" else 0.0
 
 
 class Planar(_LowRank):
@@ -108,13 +85,10 @@ class Planar(_LowRank):
         y = z + u tanh(w z + b)          log|det| = log(1 + u w sech^2(w z + b))
 
     u is moved along w until u w > -1, so that the map is invertible. The inverse is one equation of
-    one unknown, solved by iteration. z is the base side with direction="forward", where samples and
-    their log p are closed form; with "inverse" the data side, for likelihoods.
+    one unknown, solved by iteration: samples and their log p are closed form. `Invert(Planar())`
+    has closed-form likelihoods.
 
     w, u and b are free, plus linear functions of the context where there is one.
-
-    Attributes:
-      direction: which direction is closed form.
 
     Reference: Rezende and Mohamed, 2015, eqs. 10-13, https://arxiv.org/abs/1505.05770
     """
@@ -142,9 +116,6 @@ class Radial(_LowRank):
     Both directions are closed form (the inverse is a root of a quadratic equation). The numbers
     are free, plus linear functions of the context where there is one.
 
-    Attributes:
-      direction: which direction is the formula above; the other is its inverse.
-
     Reference: Rezende and Mohamed, 2015, eq. 14, https://arxiv.org/abs/1505.05770
     """
 
@@ -153,7 +124,7 @@ class Radial(_LowRank):
         return lr.radial, lr.radial_inverse
 
     @property
-    def _inverse_kind(self) -> DirectionKind:
+    def inverse_kind(self) -> DirectionKind:
         return "closed form"
 
     def _start(self, key: Array, features: int, dtype: Any) -> dict[str, Array]:
@@ -177,7 +148,6 @@ class Sylvester(_LowRank):
       rank: M, the columns of Q; at most D.
       basis: how Q is made orthogonal: "qr", by a QR decomposition, or "householder", the product
         of M reflections.
-      direction: which direction is closed form.
 
     Raises:
       ValueError: an unknown `basis`, or a `rank` below 1 or above D.
@@ -240,7 +210,6 @@ class ConvFlow(_LowRank):
     last numbers back, `dilation` of them at once: the structure needs features / dilation steps.
 
     Attributes:
-      direction: which direction is closed form.
       kernel_size: taps, 2 or more.
       dilation: d.
 

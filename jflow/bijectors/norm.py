@@ -68,11 +68,6 @@ class ActNorm(Bijector):
     def in_place(self) -> bool:
         return True
 
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
-        return event_shape
-
 
 class BatchNorm(Bijector):
     """Standardises each channel by running statistics, then scales and shifts it (MAF, Real NVP).
@@ -159,8 +154,3 @@ class BatchNorm(Bijector):
     @property
     def in_place(self) -> bool:
         return True
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
-        return event_shape

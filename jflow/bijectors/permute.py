@@ -76,7 +76,7 @@ class Permute(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
+        super().latent_shape(event_shape)
         if self.order is not None and len(self.order) != event_shape[-1]:
             raise ValueError(
                 f"Permute: order has {len(self.order)} entries; the event shape is {event_shape}"
@@ -113,11 +113,6 @@ class Reverse(Bijector):
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self.forward_and_log_det(y)
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.event_ndim)
-        return event_shape
 
     @nn.nowrap
     def _support(

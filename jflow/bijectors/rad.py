@@ -44,6 +44,7 @@ class RAD(Bijector):
     https://arxiv.org/abs/1903.07714
     """
 
+    event_ndim = 1
     net: Callable[[int], nn.Module] = MLP((32, 32))
 
     def __post_init__(self) -> None:
@@ -105,8 +106,3 @@ class RAD(Bijector):
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:
         return direction == "forward"
-
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 1)
-        return event_shape

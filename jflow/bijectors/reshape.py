@@ -25,6 +25,7 @@ class Squeeze(Bijector):
     Reference: Real NVP, section 3.6, https://arxiv.org/abs/1605.08803
     """
 
+    event_ndim = 3
     factor: int = 2
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Squeeze(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, 3)
+        super().latent_shape(event_shape)
         height, width, channels = event_shape
         if height % self.factor or width % self.factor:
             raise ValueError(
@@ -60,7 +61,7 @@ class Squeeze(Bijector):
 
     @nn.nowrap
     def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(latent_shape, 3)
+        super().latent_shape(latent_shape)
         height, width, channels = latent_shape
         if channels % self.factor**2:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Residual flows: the identity plus a contraction; and coupled residual halves."""
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,17 +20,15 @@ from jflow.nets.contraction import Contraction
 from jflow.nets.layers import check_factory
 from jflow.transformers import Shift
 
-_DIRECTIONS = ("inverse", "forward")
-
 
 class Residual(Bijector):
     """Adds a contraction g, of Lipschitz constant L below 1 (i-ResNet, Residual Flow).
 
-        x = y + g(y; context)        log|det dx/dy| = log|det(I + J_g)|
+        inverse   x = y + g(y; context)        log|det dx/dy| = log|det(I + J_g)|
 
-    That is direction="inverse", for fast likelihoods; with "forward", y = x + g(x). The other
-    direction is found by a fixed-point iteration, which stops on a bound of its error (see
+    forward is found by a fixed-point iteration, which stops on a bound of its error (see
     `functional.invert_residual`); its gradients are those of the implicit function theorem.
+    `Invert(Residual(net))` has fast samples instead of fast likelihoods.
     `apply(..., mutable=["solver"])` reports, beside the result, the number of iterations, the
     largest bound on the error that was reached, and the norm of every layer.
 
@@ -41,11 +39,10 @@ class Residual(Bijector):
       net: makes g: `LipschitzMLP`, `LipschitzConvNet`, `LipschitzDenseNet`, or another
         `Contraction`.
       estimator: of log-determinants: `RussianRoulette`, `PowerSeries` or `ExactLogDet`.
-      direction: which direction is x + g(x).
-      error: what the bound on the error of the other direction shall be at most; None for 1e-6 in
-        float32 and 1e-12 in float64. Rounding may keep it above; see the report.
-      max_iterations: of that direction; None for as many as L asks for.
-      memory: earlier iterates that Anderson's acceleration combines; 0 for none. It pays where g
+      error: what the bound on the error of forward shall be at most; None for 1e-6 in float32 and
+        1e-12 in float64. Rounding may keep it above; see the report.
+      max_iterations: of forward; None for as many as L asks for.
+      anderson: earlier iterates that Anderson's acceleration combines; 0 for none. It pays where g
         is costly.
 
     Raises:
@@ -61,10 +58,9 @@ class Residual(Bijector):
 
     net: Contraction
     estimator: LogDetEstimator = RussianRoulette()
-    direction: Literal["inverse", "forward"] = "inverse"
     error: float | None = None
     max_iterations: int | None = None
-    memory: int = 0
+    anderson: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.net, Contraction):
@@ -82,13 +78,9 @@ class Residual(Bijector):
                 "Residual: estimator must be an estimator of log-determinants, such as "
                 f"ExactLogDet() or RussianRoulette(); got {self.estimator!r}"
             )
-        if self.direction not in _DIRECTIONS:
-            raise ValueError(
-                f"Residual: direction must be one of {_DIRECTIONS}; got {self.direction!r}"
-            )
         if self.error is not None and not self.error > 0:
             raise ValueError(f"Residual: error must be positive; got {self.error}")
-        check_counts("Residual", 0, memory=self.memory)
+        check_counts("Residual", 0, anderson=self.anderson)
         if self.max_iterations is not None:
             check_counts("Residual", max_iterations=self.max_iterations)
         super().__post_init__()
@@ -104,7 +96,7 @@ class Residual(Bijector):
         x, ndim = as_wide(x), self.net.event_ndim
         self.latent_shape(x.shape[x.ndim - ndim :])
         g = self.net(x.shape[-1]).copy(name="net")(x, context)
-        if method == self.direction:
+        if method == "inverse":
             moved, log_det = self._log_det(g, x, ndim)
             return x + moved, log_det
         start = self._solve(g, x, ndim)
@@ -133,7 +125,7 @@ class Residual(Bijector):
             norm=self.net.norm,
             tolerance=self.error,
             max_iterations=self.max_iterations,
-            memory=self.memory,
+            anderson=self.anderson,
             event_ndim=ndim,
         )
         self._report(
@@ -144,16 +136,16 @@ class Residual(Bijector):
         return solution.x
 
     @property
+    def event_ndim(self) -> int:
+        return self.net.event_ndim
+
+    @property
     def log_det_kind(self) -> LogDetKind:
         return self.estimator.kind
 
     @property
     def forward_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "forward" else "iterative"
-
-    @property
-    def inverse_kind(self) -> DirectionKind:
-        return "closed form" if self.direction == "inverse" else "iterative"
+        return "iterative"
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:
@@ -167,11 +159,6 @@ class Residual(Bijector):
     def tolerance(self) -> float:
         return self.error or default_tolerance(jnp.float32)
 
-    @nn.nowrap
-    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._expect_event_ndim(event_shape, self.net.event_ndim)
-        return event_shape
-
 
 def _call(g: Any, x: Array) -> Array:
     return g(x)
@@ -180,7 +167,7 @@ def _call(g: Any, x: Array) -> Array:
 def _check_converged(solution: Solution, y: Array, event_ndim: int) -> None:
     if failed_points((solution.x, event_ndim), (y, event_ndim)).any():
         raise FloatingPointError(
-            f"Residual: the inverse did not converge in {int(solution.iterations)} iterations: the "
+            f"Residual: forward did not converge in {int(solution.iterations)} iterations: the "
             f"bound on its error is {float(np.max(solution.bound)):.3g}. The network's weights may "
             "not contract (`apply(..., mutable=['solver'])` reports their norms), or "
             "max_iterations is too small"

@@ -8,6 +8,7 @@ from jflow.bijectors import (
     Conv1x1,
     Dequantize,
     EmergingConv,
+    Invert,
     Linear,
     PeriodicConv,
     Permute,
@@ -26,6 +27,13 @@ def pairs(recipe: str, layers: int) -> int:
     if layers < 2 or layers % 2:
         raise ValueError(f"{recipe}: layers must be an even number, 2 or more; got {layers}")
     return layers // 2
+
+
+def directed(recipe: str, bijector: Bijector, own: str, direction: str) -> Bijector:
+    """The bijector, whose fast direction is `own`, or its inverse, so that this is `direction`."""
+    if direction not in ("forward", "inverse"):
+        raise ValueError(f"{recipe}: direction must be 'forward' or 'inverse'; got {direction!r}")
+    return bijector if direction == own else Invert(bijector)
 
 
 def of_values(

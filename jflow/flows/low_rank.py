@@ -5,6 +5,7 @@ from typing import Literal
 from jflow.bijectors import ActNorm, Bijector, Chain, Planar, Radial, Repeat, Sylvester
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
+from jflow.flows.checks import directed
 
 
 @recipe
@@ -34,7 +35,9 @@ def planar(
 
     Reference: Rezende and Mohamed, 2015, https://arxiv.org/abs/1505.05770
     """
-    return _stack(Planar(direction), features, layers, memory, context_shape)
+    return _stack(
+        directed("planar", Planar(), "forward", direction), features, layers, memory, context_shape
+    )
 
 
 @recipe
@@ -61,7 +64,9 @@ def radial(
 
     Reference: Rezende and Mohamed, 2015, https://arxiv.org/abs/1505.05770
     """
-    return _stack(Radial(direction), features, layers, memory, context_shape)
+    return _stack(
+        directed("radial", Radial(), "forward", direction), features, layers, memory, context_shape
+    )
 
 
 @recipe
@@ -93,8 +98,10 @@ def sylvester(
 
     Reference: van den Berg et al., 2018, https://arxiv.org/abs/1803.05649
     """
-    layer = Sylvester(direction, min(features, 16) if rank is None else rank, basis)
-    return _stack(layer, features, layers, memory, context_shape)
+    layer = Sylvester(min(features, 16) if rank is None else rank, basis)
+    return _stack(
+        directed("sylvester", layer, "forward", direction), features, layers, memory, context_shape
+    )
 
 
 def _stack(

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
+from jflow.bijectors import ActNorm, Chain, Invert, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import mixer, of_values
 from jflow.nets import MADE
-from jflow.transformers import Affine, Invert, SoftplusAffine
+from jflow.transformers import Affine, Inverted, SoftplusAffine
 
 
 @recipe
@@ -67,7 +67,7 @@ def maf(
         dropout=dropout,
         dtype=dtype,
     )
-    affine = Invert(SoftplusAffine()) if scale == "softplus" else Affine(bound)
+    affine = Inverted(SoftplusAffine()) if scale == "softplus" else Affine(bound)
     layer = MaskedAutoregressive(affine, net=net)
     step = Chain((ActNorm(), layer, mixer("maf", mixing)))
     bijector = Repeat(step, layers, memory)
@@ -107,10 +107,7 @@ def iaf(
 
     Reference: Kingma et al., 2016, https://arxiv.org/abs/1606.04934
     """
-    layer = MaskedAutoregressive(
-        Affine(bound),
-        net=MADE(hidden, residual, activation=activation, dtype=dtype),
-        direction="forward",
-    )
+    net = MADE(hidden, residual, activation=activation, dtype=dtype)
+    layer = Invert(MaskedAutoregressive(Inverted(Affine(bound)), net=net))
     bijector = Repeat(Chain((layer, mixer("iaf", mixing))), layers, memory)
     return Flow(bijector, (features,), context_shape=context_shape)

@@ -14,7 +14,7 @@ from jflow.flows.checks import mixer, of_values
 from jflow.nets import MADE
 from jflow.transformers import (
     DeepSigmoid,
-    Invert,
+    Inverted,
     SumOfSquares,
     Transformer,
     UnconstrainedMonotonic,
@@ -192,7 +192,7 @@ def bnaf(
 
 def _layer(transformer: Transformer, net: MADE) -> Bijector:
     """Closed form from data to base, which fits to data run."""
-    return MaskedAutoregressive(Invert(transformer), net=net)
+    return MaskedAutoregressive(Inverted(transformer), net=net)
 
 
 def _stack(

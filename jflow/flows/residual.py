@@ -1,5 +1,6 @@
 """Residual flows: i-ResNet, Residual Flow, i-DenseNet."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from jflow.bijectors import (
@@ -13,7 +14,7 @@ from jflow.bijectors import (
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import of_values
+from jflow.flows.checks import directed, of_values
 from jflow.functional import (
     ExactLogDet,
     Logarithmic,
@@ -85,9 +86,9 @@ def i_resnet(
     _check_sizes("i_resnet", features, image_shape, levels, factor_out)
     estimator = _estimator("i_resnet", PowerSeries(terms), features, exact_up_to)
     net = _net("i_resnet", features, image_shape, hidden, coefficient, activation)
-    bijector = _bijector(
-        Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
-    )
+    block = Residual(net, estimator)
+    make = lambda: directed("i_resnet", block.clone(), "inverse", direction)  # noqa: E731
+    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -145,9 +146,9 @@ def residual_flow(  # noqa: D417
     hidden = (128, 128, 128) if hidden is None and features is not None else hidden
     net = _net("residual_flow", features, image_shape, hidden, coefficient, activation)
     estimator = _estimator("residual_flow", _roulette(net, exact_terms), features, exact_up_to)
-    bijector = _bijector(
-        Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
-    )
+    block = Residual(net, estimator)
+    make = lambda: directed("residual_flow", block.clone(), "inverse", direction)  # noqa: E731
+    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -190,9 +191,9 @@ def i_densenet(  # noqa: D417
     size = None if image_shape is None else 3
     net = LipschitzDenseNet(growth, depth, size, coefficient=coefficient, activation=activation)
     estimator = _estimator("i_densenet", _roulette(net, exact_terms), features, exact_up_to)
-    bijector = _bijector(
-        Residual(net, estimator, direction), layers, memory, image_shape, levels, factor_out, alpha
-    )
+    block = Residual(net, estimator)
+    make = lambda: directed("i_densenet", block.clone(), "inverse", direction)  # noqa: E731
+    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -246,7 +247,7 @@ def _net(
 
 
 def _bijector(
-    block: Residual,
+    make: Callable[[], Bijector],
     layers: int,
     memory: _Memory,
     image_shape: Any,
@@ -255,7 +256,7 @@ def _bijector(
     alpha: float | None,
 ) -> Bijector:
     def blocks(event_ndim: int) -> Bijector:
-        return Repeat(Chain((ActNorm(event_ndim), block.clone())), layers, memory)
+        return Repeat(Chain((ActNorm(event_ndim), make())), layers, memory)
 
     if image_shape is None:
         return Chain((blocks(1), ActNorm()))

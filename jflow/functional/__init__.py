@@ -1,8 +1,17 @@
 """Pure array mathematics: no Flax, no parameters, no state."""
 
 from jflow.functional.arrays import wrap_angles
+from jflow.functional.autoregressive import Causal
 from jflow.functional.contractions import Solution, invert_residual
 from jflow.functional.convolution import conv2d
+from jflow.functional.estimators import (
+    Estimator,
+    ExactTrace,
+    Hutchinson,
+    HutchPP,
+    TraceEstimator,
+    XTrace,
+)
 from jflow.functional.log_determinants import ExactLogDet, LogDetEstimator, estimate_log_det
 from jflow.functional.series import PowerSeries, RussianRoulette
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
@@ -10,10 +19,15 @@ from jflow.functional.supports import Circle, Integers, Interval, Support
 from jflow.functional.traces import Estimated, exact_trace, hutch_pp, hutchinson, xtrace
 
 __all__ = [
+    "Causal",
     "Circle",
     "Estimated",
+    "Estimator",
     "ExactLogDet",
+    "ExactTrace",
     "Geometric",
+    "HutchPP",
+    "Hutchinson",
     "Integers",
     "Interval",
     "LogDetEstimator",
@@ -24,6 +38,8 @@ __all__ = [
     "Solution",
     "Stopping",
     "Support",
+    "TraceEstimator",
+    "XTrace",
     "conv2d",
     "estimate_log_det",
     "exact_trace",

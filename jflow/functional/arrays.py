@@ -96,9 +96,10 @@ def pinned(t: Array, x: Array, low: float = 0.0, high: float = 1.0) -> Array:
     return t + jax.lax.stop_gradient(exact - t)
 
 
-def permute(x: Array, order: np.ndarray | Array) -> Array:
-    """result[..., i] = x[..., order[i]], for a permutation `order` of the last axis."""
-    return x.at[..., order.astype(np.int32)].get(mode="promise_in_bounds", unique_indices=True)
+def permute(x: Array, order: np.ndarray | Array, axis: int = -1) -> Array:
+    """result[..., i] = x[..., order[i]], for a permutation `order` of that axis, from the last."""
+    index = (..., order.astype(np.int32), *(slice(None),) * (-1 - axis))
+    return x.at[index].get(mode="promise_in_bounds", unique_indices=True)
 
 
 def wrap_angles(x: Array) -> Array:

@@ -1,40 +1,104 @@
-"""The slow direction of autoregressive flows, at about the cost of a fast one.
+"""Autoregressive maps: one way all positions at once, the other way one position after the other.
 
-The fast direction maps u to v, all features at once, with an elementwise f:
+A position is an index of the first axis of an event: a feature of a vector, a row of an image, a
+token. The fast direction maps u to v with a scalar function f,
 
     v_i = f(u_i; p_i),    p_i = net(u_0, ..., u_i-1)
 
-The slow one finds u of a given v. `solve` goes feature by feature and computes in step i the units
-of degree i alone, so that all steps together cost about one evaluation of the network.
+and the slow one finds u of a given v. Here it is, with its derivatives, for any `Causal` net.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from jflow.functional.arrays import sum_event
 from jflow.functional.implicit import no_tangent, with_tangents
-from jflow.functional.masked import (
-    Columns,
-    MaskedNet,
-    Weights,
-    columns,
-    flatten,
-    groups,
-    product,
-    rows,
-    set_rows,
-    slopes,
-    unflatten,
-)
 
 # (values (...), params (..., num_params)) to values and log-derivatives, elementwise.
-Scalar = Callable[[Array, Array], tuple[Array, Array]]
+Scalar = Callable[[Array, Any], tuple[Array, Array]]
+# (cache, i, u_i-1) to the cache and p_i.
+Step = Callable[[Any, Array, Array], tuple[Any, Any]]
+# (cotangents, i, that of p_i) to the cotangents and that of u_i-1.
+Back = Callable[[Any, Array, Any], tuple[Any, Array]]
+
+
+class Causal:
+    """What p_i = net(u_0, ..., u_i-1) of all positions i is, bound to its weights: a pytree.
+
+    Attributes:
+      event_ndim: how many axes the event of u has, of which the first counts positions.
+      remembers: whether the cache holds what all positions before have left, not a few of them.
+        Derivatives do not store it for each step then; where it is small, that is faster.
+    """
+
+    event_ndim: ClassVar[int] = 1
+    remembers: ClassVar[bool] = True
+
+    def __call__(self, u: Array) -> Any:
+        """p of u (*batch, positions, *rest), of all positions at once.
+
+        It is an array (*batch, positions, *rest, outputs), or whatever else f is given.
+        """
+        raise NotImplementedError
+
+    def start(self, like: Array) -> tuple[Any, Step]:
+        """A cache with nothing in it, and the function that takes one step.
+
+        step(cache, i, before) is called for i = 0, 1, ..., with before = u_i-1 (*batch, *rest),
+        zero for i = 0. It puts what it makes of u_i-1 into the cache, an array or a pytree of them,
+        and returns that and p_i, (*batch, *rest, outputs). All steps together then cost about one
+        evaluation of the net.
+
+        If the net `remembers`, what one step has written no later one changes, and a step reads
+        nothing that later ones write, even of a full cache (but zero times that is allowed):
+        derivatives rest on it.
+
+        Args:
+          like: an array of u's shape and dtype.
+        """
+        raise NotImplementedError
+
+    def finish(self, u: Array) -> tuple[Any, Any, Back]:
+        """What `start` is, for derivatives, which go back from the last position.
+
+        Returns p of all positions, which lead; cotangents with nothing in them; and the function
+        that goes back by one step, called for i = D - 1, ..., 0. It is defined here, by the
+        derivative of a step with the full cache, of which a step reads what was there: the caches
+        in between are not stored. A net may know something faster.
+        """
+        cache, step = self.start(u)
+        index, rows = _positions(self, u)
+        before = jnp.concatenate([jnp.zeros_like(rows[:1]), rows[:-1]])
+        full, params = lax.scan(lambda cache, at: step(cache, *at), cache, (index, before))
+
+        leaves, tree = jax.tree.flatten(full)
+        floats = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+        kept = [None if real else leaf for leaf, real in zip(leaves, floats, strict=True)]
+
+        def one(cache: list[Array], i: Array, u: Array) -> tuple[list[Array], Any]:
+            moving = iter(cache)
+            given = [next(moving) if leaf is None else leaf for leaf in kept]
+            after, params = step(tree.unflatten(given), i, u)
+            return _where(floats, jax.tree.leaves(after)), params
+
+        def back(of_cache: list[Array], i: Array, of_params: Any) -> tuple[list[Array], Array]:
+            pull = jax.vjp(lambda cache, u: one(cache, i, u), _where(floats, leaves), before[i])[1]
+            return pull((of_cache, of_params))
+
+        return params, [jnp.zeros_like(leaf) for leaf in _where(floats, leaves)], back
+
+    def without_dropout(self) -> "Causal":
+        """The same without what is dropped in training: a slow direction drops nothing."""
+        return self
+
+    def careful(self, u: Array) -> Any:
+        """p of u, where u_j may be far too large: it must not touch p_i of i <= j, not as NaN."""
+        return self(u)
 
 
 class Report(NamedTuple):
@@ -49,185 +113,123 @@ class Report(NamedTuple):
     residual: Array
 
 
-# (net, backward, weights, v) to u, log|du_i/dv_i| (*batch, D), and a report.
-Solver = Callable[[MaskedNet, Scalar, Weights, Array], tuple[Array, Array, Report]]
+class ScalarMap(NamedTuple):
+    """What does not change with the weights of a net.
+
+    Attributes:
+      forward: f.
+      backward: its inverse.
+      fast: the fast direction of (net, u), where that is cheaper than f(u; net(u)); or None.
+    """
+
+    forward: Scalar
+    backward: Scalar
+    fast: Callable[[Any, Array], tuple[Array, Array]] | None = None
+
+    def all(self, net: Causal, u: Array) -> tuple[Array, Array]:
+        """v and the log-derivatives of f, of all positions at once."""
+        return self.forward(u, net(u)) if self.fast is None else self.fast(net, u)
 
 
-def fast(net: MaskedNet, scalar: Scalar, weights: Weights, u: Array) -> tuple[Array, Array]:
-    """v and log|dv_i/du_i| of u, (*batch, D) all."""
-    _, params = net.states(weights, u)
-    return scalar(u, jnp.swapaxes(params, -1, -2).astype(u.dtype))
+class Solver(NamedTuple):
+    """A way to go back.
+
+    Attributes:
+      find: of (map, net, v) to u, log|du_i/dv_i|, and a report.
+      divide: of (map, net, u, v, b) to J^-1 b, where J = dv/du.
+      divide_transposed: the same of J^-T b.
+    """
+
+    find: Callable[[ScalarMap, Any, Array], tuple[Array, Array, Report]]
+    divide: Callable[[ScalarMap, Any, Array, Array, Array], Array]
+    divide_transposed: Callable[[ScalarMap, Any, Array, Array, Array], Array]
 
 
-def slow(
-    net: MaskedNet, forward: Scalar, backward: Scalar, solver: Solver, weights: Weights, v: Array
-) -> tuple[Array, Array, Report]:
-    """u and log|det du/dv| of v (*batch, D), differentiable in both modes, and a report.
+def slow(of: ScalarMap, solver: Solver, net: Causal, v: Array) -> tuple[Array, Array, Report]:
+    """u and log|det du/dv| of v, differentiable in both modes, and a report.
 
     With F the fast direction and J its Jacobian in u, the tangents are
 
         du = J^-1 (dv - F_weights dweights)
 
-    by the implicit function theorem. J is triangular: `solver` finds u, and one pass of the same
-    kind as `solve` applies J^-1 or its transpose. J itself is never formed. Where v_i is outside of
-    f's range, u_i is that of a fixed point inside, so dv_i counts as zero, as does the tangent of
-    its log-derivative.
+    by the implicit function theorem. J is triangular, and never formed: the solver applies its
+    inverse or the transpose of that. Where v_i is outside of f's range, u_i is that of a fixed
+    point inside, so dv_i counts as zero, as does the tangent of its log-derivative.
 
-    Args:
-      net: the network.
-      forward: f.
-      backward: its inverse.
-      solver: `solve`, or another function of the same arguments.
-      weights: of the network.
-      v: (*batch, D).
+    The loop of a net that remembers little is differentiated as it is: what it stores is what one
+    evaluation stores.
     """
-    run = partial(fast, net, forward)
 
     def tangent(primals: Any, tangents: Any, found: Any) -> Any:
-        (weights, v), (dweights, dv), (u, log_dets, report) = primals, tangents, found
+        (net, v), (dnet, dv), (u, log_dets, report) = primals, tangents, found
         outside = jnp.isneginf(log_dets)
-        _, linear = jax.linearize(run, weights, u)
-        right = jnp.where(outside, 0, dv) - linear(dweights, jnp.zeros_like(u))[0]
+        _, linear = jax.linearize(of.all, net, u)
+        right = jnp.where(outside, 0, dv) - linear(dnet, jnp.zeros_like(u))[0]
         du = lax.custom_linear_solve(
-            lambda du: jax.jvp(lambda u: run(weights, u)[0], (u,), (du,))[1],
+            lambda du: jax.jvp(lambda u: of.all(net, u)[0], (u,), (du,))[1],
             right,
-            lambda _, b: jax.jvp(lambda v: solve(net, backward, weights, v)[0], (v,), (b,))[1],
-            lambda _, b: solve_transposed(net, forward, weights, u, b),
+            lambda _, b: solver.divide(of, net, u, v, b),
+            lambda _, b: solver.divide_transposed(of, net, u, v, b),
         )
-        dlog_dets = jnp.where(outside, 0, -linear(dweights, du)[1])
+        dlog_dets = jnp.where(outside, 0, -linear(dnet, du)[1])
         return du, dlog_dets, jax.tree.map(no_tangent, report)
 
-    u, log_dets, report = with_tangents(partial(solver, net, backward), tangent, weights, v)
-    return u, sum_event(log_dets, 1), report
+    find = partial(solver.find, of)
+    plain = solver is SEQUENTIAL and not net.remembers
+    u, log_dets, report = find(net, v) if plain else with_tangents(find, tangent, net, v)
+    return u, sum_event(log_dets, net.event_ndim), report
 
 
-def solve(
-    net: MaskedNet, backward: Scalar, weights: Weights, v: Array
-) -> tuple[Array, Array, Report]:
-    """u of v, feature by feature, and log|du_i/dv_i|."""
-    batch, dtype = v.shape[:-1], weights.kernels[0].dtype
-    v_rows = flatten(v)
-    count = v_rows.shape[1]
-    read = columns(net, weights, count)
-    starts, sizes = groups(net)
+def one_by_one(of: ScalarMap, net: Causal, v: Array) -> tuple[Array, Array, Report]:
+    """u of v, position by position, and log|du_i/dv_i|."""
+    cache, step = net.start(v)
+    index, rows = _positions(net, v)
 
-    def step(carry: Any, at: Any) -> Any:
-        u, states, values = carry
-        i, v_i, start, kernel, last, direct = at
-        states, values = _grow(net, read, sizes, i, start, u, states, values)
-        params = product(kernel, values[-1]) + last
-        if direct is not None:
-            params = params + product(direct, u)
-        u_i, log_det = backward(v_i, params.T.astype(v_i.dtype))
-        u = set_rows(u, u_i[None].astype(dtype), i)
-        return (u, states, values), (u_i, log_det)
+    def one(carry: Any, at: Any) -> Any:
+        (cache, before), (i, v_i) = carry, at
+        cache, params = step(cache, i, before)
+        u_i, log_det = of.backward(v_i, params)
+        return (cache, u_i), (u_i, log_det)
 
-    empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
-    start = (jnp.zeros((net.features, count), dtype), empty, empty)
-    index = jnp.arange(net.features, dtype=jnp.int32)
-    at = (index, v_rows, jnp.asarray(starts), read.kernels[-1], read.last, read.direct)
-    _, (u, log_dets) = lax.scan(step, start, at)
-    report = Report(jnp.asarray(net.features, jnp.int32), jnp.zeros((), v.dtype))
-    return unflatten(u, batch), unflatten(log_dets, batch), report
+    _, (u, log_dets) = lax.scan(one, (cache, jnp.zeros_like(rows[0])), (index, rows))
+    axis = -net.event_ndim
+    report = Report(jnp.asarray(len(rows), jnp.int32), jnp.zeros((), v.dtype))
+    return jnp.moveaxis(u, 0, axis), jnp.moveaxis(log_dets, 0, axis), report
 
 
-def _grow(
-    net: MaskedNet,
-    read: Columns,
-    sizes: list[int],
-    i: Array,
-    start: Array,
-    u: Array,
-    states: list[Array],
-    values: list[Array],
-) -> tuple[list[Array], list[Array]]:
-    """Computes the units of degree i in every hidden layer.
+def divide(of: ScalarMap, net: Causal, u: Array, v: Array, b: Array) -> Array:
+    """J^-1 b: the tangent of the loop."""
+    return jax.jvp(lambda v: one_by_one(of, net, v)[0], (v,), (b,))[1]
 
-    A slice may reach into the next group, whose inputs are not there yet: those units stay zero,
-    since an infinite one would spoil products with kernels that are zero.
+
+def divide_transposed(of: ScalarMap, net: Causal, u: Array, v: Array, b: Array) -> Array:
+    """w with J^T w = b, by back substitution from the last position.
+
+    When w_i+1, ... are known, so is what reaches u_i through later positions: only those read what
+    the net makes of it.
     """
-    states, values, inputs = list(states), list(values), u
-    for layer, size in enumerate(sizes):
-        at = start[layer]
-        added = read.first if layer == 0 else read.biases[layer]
-        state = product(rows(read.kernels[layer], at, size), inputs) + rows(added, at, size)
-        if net.skips(layer):
-            state = state + rows(states[layer - 2], at, size)
-        degrees = jnp.asarray(net.degrees[layer + 1][:, None], jnp.int32)
-        ready = rows(degrees, at, size) <= i
-        value = jnp.where(jnp.broadcast_to(ready, state.shape), net.activation(state), 0)
-        states[layer] = set_rows(states[layer], state, at)
-        values[layer] = set_rows(values[layer], value, at)
-        inputs = values[layer]
-    return states, values
+    params, nothing, back = net.finish(u)
+
+    def one(carry: Any, at: Any) -> Any:
+        (cotangents, reached), (i, u_i, params, b_i) = carry, at
+        v_i, pull = jax.vjp(lambda u, p: of.forward(u, p)[0], u_i, params)
+        w_i = (b_i - reached) / pull(jnp.ones_like(v_i))[0]
+        return back(cotangents, i, pull(w_i)[1]), w_i
+
+    index, rows = _positions(net, u)
+    at = (index, rows, params, _positions(net, b)[1])
+    _, w = lax.scan(one, (nothing, jnp.zeros_like(rows[0])), at, reverse=True)
+    return jnp.moveaxis(w, 0, -net.event_ndim)
 
 
-def solve_transposed(
-    net: MaskedNet, forward: Scalar, weights: Weights, u: Array, b: Array
-) -> Array:
-    """w with J^T w = b, where J = dv/du of the fast direction: back substitution.
-
-    Feature by feature from the last: when w_i+1, ... are known, so are the cotangents of the
-    units of degree i + 1, which are the last that feature i reaches.
-    """
-    batch = u.shape[:-1]
-    states, params = net.states(weights, u)
-    params = jnp.swapaxes(params, -1, -2).astype(u.dtype)
-    v, pull = jax.vjp(lambda u, p: forward(u, p)[0], u, params)
-    diagonal, by_params = pull(jnp.ones_like(v))
-    diagonal, b_rows = flatten(diagonal), flatten(b)
-    count = b_rows.shape[1]
-    by_params = jnp.moveaxis(by_params.reshape(count, *by_params.shape[-2:]), 0, -1)
-    slope = [flatten(s) for s in slopes(net, states)]
-    masked = net.masked(weights)
-    starts, sizes = groups(net)
-    starts = np.concatenate([starts[1:], starts[-1:]])  # of degree i + 1; of none for the last
-    outputs = masked[-1].reshape(masked[-1].shape[0], -1)
-
-    def step(carry: Any, at: Any) -> Any:
-        units, params = carry  # cotangents so far
-        i, b_i, diagonal, by_params, start, kernel, direct = at
-        units = _shrink(net, masked, outputs, slope, sizes, start, units, params)
-        reached = product(kernel, units[0])
-        if direct is not None:
-            reached = reached + product(direct.reshape(-1), params.reshape(direct.size, count))
-        w_i = (b_i - reached.astype(b_i.dtype)) / diagonal
-        params = params.at[:, i].set((w_i[None] * by_params).astype(params.dtype))
-        return (units, params), w_i
-
-    dtype = weights.kernels[0].dtype
-    empty = [jnp.zeros((units, count), dtype) for units in net.hidden]
-    index = jnp.arange(net.features, dtype=jnp.int32)
-    direct = net.masked_direct(weights)
-    at = (index, b_rows, diagonal, by_params, jnp.asarray(starts), masked[0], direct)
-    carry = (empty, jnp.zeros((net.outputs, net.features, count), dtype))
-    _, w = lax.scan(step, carry, at, reverse=True)
-    return unflatten(w, batch)
+def _positions(net: Causal, u: Array) -> tuple[Array, Array]:
+    """0, 1, ... and u with its positions in front."""
+    rows = jnp.moveaxis(u, -net.event_ndim, 0)
+    return jnp.arange(len(rows), dtype=jnp.int32), rows
 
 
-def _shrink(
-    net: MaskedNet,
-    masked: tuple[Array, ...],
-    outputs: Array,
-    slope: list[Array],
-    sizes: list[int],
-    start: Array,
-    units: list[Array],
-    params: Array,
-) -> list[Array]:
-    """Computes the cotangents of one group of units in every hidden layer, the last one first."""
-    units = list(units)
-    for layer in reversed(range(len(sizes))):
-        at, size = start[layer], sizes[layer]
-        last = layer == len(sizes) - 1
-        kernel = outputs if last else masked[layer + 1]
-        after = (
-            params.reshape(len(params) * net.features, params.shape[-1])
-            if last
-            else units[layer + 1]
-        )
-        cotangent = product(rows(kernel, at, size), after) * rows(slope[layer], at, size)
-        if layer + 2 < len(sizes) and net.skips(layer + 2):
-            cotangent = cotangent + rows(units[layer + 2], at, size)
-        units[layer] = set_rows(units[layer], cotangent, at)
-    return units
+def _where(chosen: list[bool], leaves: list[Array]) -> list[Array]:
+    return [leaf for leaf, taken in zip(leaves, chosen, strict=True) if taken]
+
+
+SEQUENTIAL = Solver(one_by_one, divide, divide_transposed)

@@ -46,7 +46,7 @@ def invert_residual(
     norm: float = 2.0,
     tolerance: float | None = None,
     max_iterations: int | None = None,
-    memory: int = 0,
+    anderson: int = 0,
     event_ndim: int = 1,
 ) -> Solution:
     """x with x + g(x) = y, where g has Lipschitz constant L < 1.
@@ -70,7 +70,7 @@ def invert_residual(
       norm: the p of the norm |.|_p in which L holds.
       tolerance: the bound to reach; None for `default_tolerance` of y's dtype.
       max_iterations: None for as many as L asks for, from a start 10^4 away.
-      memory: how many earlier iterates Anderson's acceleration combines; 0 for none. Where a
+      anderson: how many earlier iterates Anderson's acceleration combines; 0 for none. Where a
         step does not reduce the residual, Banach's follow until it is the smallest so far.
       event_ndim: how many trailing axes are the event.
 
@@ -78,10 +78,10 @@ def invert_residual(
       ValueError: `lipschitz` is not in (0, 1), or a tolerance, norm or count out of range.
     """
     tolerance = default_tolerance(y.dtype) if tolerance is None else tolerance
-    _check_arguments(lipschitz, norm, tolerance, max_iterations, memory)
+    _check_arguments(lipschitz, norm, tolerance, max_iterations, anderson)
     small = min(tolerance, float(jnp.finfo(y.dtype).eps))
     limit = max_iterations or _PATIENCE + math.ceil(math.log(1e-4 * small) / math.log(lipschitz))
-    rule = _Rule(lipschitz, tolerance, limit, memory, event_ndim)
+    rule = _Rule(lipschitz, tolerance, limit, anderson, event_ndim)
 
     def find(params: Any, y: Array) -> tuple[Array, Any]:
         x, *report = _iterate(lambda x: function(params, x), y, rule, norm)
@@ -96,7 +96,7 @@ def invert_residual(
 
 
 def _check_arguments(
-    lipschitz: float, norm: float, tolerance: float, max_iterations: int | None, memory: int
+    lipschitz: float, norm: float, tolerance: float, max_iterations: int | None, anderson: int
 ) -> None:
     if not 0 < lipschitz < 1:
         raise ValueError(f"invert_residual: lipschitz must be in (0, 1); got {lipschitz}")
@@ -104,7 +104,7 @@ def _check_arguments(
         raise ValueError(f"invert_residual: norm must be 1 or more; got {norm}")
     if not tolerance > 0:
         raise ValueError(f"invert_residual: tolerance must be positive; got {tolerance}")
-    check_counts("invert_residual", 0, memory=memory)
+    check_counts("invert_residual", 0, anderson=anderson)
     if max_iterations is not None:
         check_counts("invert_residual", max_iterations=max_iterations)
 
@@ -120,7 +120,7 @@ class _Rule(NamedTuple):
     lipschitz: float
     tolerance: float
     limit: int
-    memory: int
+    anderson: int
     event_ndim: int
 
 
@@ -167,12 +167,12 @@ def _iterate(
         waited = jnp.where(better, 0, carry.waited + 1)
         done = carry.done | (best_size <= goal) | (waited >= _PATIENCE) | jnp.isnan(size)
         x, history = carry.x + residual, carry.history
-        if rule.memory:
+        if rule.anderson:
             mixed, history = _anderson(carry.x, residual, history, carry.iterations, ndim)
             x = jnp.where(_wide(better, y), mixed, x)
         return _Carry(carry.iterations + 1, x, best, best_size, waited, done, history)
 
-    none = jnp.zeros((rule.memory, *y.shape), y.dtype) if rule.memory else y
+    none = jnp.zeros((rule.anderson, *y.shape), y.dtype) if rule.anderson else y
     waited, done = jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
     size = jnp.full(batch, jnp.inf, y.dtype)
     start = _Carry(jnp.zeros((), jnp.int32), y, y, size, waited, done, (none, none))

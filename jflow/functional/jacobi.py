@@ -1,47 +1,45 @@
-"""The slow direction of autoregressive flows, by sweeps over all features at once."""
+"""The slow direction of autoregressive maps, by sweeps over all positions at once."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jflow.functional.autoregressive import Report, Scalar
-from jflow.functional.masked import MaskedNet, Weights
+from jflow.functional.autoregressive import Causal, Report, ScalarMap, Solver
 
 
-def jacobi(
-    net: MaskedNet,
-    backward: Scalar,
-    weights: Weights,
-    v: Array,
-    *,
-    tolerance: float,
-    max_sweeps: int | None = None,
-) -> tuple[Array, Array, Report]:
-    """u of v by sweeps over all features at once, log|du_i/dv_i|, and a report.
+def jacobi(tolerance: float, max_sweeps: int | None = None) -> Solver:
+    """A solver that sweeps over all positions at once, until nothing changes.
 
-    Sweep k makes feature k - 1 exact whatever the rest is, so D sweeps are exact; it stops when no
-    feature changes by more than `tolerance` times 1 + |u|. A value that is not finite, of a feature
-    or a hidden unit, counts as zero for the network as long as it may change, so that it cannot
-    spoil earlier features; that of a feature makes all later ones NaN in the end. Points that fewer
-    than D sweeps have not brought within the tolerance are NaN.
+    Sweep k makes position k - 1 exact whatever the rest is, so as many sweeps as there are
+    positions are exact: or as many as the longest chain of them that depend on each other. It stops
+    when no value changes by more than `tolerance` times 1 + |u|. Derivatives are solutions of
+    linear equations of the same kind, by the same sweeps.
+
+    A value that is not finite counts as zero for the net as long as it may change, so that it
+    cannot spoil earlier positions; in the end it makes all later ones NaN. Points that `max_sweeps`
+    have not brought within the tolerance are NaN.
 
     Args:
-      net: the network.
-      backward: the inverse of f.
-      weights: of the network.
-      v: (*batch, D).
       tolerance: of the stopping test.
-      max_sweeps: at most so many; None for D.
+      max_sweeps: at most so many; None for the number of positions.
     """
-    limit = net.features if max_sweeps is None else min(max_sweeps, net.features)
+    find = partial(_find, tolerance, max_sweeps)
+    return Solver(find, partial(_divide, tolerance), partial(_divide_transposed, tolerance))
 
-    def finite(x: Array) -> Array:
-        return jnp.where(jnp.isfinite(x), x, 0)
+
+def _find(
+    tolerance: float, max_sweeps: int | None, of: ScalarMap, net: Causal, v: Array
+) -> tuple[Array, Array, Report]:
+    ndim = net.event_ndim
+    positions = v.shape[v.ndim - ndim]
+    limit = positions if max_sweeps is None else min(max_sweeps, positions)
 
     def sweep(u: Array) -> tuple[Array, Array]:
-        _, params = net.states(weights, finite(u), finite)
-        return backward(v, jnp.swapaxes(params, -1, -2).astype(v.dtype))
+        return of.backward(v, net.careful(jnp.where(jnp.isfinite(u), u, 0)))
 
     def goes_on(carry: Any) -> Array:
         _, report = carry
@@ -57,11 +55,53 @@ def jacobi(
     new, log_dets = sweep(u)
     changes = _changes(u, new)
     report = report._replace(residual=_largest(changes))
-    wrong = (~jnp.isfinite(u)).astype(jnp.int32)
+    wrong = jnp.any(~jnp.isfinite(u), axis=tuple(range(1 - ndim, 0))).astype(jnp.int32)
     bad = jnp.cumsum(wrong, axis=-1, dtype=jnp.int32) > wrong
-    if limit < net.features:
-        bad |= jnp.any(changes > tolerance, axis=-1, keepdims=True)
-    return jnp.where(bad, jnp.nan, u), jnp.where(bad, jnp.nan, log_dets), report
+    if limit < positions:
+        worst = jnp.max(changes, axis=tuple(range(1 - ndim, 0)), initial=0)
+        bad |= jnp.any(worst > tolerance, axis=-1, keepdims=True)
+    bad = bad.reshape(bad.shape + (1,) * (ndim - 1))
+    nan = lambda x: jnp.where(bad, jnp.nan, x)  # noqa: E731
+    return nan(u), nan(log_dets), report
+
+
+def _divide(tolerance: float, of: ScalarMap, net: Causal, u: Array, v: Array, b: Array) -> Array:
+    push = jax.linearize(lambda u: of.all(net, u)[0], u)[1]
+    return _linear(tolerance, push, _slopes(of, net, u), b, net.event_ndim)
+
+
+def _divide_transposed(
+    tolerance: float, of: ScalarMap, net: Causal, u: Array, v: Array, b: Array
+) -> Array:
+    pull = jax.vjp(lambda u: of.all(net, u)[0], u)[1]
+    return _linear(tolerance, lambda w: pull(w)[0], _slopes(of, net, u), b, net.event_ndim)
+
+
+def _slopes(of: ScalarMap, net: Causal, u: Array) -> Array:
+    """df/du_i: the diagonal of J."""
+    params = net(u)
+    return jax.jvp(lambda u: of.forward(u, params)[0], (u,), (jnp.ones_like(u),))[1]
+
+
+def _linear(
+    tolerance: float, product: Callable[[Array], Array], slopes: Array, b: Array, ndim: int
+) -> Array:
+    """t with A t = b, A triangular with that diagonal: to the tolerance of its largest entry."""
+    axes = tuple(range(-ndim, 0))
+
+    def goes_on(carry: Any) -> Array:
+        _, sweeps, done = carry
+        return (sweeps <= b.shape[b.ndim - ndim]) & ~done
+
+    def again(carry: Any) -> Any:
+        t, sweeps, _ = carry
+        change = (b - product(t)) / slopes
+        new = t + change
+        size = lambda x: jnp.max(jnp.abs(x), axis=axes, initial=0)  # noqa: E731
+        return new, sweeps + 1, jnp.all(size(change) <= tolerance * size(new))
+
+    start = jnp.zeros_like(b), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    return lax.while_loop(goes_on, again, start)[0]
 
 
 def _changes(u: Array, new: Array) -> Array:

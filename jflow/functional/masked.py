@@ -7,12 +7,11 @@ sorted by degree: all masks are block-triangular, and a product computes its blo
 Reference: Germain et al., MADE, 2015, https://arxiv.org/abs/1502.03509
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +66,8 @@ class MaskedNet:
       residual: whether every second layer adds what the layer two before has.
       context: whether there is a context. Units of degree 0, which see nothing else, exist then
         only (or where there is a single feature).
+      graph: (D, D), whose entry i, j tells whether feature i depends on feature j < i; None for
+        all of those. A unit of degree d then sees what feature d depends on.
     """
 
     features: int
@@ -75,6 +76,7 @@ class MaskedNet:
     activation: Callable[[Array], Array]
     residual: bool = False
     context: bool = False
+    graph: tuple[tuple[bool, ...], ...] | None = None
 
     @cached_property
     def degrees(self) -> tuple[np.ndarray, ...]:
@@ -101,31 +103,48 @@ class MaskedNet:
         """Whether hidden layer `layer` adds the pre-activation of the layer two before."""
         return self.residual and layer >= 2 and layer % 2 == 0
 
-    def mask(self, layer: int) -> np.ndarray:
-        """Of kernel `layer`, (inputs, units): which inputs each unit sees."""
-        return self.degrees[layer][:, None] <= self.degrees[layer + 1]
+    @cached_property
+    def masks(self) -> tuple[np.ndarray, ...]:
+        """Of each kernel, (inputs, units): which inputs each unit sees."""
+        masks = [np.less_equal(seen[:, None], seeing) for seen, seeing in pairwise(self.degrees)]
+        if self.graph is None:
+            return tuple(masks)
+        parents = np.array(self.graph, bool)
+        # A unit sees those that see nothing but what it may see.
+        within = (parents.astype(np.float32) @ ~parents.T) == 0
+        of_units = zip(masks[1:], pairwise(self.degrees[1:]), strict=True)
+        return (
+            parents[self.degrees[1]].T,
+            *(mask & within[np.ix_(seen, seeing)] for mask, (seen, seeing) in of_units),
+        )
+
+    @cached_property
+    def direct_mask(self) -> np.ndarray:
+        """Of what leads from inputs to outputs, (D, D)."""
+        if self.graph is not None:
+            return np.asarray(self.graph).T
+        return np.less_equal(self.degrees[0][:, None], self.degrees[-1])
 
     def masked(self, weights: Weights) -> tuple[Array, ...]:
         """All kernels with what is not seen set to zero."""
-        masks = [self.mask(i) for i in range(len(weights.kernels))]
-        masks[-1] = masks[-1][:, None, :]
-        return tuple(map(_masked, masks, weights.kernels))
+        *masks, last = self.masks
+        return tuple(map(_masked, (*masks, last[:, None, :]), weights.kernels))
 
     def masked_direct(self, weights: Weights) -> Array | None:
         """What leads from inputs to outputs, if anything, with what is not seen set to zero."""
         if weights.direct is None:
             return None
-        return _masked(self.degrees[0][:, None, None] <= self.degrees[-1], weights.direct)
+        return _masked(self.direct_mask[:, None, :], weights.direct)
 
     def states(
-        self, weights: Weights, x: Array, drop: Callable[[Array], Array] = lambda h: h
+        self, weights: Weights, x: Array, alter: Callable[[Array, int], Array] | None = None
     ) -> tuple[list[Array], Array]:
         """Pre-activations of all hidden layers, (*batch, units), and outputs (*batch, outputs, D).
 
         Args:
           weights: of the network.
           x: (*batch, D).
-          drop: applied to the activations of every hidden layer.
+          alter: what hidden values become, given them and the number of their layer.
         """
         states: list[Array] = []
         values = x.astype(weights.kernels[0].dtype)
@@ -139,32 +158,32 @@ class MaskedNet:
             if self.skips(i):
                 state = state + states[i - 2]
             states.append(state)
-            values = drop(self.activation(state))
+            values = self.activation(state)
+            values = values if alter is None else alter(values, i)
         outputs = self._product(len(self.hidden), values, weights.kernels[-1])
         added = _like(weights.biases[-1], outputs)
         if weights.direct_context is not None:
             added = added + weights.direct_context
         outputs = outputs + added
         if weights.direct is not None:
-            seen, seeing = self.degrees[0], self.degrees[-1]
             x = x.astype(outputs.dtype)
-            outputs = outputs + triangular_product(seen, seeing, x, weights.direct)
+            outputs = outputs + masked_product(self.direct_mask, x, weights.direct)
         return states, outputs
 
     def _product(self, layer: int, values: Array, kernel: Array) -> Array:
-        return triangular_product(self.degrees[layer], self.degrees[layer + 1], values, kernel)
+        return masked_product(self.masks[layer], values, kernel)
 
 
 def _masked(mask: np.ndarray, kernel: Array) -> Array:
     return jnp.where(jnp.broadcast_to(jnp.asarray(mask), kernel.shape), kernel, 0)
 
 
-def triangular_product(seen: np.ndarray, seeing: np.ndarray, values: Array, kernel: Array) -> Array:
+def masked_product(mask: np.ndarray, values: Array, kernel: Array) -> Array:
     """values (*batch, n) times the masked kernel (n, p, m): (*batch, p, m), block by block.
 
     Args:
-      seen: degrees of the n inputs, sorted.
-      seeing: degrees of the m outputs, sorted; each sees the inputs of its degree or less.
+      mask: (n, m), which inputs each output sees. Where it is triangular, later outputs seeing
+        more, blocks of it that are zero are not computed.
       values: the inputs.
       kernel: the weights before the mask.
     """
@@ -177,10 +196,9 @@ def triangular_product(seen: np.ndarray, seeing: np.ndarray, values: Array, kern
         edges = [m * i // blocks for i in range(blocks + 1)]
         parts = []
         for start, stop in pairwise(edges):
-            rows = int(np.searchsorted(seen, seeing[stop - 1], side="right"))
-            mask = jnp.asarray(seen[:rows, None] <= seeing[start:stop])[:, None, :]
-            block = kernel[:rows, :, start:stop]
-            block = jnp.where(jnp.broadcast_to(mask, block.shape), block, 0)
+            seen = np.flatnonzero(mask[:, start:stop].any(axis=1))
+            rows = int(seen.max(initial=-1)) + 1
+            block = _masked(mask[:rows, None, start:stop], kernel[:rows, :, start:stop])
             flat = block.reshape(rows, p * (stop - start))
             product = matmul_last(values[..., :rows], flat, precision=_EXACT)
             parts.append(product.reshape(*values.shape[:-1], p, stop - start))
@@ -191,79 +209,3 @@ def triangular_product(seen: np.ndarray, seeing: np.ndarray, values: Array, kern
 
 def _like(bias: Array, x: Array) -> Array:
     return bias.reshape((1,) * (x.ndim - bias.ndim) + bias.shape)
-
-
-class Columns(NamedTuple):
-    """A network's weights as `solve` reads them, a few units at a time: units lead.
-
-    Attributes:
-      kernels: masked, (units, inputs), and the last, (D, outputs, units).
-      biases: (units, 1) each.
-      first: what is added to the first hidden layer: its bias and the context's part, (units, N).
-      last: what is added to the outputs: (D, outputs, 1), or (D, outputs, N) if the context has a
-        part in it.
-      direct: from inputs to outputs, masked, (D, outputs, inputs); or None.
-    """
-
-    kernels: tuple[Array, ...]
-    biases: tuple[Array, ...]
-    first: Array
-    last: Array
-    direct: Array | None
-
-
-def columns(net: MaskedNet, weights: Weights, batch: int) -> Columns:
-    """Rearranges weights for evaluation on `batch` examples."""
-    masked = net.masked(weights)
-    kernels = (*(kernel.T for kernel in masked[:-1]), masked[-1].T)
-    biases = tuple(bias[:, None] for bias in weights.biases[:-1])
-    first = jnp.broadcast_to(biases[0], (net.hidden[0], batch))
-    if weights.context is not None:
-        first = first + weights.context.reshape(-1, net.hidden[0]).T
-    last, direct = weights.biases[-1].T[..., None], net.masked_direct(weights)
-    if weights.direct_context is not None:
-        last = last + weights.direct_context.reshape(-1, net.outputs, net.features).T
-    return Columns(kernels, biases, first, last, None if direct is None else direct.T)
-
-
-def groups(net: MaskedNet) -> tuple[np.ndarray, list[int]]:
-    """Where the units of each degree 0, ..., D - 1 begin in each hidden layer, (D, layers), and
-    the largest number of units of one degree, for each layer.
-
-    Slices of that length at those places cover each group, and reach into the next one where
-    the group is smaller.
-    """
-    hidden = net.degrees[1:-1]
-    starts = [np.searchsorted(degrees, np.arange(net.features)) for degrees in hidden]
-    sizes = [int(np.bincount(degrees).max()) for degrees in hidden]
-    return np.stack(starts, axis=1).astype(np.int32), sizes
-
-
-def rows(x: Array, start: Array, size: int) -> Array:
-    """x[start : start + size], for a traced start."""
-    return lax.dynamic_slice_in_dim(x, start, size, axis=0)
-
-
-def set_rows(x: Array, values: Array, start: Array) -> Array:
-    """x with x[start : start + len(values)] replaced."""
-    return lax.dynamic_update_slice_in_dim(x, values, start, axis=0)
-
-
-def product(a: Array, b: Array) -> Array:
-    """The matrix product, to full precision on every device."""
-    return jnp.matmul(a, b, precision=_EXACT)
-
-
-def slopes(net: MaskedNet, states: list[Array]) -> list[Array]:
-    """a'(s) for every pre-activation."""
-    return [jax.jvp(net.activation, (s,), (jnp.ones_like(s),))[1] for s in states]
-
-
-def flatten(x: Array) -> Array:
-    """(*batch, n) as (n, N)."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).T
-
-
-def unflatten(x: Array, batch: tuple[int, ...]) -> Any:
-    """(n, N) as (*batch, n)."""
-    return x.T.reshape(*batch, x.shape[0])

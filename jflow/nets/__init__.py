@@ -2,10 +2,12 @@
 
 from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
+from jflow.nets.functions import as_function
 from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
 from jflow.nets.lipschitz_dense import LipschitzDenseNet
 from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
+from jflow.nets.rows import RowNet
 
 __all__ = [
     "MADE",
@@ -17,5 +19,7 @@ __all__ = [
     "LipschitzMLP",
     "ResidualConvNet",
     "ResidualMADE",
+    "RowNet",
     "ZeroConvNet",
+    "as_function",
 ]

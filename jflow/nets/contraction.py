@@ -11,7 +11,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.convolution import conv2d, matmul_last
-from jflow.nets.layers import Linear, Precision, aligned_context, context_of_pixels
+from jflow.nets.layers import Dense, Dtypes, aligned_context, context_of_pixels
 from jflow.nets.lipschitz_activations import ACTIVATIONS, LipschitzActivation
 from jflow.nets.lipschitz_layers import LipschitzLinear, Norms
 
@@ -100,7 +100,7 @@ class Network(nn.Module):
             context = aligned_context(context, x.shape[:-1])
         else:
             context = context_of_pixels(context, x)
-        return Linear(width, Precision(), gain=0.1, name="context")(context.astype(x.dtype))
+        return Dense(width, Dtypes(), gain=0.1, name="context")(context.astype(x.dtype))
 
 
 def affine(x: Array, kernel: Array, bias: Array) -> Array:

@@ -9,7 +9,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align
-from jflow.nets.layers import Linear, Net, Precision, context_of_pixels
+from jflow.nets.layers import Dense, Dtypes, Net, context_of_pixels
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class _ConvNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         config = self.config
-        h = Linear(config.hidden, config, (3, 3), gain=2.0, name="first")(x)
+        h = Dense(config.hidden, config, (3, 3), gain=2.0, name="first")(x)
         h = _add_context(h, context, config)
         if config.positions:
             shape, (_, param_dtype) = h.shape[-3:], config.of(x)
             bias = self.param("positions", nn.initializers.normal(0.1), shape, param_dtype)
             h = h + align(bias, h)
-        h = config.act(Linear(config.hidden, config, gain=2.0, name="middle")(config.act(h)))
+        h = config.act(Dense(config.hidden, config, gain=2.0, name="middle")(config.act(h)))
         h = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(h)
         return ZeroConv(self.features, config, name="last")(h)
 
@@ -98,7 +98,7 @@ class _ResidualConvNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         config = self.config
-        h = Linear(config.hidden, config, (3, 3), name="first")(x)
+        h = Dense(config.hidden, config, (3, 3), name="first")(x)
         h = _add_context(h, context, config)
         blocks = nn.scan(
             _ResidualBlock,
@@ -107,7 +107,7 @@ class _ResidualConvNet(nn.Module):
             length=config.blocks,
         )
         h, _ = blocks(config, name="blocks")(h, None)
-        return Linear(self.features, config, gain=0.0, name="last")(config.act(h))
+        return Dense(self.features, config, gain=0.0, name="last")(config.act(h))
 
 
 class _ResidualBlock(nn.Module):
@@ -116,23 +116,23 @@ class _ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, h: Array, _: None) -> tuple[Array, None]:
         config = self.config
-        inner = Linear(config.hidden, config, (3, 3), gain=2.0, name="inner")(config.act(h))
+        inner = Dense(config.hidden, config, (3, 3), gain=2.0, name="inner")(config.act(h))
         inner = config.act(inner)
         inner = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(inner)
         # With this gain, the sum of all blocks has the variance of one.
-        return h + Linear(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(
+        return h + Dense(config.hidden, config, (3, 3), gain=1 / config.blocks, name="outer")(
             inner
         ), None
 
 
 @dataclass(frozen=True)
-class ZeroConvNet(Precision):
+class ZeroConvNet(Dtypes):
     """Makes one 3x3 convolution that starts at zero: Glow's prior of a factored-out half.
 
     x is (..., H, W, C), context (..., C') or None, the result (..., H, W, features).
 
     Attributes:
-      dtype, param_dtype: see `Precision`.
+      dtype, param_dtype: see `Dtypes`.
     """
 
     def __call__(self, features: int) -> nn.Module:
@@ -149,17 +149,17 @@ class ZeroConv(nn.Module):
 
     Attributes:
       features: output channels.
-      precision: dtypes.
+      dtypes: of the computation and the parameters.
     """
 
     features: int
-    precision: Precision
+    dtypes: Dtypes
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
-        dtype, param_dtype = self.precision.of(x)
-        y = Linear(self.features, self.precision, (3, 3), gain=0.0, name="conv")(x)
-        y = _add_context(y, context, self.precision, gain=0.0)
+        dtype, param_dtype = self.dtypes.of(x)
+        y = Dense(self.features, self.dtypes, (3, 3), gain=0.0, name="conv")(x)
+        y = _add_context(y, context, self.dtypes, gain=0.0)
         shape = (self.features,)
         start = nn.initializers.constant(math.log(min(1.0, 64 / x.shape[-1])) / 3)
         log_scale = self.param("log_scale", start, shape, param_dtype)
@@ -167,9 +167,9 @@ class ZeroConv(nn.Module):
         return y * scale.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def _add_context(h: Array, context: Array | None, precision: Precision, gain: float = 0.1) -> Array:
+def _add_context(h: Array, context: Array | None, dtypes: Dtypes, gain: float = 0.1) -> Array:
     """h (..., H, W, F) plus a linear function of the context, pixel by pixel if it is an image."""
     if context is None:
         return h
     context = context_of_pixels(context, h).astype(h.dtype)
-    return h + Linear(h.shape[-1], precision, gain=gain, name="context")(context)
+    return h + Dense(h.shape[-1], dtypes, gain=gain, name="context")(context)

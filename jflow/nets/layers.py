@@ -20,7 +20,7 @@ HIDDEN_GAIN = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision:
+class Dtypes:
     """In which dtypes a network computes and keeps its parameters.
 
     Attributes:
@@ -62,7 +62,7 @@ def check_factory(owner: str, net: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Net(Precision):
+class Net(Dtypes):
     """What all hidden layers share.
 
     Attributes:
@@ -113,25 +113,25 @@ def checked_widths(owner: str, hidden: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in widths)
 
 
-class Linear(nn.Module):
+class Dense(nn.Module):
     """A dense layer or a convolution with bias: x (..., [H, W,] C) to (..., [H, W,] features).
 
     Attributes:
       features: how many outputs.
-      precision: dtypes.
+      dtypes: of the computation and the parameters.
       kernel_size: () for a dense layer; (h, w), both odd, for a convolution that keeps the size.
       gain: variance of the outputs for inputs of variance 1; 0 starts the layer at zero.
     """
 
     features: int
-    precision: Precision
+    dtypes: Dtypes
     kernel_size: tuple[int, ...] = ()
     gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array, more: Array | None = None) -> Array:
         """Of x, to which `more` is joined: (*batch, C), or (1, ..., 1, C) for all of a batch."""
-        dtype, param_dtype = self.precision.of(x)
+        dtype, param_dtype = self.dtypes.of(x)
         if more is not None and more.shape[:-1] == x.shape[:-1]:
             x, more = jnp.concatenate([x, more], axis=-1), None  # one product, which is faster
         inputs = x.shape[-1]

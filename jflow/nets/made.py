@@ -1,7 +1,6 @@
 """Masked networks: outputs of feature i depend on the features before it alone."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from jax import Array
 
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.masked import MaskedNet, Weights
+from jflow.functional.masked_steps import MaskedFunction
 from jflow.nets.layers import HIDDEN_GAIN, Net, aligned_context, checked_widths
 
 
@@ -74,23 +74,32 @@ def ResidualMADE(hidden: int = 256, blocks: int = 2, **options: Any) -> MADE:
 
 
 class MaskedWeights(nn.Module):
-    """The parameters of a MADE: called for a number of features, it gives its shape and weights.
+    """The parameters of a MADE, called for a number of features.
 
     Attributes:
       outputs: numbers for each feature.
       config: the MADE.
+      graph: (D, D), whose entry i, j tells whether feature i depends on feature j < i; None for
+        all of those. Every hidden layer then needs a unit for each feature.
+
+    Raises:
+      ValueError: (on call) layers that are too narrow for a graph.
     """
 
     outputs: int
     config: MADE
+    graph: tuple[tuple[bool, ...], ...] | None = None
 
     @nn.compact
-    def __call__(
-        self, x: Array, context: Array | None
-    ) -> tuple[MaskedNet, Weights, Callable[[Array], Array]]:
-        """The network's shape, its weights, and its dropout, for x (*batch, D)."""
+    def __call__(self, x: Array, context: Array | None) -> MaskedFunction:
+        """The network bound to its weights, for x (*batch, D)."""
         config, features = self.config, x.shape[-1]
         dtype, param_dtype = config.of(x)
+        if self.graph is not None and min(config.hidden) < features:
+            raise ValueError(
+                f"MADE: with a graph, hidden must be widths of {features} or more, a unit for each "
+                f"feature; got {config.hidden}"
+            )
         net = MaskedNet(
             features,
             self.outputs,
@@ -98,6 +107,7 @@ class MaskedWeights(nn.Module):
             config.act,
             config.residual,
             context is not None,
+            self.graph,
         )
         kernels, biases, inputs = [], [], features
         for i, units in enumerate(config.hidden):
@@ -116,11 +126,9 @@ class MaskedWeights(nn.Module):
         contexts = self._contexts(x, context, param_dtype)
         weights = Weights(tuple(kernels), tuple(biases), contexts[0], direct, contexts[1])
         weights = Weights(*(_cast(part, dtype) for part in weights))
-
-        def drop(values: Array) -> Array:
-            return nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(values)
-
-        return net, weights, drop
+        dropped = config.dropout > 0 and self.has_rng("dropout")
+        key = self.make_rng("dropout") if dropped else None
+        return MaskedFunction(net, weights, key, config.dropout)
 
     def _contexts(
         self, x: Array, context: Array | None, dtype: Any

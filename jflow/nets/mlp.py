@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jax import Array
 
-from jflow.nets.layers import HIDDEN_GAIN, Linear, Net, aligned_context, checked_widths
+from jflow.nets.layers import HIDDEN_GAIN, Dense, Net, aligned_context, checked_widths
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class _MLP(nn.Module):
         if context is not None:
             context = aligned_context(context, x.shape[:-1]).astype(x.dtype)
         for i, width in enumerate(config.hidden):
-            layer = Linear(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")
+            layer = Dense(width, config, gain=HIDDEN_GAIN, name=f"hidden_{i}")
             x = layer(x, None if i else context)
             x = config.act(x)
             x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
-        return Linear(self.features, config, gain=0.0, name="last")(x)
+        return Dense(self.features, config, gain=0.0, name="last")(x)

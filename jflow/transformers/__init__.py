@@ -12,7 +12,7 @@ from jflow.transformers.activations import (
 )
 from jflow.transformers.affine import Affine, FixedAffine, Shift, SoftplusAffine
 from jflow.transformers.base import Transformer
-from jflow.transformers.invert import Invert
+from jflow.transformers.inverted import Inverted
 from jflow.transformers.monotone import DeepSigmoid, SumOfSquares, UnconstrainedMonotonic
 from jflow.transformers.rational_quadratic import (
     CircularShift,
@@ -31,7 +31,7 @@ __all__ = [
     "DeepSigmoid",
     "Exp",
     "FixedAffine",
-    "Invert",
+    "Inverted",
     "LeakyReLU",
     "LinearSpline",
     "LogisticMixture",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.transformers.base import Transformer
-from jflow.transformers.invert import Invert
+from jflow.transformers.inverted import Inverted
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class Sigmoid(_Fixed):
         return log_p - log_q, math.log1p(-2 * self.alpha) - log_p - log_q
 
 
-def Logit(alpha: float = 0.0) -> Invert:
+def Logit(alpha: float = 0.0) -> Inverted:
     """y = logit(alpha + (1 - 2 alpha) x): `Sigmoid(alpha)` with its directions swapped."""
-    return Invert(Sigmoid(alpha))
+    return Inverted(Sigmoid(alpha))
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ class SoftplusAffine(Transformer):
 
     params: (t, r); c is such that m = 1 at r = 0. Where a network extrapolates to large r, the
     scale does not grow exponentially as that of `Affine`, and nothing bounds it from above.
-    `MaskedAutoregressive(Invert(SoftplusAffine()))` takes data to the base by x = y m + t, so that
-    the shift of one layer is not scaled by the same layer.
+    `MaskedAutoregressive(Inverted(SoftplusAffine()))` takes data to the base by x = y m + t, so
+    that the shift of one layer is not scaled by the same layer.
 
     Attributes:
       least: the smallest scale.

@@ -9,11 +9,11 @@ from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
 
 @dataclass(frozen=True)
-class Invert(Transformer):
+class Inverted(Transformer):
     """The inverse of another transformer: x = f(y; params) in its inverse direction.
 
     Puts the closed-form direction of a transformer where it is needed: likelihoods of
-    `MaskedAutoregressive(Invert(DeepSigmoid()))` take no iterations, its samples do.
+    `MaskedAutoregressive(Inverted(DeepSigmoid()))` take no iterations, its samples do.
 
     Attributes:
       transformer: f.
