@@ -1,23 +1,27 @@
 """Flows and densities: likelihoods, samples, latents, bits per dimension, saving."""
 
 import copy
+import hashlib
 import io
 import json
 import pickle
+import re
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from safetensors.numpy import save as to_bytes
 
 import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.distributions import Density, compiled
-from jflow.distributions.description import describe, difference
+from jflow.distributions.description import as_now, describe, difference
 from jflow.distributions.recipe import RECIPES
 from jflow.functional import Interval
 from tests.harness import perturbed
@@ -130,6 +134,33 @@ def test_a_density_passes_through_jit_without_retracing(vector):
     other = Density(flow, jax.tree.map(lambda v: v * 1.5, density.variables))
     assert mean_log_prob(density, y, context) != mean_log_prob(other, y, context)
     assert len(jax.tree.leaves(density)) == len(jax.tree.leaves(density.variables))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        flows.iaf(2, 2, (4,)),
+        flows.planar(2, 1, direction="inverse"),
+        flows.i_resnet(2, 2, (4,), direction="forward"),
+    ],
+    ids=lambda flow: flow.recipe.name,
+)
+def test_files_from_when_bijectors_had_a_direction(flow, tmp_path):
+    """What is under an `Invert` now was in its place."""
+    y = np.random.default_rng(0).standard_normal((8, 2))
+    variables = perturbed(jflow.init(flow, KEY, y), 0.1)
+    flat = flatten_dict(dict(variables), sep="/")
+    old = {}
+    for name, value in flat.items():
+        at = name.rfind("/bijector/")
+        inverted = re.search("/(conditioner|numbers|net)/", name[at:])
+        old[name[:at] + name[at + len("/bijector") :] if inverted else name] = value
+    assert set(old) != set(flat)
+    density = jflow.Density(flow, variables)
+    density.save(tmp_path / "d")
+    _rewrite(tmp_path / "d", old)
+    loaded = jflow.load(tmp_path / "d")
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), dict(variables))
 
 
 @pytest.mark.oldest
@@ -549,6 +580,69 @@ def test_activations_are_known_by_name():
 class _Plain:
     def __init__(self, scale):
         self.scale = scale
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (
+            {"is": "MaskedAutoregressive", "transformer": {"is": "Affine"}, "direction": "forward"},
+            jb.Invert(jb.MaskedAutoregressive(jt.Inverted(jt.Affine()))),
+        ),
+        (
+            {"is": "Coupling", "transformer": {"is": "Invert", "transformer": {"is": "Affine"}}},
+            jb.Coupling(jt.Inverted(jt.Affine()), nets.MLP()),
+        ),
+        (
+            {"is": "MaskedAutoregressive", "direction": "forward",
+             "transformer": {"is": "Invert", "transformer": {"is": "SoftplusAffine"}}},
+            jb.Invert(jb.MaskedAutoregressive(jt.SoftplusAffine())),
+        ),
+        ({"is": "Planar", "direction": "inverse"}, jb.Invert(jb.Planar())),
+        ({"is": "Planar", "direction": "forward"}, jb.Planar()),
+        (
+            {"is": "RowAutoregressive", "hidden": 8, "rows": 1, "width": 3, "order": "up",
+             "net": {"is": "Net", "activation": "tanh"}},
+            jb.RowAutoregressive(jt.Affine(), nets.RowNet(8, 1, 3, activation="tanh"), "up"),
+        ),
+    ],
+)  # fmt: skip
+def test_descriptions_by_earlier_versions(then, now):
+    told = describe(now)
+    assert difference({"parts": [then]}, {"parts": [told]}, values_only=True) is not None
+    assert difference(as_now({"parts": [then]}), {"parts": [told]}, values_only=True) is None
+    assert as_now(told) == told
+
+
+@pytest.mark.parametrize("direction", ["up", "forward"])
+def test_a_direction_of_something_else_stays(direction):
+    told = describe({"a": {"direction": direction}, "b": [{"is": "Mine", "direction": direction}]})
+    assert as_now(told) == told
+
+
+@pytest.mark.parametrize("layer", [jb.Planar(), jb.Residual(nets.LipschitzMLP((4,)))], ids=repr)
+def test_parameters_that_are_single_numbers_are_saved(layer, tmp_path):
+    """NumPy makes arrays of one entry of them, and so were those in files."""
+    flow = jflow.Flow(layer, (3,))
+    density = Density(flow, jflow.init(flow, KEY, np.zeros((2, 3))))
+    assert any(leaf.shape == () for leaf in jax.tree.leaves(density.variables["params"]))
+    density.save(tmp_path / "d")
+    loaded = jflow.load(tmp_path / "d", flow=flow)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, density.variables)
+    flat = flatten_dict(dict(density.variables), sep="/")
+    _rewrite(tmp_path / "d", {name: np.atleast_1d(value) for name, value in flat.items()})
+    again = jflow.load(tmp_path / "d", flow=flow)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, density.variables)
+
+
+def _rewrite(folder, arrays):
+    """Puts other arrays into the files of a density."""
+    (file,) = folder.glob("*.safetensors")
+    content = to_bytes({name: np.array(value) for name, value in arrays.items()})
+    file.write_bytes(content)
+    config = json.loads((folder / "config.json").read_text())
+    config["variables"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_descriptions_tell_what_differs():

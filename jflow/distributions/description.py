@@ -15,7 +15,13 @@ import numpy as np
 _LEFT_OUT = {"parent", "name", "recipe"}
 # What says how something is computed, not what; and code, which differs between Pythons.
 _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "error",
-        "max_iterations", "iterations", "code"}  # fmt: skip
+        "max_iterations", "iterations", "anderson", "code"}  # fmt: skip
+
+# Which direction of bijectors was fast by default, when that was a field of them.
+_DIRECTIONS = {
+    "MaskedAutoregressive": "inverse", "BlockAutoregressive": "inverse", "Residual": "inverse",
+    "Planar": "forward", "Radial": "forward", "Sylvester": "forward", "ConvFlow": "forward",
+}  # fmt: skip
 
 
 def describe(value: Any) -> Any:
@@ -67,6 +73,28 @@ def difference(then: Any, now: Any, path: str = "", *, values_only: bool = False
         pairs = enumerate(zip(then, now, strict=True))
         return next(filter(None, (tell(a, b, f"{path}[{i}]") for i, (a, b) in pairs)), None)
     return None if then == now else f"{path} was {_short(then)}, and is {_short(now)}"
+
+
+def as_now(described: Any) -> Any:
+    """A description by an earlier version, in which bijectors had a direction, as one of today."""
+    if isinstance(described, list):
+        return [as_now(item) for item in described]
+    if not isinstance(described, dict):
+        return described
+    now = {name: as_now(item) for name, item in described.items()}
+    if now.get("is") == "Invert" and "transformer" in now:
+        return now | {"is": "Inverted"}
+    if now.get("is") == "RowAutoregressive" and "hidden" in now:
+        sizes = {name: now.pop(name) for name in ("hidden", "rows", "width")}
+        now["net"] = {**now["net"], "is": "RowNet"} | sizes
+    own = _DIRECTIONS.get(now.get("is", ""))
+    if own is None or now.pop("direction", own) == own:
+        return now
+    if now["is"] == "MaskedAutoregressive":
+        f = now["transformer"]
+        twice = f.get("is") == "Inverted"
+        now["transformer"] = f["transformer"] if twice else {"is": "Inverted", "transformer": f}
+    return {"is": "Invert", "bijector": now}
 
 
 def _short(value: Any) -> str:

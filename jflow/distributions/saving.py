@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from jflow.distributions.contexts import as_json, each
-from jflow.distributions.description import describe, difference
+from jflow.distributions.description import as_now, describe, difference
 from jflow.distributions.flow import Flow, zeros
 from jflow.distributions.recipe import Recipe
 from jflow.functional.supports import Integers
@@ -43,7 +43,7 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
 
     folder = Path(path).expanduser()
     flat = flatten_dict(dict(variables), sep="/")
-    arrays = {name: np.ascontiguousarray(_on_host(value)) for name, value in flat.items()}
+    arrays = {name: np.asarray(_on_host(value), order="C") for name, value in flat.items()}
     if jax.process_index():
         return  # the first of several processes writes
     previous = _previous_file(folder)
@@ -105,11 +105,12 @@ def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[st
     arrays = _read_arrays(folder, config["variables"])
     if config["flow"].get("values") is not None:
         arrays = {_under_levels(name): value for name, value in arrays.items()}
+    _move_inverted(flow, arrays)
     if config["format"] == 1:
         _add_centers(flow, arrays)
     _check_arrays(folder, flow, arrays)
     if given and "description" in config:
-        what = difference(config["description"], describe(flow), values_only=True)
+        what = difference(as_now(config["description"]), describe(flow), values_only=True)
         if what is not None:
             raise ValueError(f"{folder} does not fit the flow: {what}")
     return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
@@ -132,6 +133,14 @@ def _check_built_as_then(folder: Path, flow: Flow) -> None:
 def _under_levels(name: str) -> str:
     """The name that an array of a flow of grey levels has since those are a layer of their own."""
     return re.sub("^([^/]*/bijector)/", r"\1/bijectors_1/", name)
+
+
+def _move_inverted(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
+    """What is under an `Invert` now was at first a bijector of another `direction`."""
+    for name in expected_variables(flow).keys() - arrays.keys():
+        before = re.sub("^(.*)/bijector/", r"\1/", name)
+        if before in arrays:
+            arrays[name] = arrays.pop(before)
 
 
 def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
@@ -263,6 +272,8 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
             f"not in the flow {sorted(extra)[:3]}"
         )
     for name, value in arrays.items():
+        if value.shape == (1,) and wanted[name].shape == ():  # how files at first held a number
+            arrays[name] = value = value.reshape(())
         if value.shape != wanted[name].shape:
             raise ValueError(
                 f"{folder} does not fit the flow: {name} has shape {value.shape}; "
