@@ -58,6 +58,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     "rate 3e-3": {"learning_rate": 3e-3},
     "constant 1e-3": {"learning_rate": optax.constant_schedule(1e-3)},
     "clipped at 1": {"clip_norm": 1.0},
+    "clip ratio 10": {"clip_ratio": 10.0},
+    "10 skipped": {"max_skipped": 10},
     "average 0.99": {"ema_decay": 0.99},
     "no warm-up": {"warmup_steps": 0},
 }
@@ -75,10 +77,13 @@ def reached(parts: list[np.ndarray], recipe: str, change: str, seed: int) -> dic
     """One fit: mean log-likelihoods of validation and test rows, and the number of parameters."""
     train, validation, test = parts
     flow = RECIPES[recipe][0](train.shape[1], **changes(recipe).get(change, {}))
-    density, _ = jflow.fit(
-        flow, train, key=seed, validation=validation, steps=STEPS, progress=False,
-        **TRAINING.get(change, {}),
-    )  # fmt: skip
+    try:
+        density, _ = jflow.fit(
+            flow, train, key=seed, validation=validation, steps=STEPS, progress=False,
+            **TRAINING.get(change, {}),
+        )  # fmt: skip
+    except jflow.train.NonFiniteLossError as error:  # what was best so far counts
+        density = error.density
     return {
         "validation": -jflow.evaluate(density, validation, key=seed).mean,
         "mean": -jflow.evaluate(density, test, key=seed).mean,
