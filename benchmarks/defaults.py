@@ -75,7 +75,7 @@ def changes(recipe: str) -> dict[str, dict[str, Any]]:
 
 def reached(parts: list[np.ndarray], recipe: str, change: str, seed: int) -> dict[str, Any]:
     """One fit: mean log-likelihoods of validation and test rows, and the number of parameters."""
-    train, validation, test = parts
+    (train, validation, test), ended_early = parts, False
     flow = RECIPES[recipe][0](train.shape[1], **changes(recipe).get(change, {}))
     try:
         density, _ = jflow.fit(
@@ -83,10 +83,11 @@ def reached(parts: list[np.ndarray], recipe: str, change: str, seed: int) -> dic
             **TRAINING.get(change, {}),
         )  # fmt: skip
     except jflow.train.NonFiniteLossError as error:  # what was best so far counts
-        density = error.density
+        density, ended_early = error.density, True
     return {
         "validation": -jflow.evaluate(density, validation, key=seed).mean,
         "mean": -jflow.evaluate(density, test, key=seed).mean,
+        "ended_early": ended_early,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(density.variables["params"])),
     }
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import DirectionKind, OfTransformer
+from jflow.bijectors.base import Direction, DirectionKind, OfTransformer
+from jflow.bijectors.one_method import OneMethod
 from jflow.functional import autoregressive as ar
 from jflow.functional.arrays import as_wide, permute, sum_event
 from jflow.functional.convergence import failed_points
@@ -76,7 +77,7 @@ class Solves:
         return self.solver is not None and self.solver.max_sweeps is not None
 
 
-class PositionByPosition(Solves, OfTransformer):
+class PositionByPosition(Solves, OneMethod, OfTransformer):
     """What layers share that transform each position, with parameters made of those before."""
 
     def __post_init__(self) -> None:
@@ -97,14 +98,8 @@ class PositionByPosition(Solves, OfTransformer):
     def _arranged(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """x with its positions in the order of their dependence, and the way back."""
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x, context)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y, context)
-
     @nn.compact
-    def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x, transformer = as_wide(x), self.transformer
         self.latent_shape(x.shape[x.ndim - self.event_ndim :])
         x, back = self._arranged(x)

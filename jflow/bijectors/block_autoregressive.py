@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.autoregressive import Jacobi, Solves
-from jflow.bijectors.base import Bijector, DirectionKind
+from jflow.bijectors.base import Direction, DirectionKind
+from jflow.bijectors.one_method import OneMethod
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.block_autoregressive import MAP, BlockNet
@@ -18,7 +19,7 @@ from jflow.functional.roots import tolerance
 from jflow.nets.layers import aligned_context
 
 
-class BlockAutoregressive(Solves, Bijector):
+class BlockAutoregressive(Solves, OneMethod):
     """Block neural autoregressive flow (BNAF): one network, increasing in each feature.
 
         inverse   x_i = f_i(y_i; y_<i, context)      one pass: fast likelihoods
@@ -51,14 +52,8 @@ class BlockAutoregressive(Solves, Bijector):
         check_counts("BlockAutoregressive", units=self.units, layers=self.layers)
         super().__post_init__()
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x, context)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y, context)
-
     @nn.compact
-    def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x = as_wide(x)
         self.latent_shape(x.shape[x.ndim - 1 :])
         features = x.shape[-1]

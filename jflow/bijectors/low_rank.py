@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.base import Bijector, DirectionKind
+from jflow.bijectors.base import Direction, DirectionKind
+from jflow.bijectors.one_method import OneMethod
 from jflow.functional import low_rank as lr
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide
@@ -18,19 +19,13 @@ from jflow.functional.roots import tolerance
 from jflow.nets.layers import Dense, Dtypes, aligned_context
 
 
-class _LowRank(Bijector):
+class _LowRank(OneMethod):
     """What they share: free numbers, plus a linear function of the context where there is one."""
 
     event_ndim = 1
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x, context)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y, context)
-
     @nn.compact
-    def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x = as_wide(x)
         self.latent_shape(x.shape[-1:])
         features, dtype = x.shape[-1], x.dtype

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind
+from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.coupling import Coupling
+from jflow.bijectors.one_method import OneMethod
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.contractions import Solution, default_tolerance, invert_residual
@@ -21,7 +22,7 @@ from jflow.nets.layers import check_factory
 from jflow.transformers import Shift
 
 
-class Residual(Bijector):
+class Residual(OneMethod):
     """Adds a contraction g, of Lipschitz constant L below 1 (i-ResNet, Residual Flow).
 
         inverse   x = y + g(y; context)        log|det dx/dy| = log|det(I + J_g)|
@@ -85,14 +86,8 @@ class Residual(Bijector):
             check_counts("Residual", max_iterations=self.max_iterations)
         super().__post_init__()
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x, context)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y, context)
-
     @nn.compact
-    def _run(self, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x, ndim = as_wide(x), self.net.event_ndim
         self.latent_shape(x.shape[x.ndim - ndim :])
         g = self.net(x.shape[-1]).copy(name="net")(x, context)

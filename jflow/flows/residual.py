@@ -1,6 +1,6 @@
 """Residual flows: i-ResNet, Residual Flow, i-DenseNet."""
 
-from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Literal
 
 from jflow.bijectors import (
@@ -86,9 +86,8 @@ def i_resnet(
     _check_sizes("i_resnet", features, image_shape, levels, factor_out)
     estimator = _estimator("i_resnet", PowerSeries(terms), features, exact_up_to)
     net = _net("i_resnet", features, image_shape, hidden, coefficient, activation)
-    block = Residual(net, estimator)
-    make = lambda: directed("i_resnet", block.clone(), "inverse", direction)  # noqa: E731
-    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
+    block = directed("i_resnet", Residual(net, estimator), "inverse", direction)
+    bijector = _bijector(block, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -146,9 +145,8 @@ def residual_flow(  # noqa: D417
     hidden = (128, 128, 128) if hidden is None and features is not None else hidden
     net = _net("residual_flow", features, image_shape, hidden, coefficient, activation)
     estimator = _estimator("residual_flow", _roulette(net, exact_terms), features, exact_up_to)
-    block = Residual(net, estimator)
-    make = lambda: directed("residual_flow", block.clone(), "inverse", direction)  # noqa: E731
-    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
+    block = directed("residual_flow", Residual(net, estimator), "inverse", direction)
+    bijector = _bijector(block, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -191,9 +189,8 @@ def i_densenet(  # noqa: D417
     size = None if image_shape is None else 3
     net = LipschitzDenseNet(growth, depth, size, coefficient=coefficient, activation=activation)
     estimator = _estimator("i_densenet", _roulette(net, exact_terms), features, exact_up_to)
-    block = Residual(net, estimator)
-    make = lambda: directed("i_densenet", block.clone(), "inverse", direction)  # noqa: E731
-    bijector = _bijector(make, layers, memory, image_shape, levels, factor_out, alpha)
+    block = directed("i_densenet", Residual(net, estimator), "inverse", direction)
+    bijector = _bijector(block, layers, memory, image_shape, levels, factor_out, alpha)
     return _flow(bijector, features, image_shape, context_shape, values)
 
 
@@ -247,7 +244,7 @@ def _net(
 
 
 def _bijector(
-    make: Callable[[], Bijector],
+    block: Bijector,
     layers: int,
     memory: _Memory,
     image_shape: Any,
@@ -256,7 +253,7 @@ def _bijector(
     alpha: float | None,
 ) -> Bijector:
     def blocks(event_ndim: int) -> Bijector:
-        return Repeat(Chain((ActNorm(event_ndim), make())), layers, memory)
+        return Repeat(Chain((ActNorm(event_ndim), deepcopy(block))), layers, memory)
 
     if image_shape is None:
         return Chain((blocks(1), ActNorm()))
