@@ -1,8 +1,11 @@
 """What faults cost a run: nothing.
 
-python -m benchmarks.faults kills [--count 20] [--data mnist.npz]
+python -m benchmarks.faults kills [--count 20] [--data mnist.npz | --target]
     A run that is killed (SIGKILL) at random moments, also while it saves, and resumed, against one
-    that is left alone: parameters, optimiser and metrics, bit for bit.
+    that is left alone: parameters, optimiser and metrics, bit for bit. Of `fit`, or with --target
+    of `fit_to_target`.
+python -m benchmarks.faults interrupts [--count 20] [--target]
+    The same with SIGINT, and in a notebook's kernel: each time a density, and a whole directory.
 python -m benchmarks.faults damage [--count 1000]
     Checkpoints and saved densities with flipped bits, cut, missing or foreign files: whether each
     is refused with a clear error, or was read as it was written.
@@ -18,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -26,14 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jflow
 from jflow import flows, train
 from jflow.train.checkpoints import Checkpoints
-from jflow.train.trainer import Trainer
+from jflow.train.run import Run
 
-STEPS = 480
+STEPS, TARGET = 480, "target"
 
 
 def images(path: str | None) -> np.ndarray:
@@ -45,32 +50,45 @@ def images(path: str | None) -> np.ndarray:
 
 def child(directory: str, path: str | None) -> None:
     """The run that is killed; it tells at which step it begins."""
-    start = Trainer.start
+    start = Run.start
 
-    def told(self: Trainer, *given: Any) -> Any:
-        run = start(self, *given)
-        print("began at", run.step, flush=True)
-        return run
+    def told(self: Run, *given: Any) -> None:
+        start(self, *given)
+        print("began at", self.step, flush=True)
 
-    Trainer.start = told  # type: ignore[method-assign]
-    jflow.fit(
-        flows.real_nvp(image_shape=(28, 28, 1), levels=1, hidden=16, blocks=1, values=256),
-        images(path),
-        key=jax.random.key(0),
-        validation=np.zeros((64, 28, 28, 1), np.uint8),
-        steps=STEPS,
-        batch_size=32,
-        ema_decay=0.99,
-        evaluate_every=20,
-        checkpoint_every=4,
-        directory=directory,
-        cache=Path(directory).parent / "programs",
-        resume=True,
-    )
+    Run.start = told  # type: ignore[method-assign]
+    density, history = run(directory, path)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now is not for the run
+    sample = density.sample(0, 4)
+    print("ended", history.ended, bool(np.isfinite(density.log_prob(sample, key=1)).all()))
 
 
-def run_child(directory: Path, path: str | None, kill_after: Callable[[], float] | None) -> int:
-    """Runs it, to its end or until it is killed; returns the step at which it began."""
+def run(directory: str, path: str | None) -> tuple[jflow.Density, train.History]:
+    """To a target, if the path says so; otherwise of images."""
+    options: dict[str, Any] = {
+        "key": 0, "steps": STEPS, "ema_decay": 0.99, "evaluate_every": 20, "checkpoint_every": 4,
+        "directory": directory, "cache": Path(directory).parent / "programs", "resume": True,
+        "progress": False,
+    }  # fmt: skip
+    if path == TARGET:
+        flow = flows.iaf(8, layers=4, hidden=(256, 256))
+        return jflow.fit_to_target(flow, banana, samples=512, **options)
+    flow = flows.real_nvp(image_shape=(28, 28, 1), levels=1, hidden=16, blocks=1, values=256)
+    held_out = np.zeros((64, 28, 28, 1), np.uint8)
+    return jflow.fit(flow, images(path), validation=held_out, batch_size=32, **options)
+
+
+def banana(y: jax.Array) -> jax.Array:
+    """Bent along its first axis."""
+    bent = y[:, 1:] - 0.5 * y[:, :1] ** 2
+    return -0.5 * jnp.sum(y[:, :1] ** 2, axis=1) - 2 * jnp.sum(bent**2, axis=1)
+
+
+def run_child(
+    directory: Path, path: str | None, kill_after: Callable[[], float] | None,
+    number: signal.Signals = signal.SIGKILL,
+) -> int:  # fmt: skip
+    """Runs it, to its end or until it gets a signal; returns the step at which it began."""
     command = [sys.executable, "-m", "benchmarks.faults", "child", str(directory)]
     process = subprocess.Popen(
         [*command, *(["--data", path] if path else [])], stdout=subprocess.PIPE, text=True
@@ -79,9 +97,11 @@ def run_child(directory: Path, path: str | None, kill_after: Callable[[], float]
     began = int(process.stdout.readline().split()[-1])
     if kill_after is not None:
         time.sleep(kill_after())
-        process.send_signal(signal.SIGKILL)
-    code = process.wait()
-    assert code == (0 if kill_after is None else -signal.SIGKILL), code
+        process.send_signal(number)
+    rest, code = process.stdout.read(), process.wait()
+    if number is signal.SIGINT:
+        assert rest.strip() in ("ended interrupted True", "ended done True"), rest
+    assert code == (-number if number is signal.SIGKILL and kill_after else 0), code
     return began
 
 
@@ -102,7 +122,7 @@ def contents(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], A
     return named, rows, record
 
 
-def kills(count: int, path: str | None) -> None:
+def kills(count: int, path: str | None, number: signal.Signals = signal.SIGKILL) -> None:
     """Prints what became of the killed run."""
     root, rng = Path(tempfile.mkdtemp()), random.Random(0)
     run_child(root / "alone", path, None)
@@ -111,22 +131,49 @@ def kills(count: int, path: str | None) -> None:
     lost, during_save = [], 0
     for i in range(count):
         steps = sorted(last_steps(root / "killed"))
-        began = run_child(root / "killed", path, lambda: rng.uniform(0.0, 1.5 * seconds / count))
+        wait = lambda: rng.uniform(0.0, 1.5 * seconds / count)  # noqa: E731
+        began = run_child(root / "killed", path, wait, number)
         assert began == (steps[-1] if steps else 0), (began, steps)
         during_save += bool(list((root / "killed" / "checkpoints").glob("*tmp*")))
         done = sorted(last_steps(root / "killed"))
         lost.append(done[-1] if done else 0)
-        print(f"kill {i + 1}: began at {began}, last complete save at {lost[-1]}", flush=True)
+        print(
+            f"{number.name} {i + 1}: began at {began}, last complete save at {lost[-1]}", flush=True
+        )
     began = run_child(root / "killed", path, None)
     assert began == lost[-1]
     alone, killed = contents(root / "alone"), contents(root / "killed")
     names = {p.name for p in (root / "killed" / "checkpoints").iterdir()}
-    print(f"{count} kills, {during_save} of them while a checkpoint was written")
+    print(f"{count} {number.name}, after {during_save} of them a checkpoint was unfinished")
     print(f"{len(alone[0])} arrays of parameters, averages and optimiser equal: ", end="")
     print(alone[0] == killed[0])
     print(f"{len(alone[1])} rows of metrics equal: {alone[1] == killed[1]}")
     print(f"record equal: {alone[2] == killed[2]}")
     print(f"left in the folder: {sorted(names)}")
+    shutil.rmtree(root)
+
+
+def notebook(count: int, path: str | None) -> None:
+    """Interrupts a kernel while a cell fits; prints what the next cell has."""
+    from jupyter_client.manager import start_new_kernel
+
+    root, rng = Path(tempfile.mkdtemp()), random.Random(0)
+    manager, client = start_new_kernel(kernel_name="python3")
+    ask = lambda code: client.execute_interactive(code, output_hook=outputs.append)  # noqa: E731
+    outputs: list[Any] = []
+    ask("from benchmarks import faults")
+    for i in range(count):
+        timer = threading.Timer(rng.uniform(3.0, 9.0), manager.interrupt_kernel)
+        timer.start()
+        ask(f"density, history = faults.run({str(root / 'run')!r}, {path!r})")
+        timer.cancel()
+        outputs.clear()
+        ask("print(history.ended, density.sample(0, 2).shape)")
+        said = [o["content"]["text"] for o in outputs if o["msg_type"] == "stream"]
+        saved = max(last_steps(root / "run"), default=0)
+        print(f"interrupt {i + 1}: {said[0].strip()}, saved {saved}")
+    client.stop_channels()
+    manager.shutdown_kernel()
     shutil.rmtree(root)
 
 
@@ -234,16 +281,20 @@ def damage(count: int) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["kills", "damage", "child"])
+    parser.add_argument("what", choices=["kills", "interrupts", "damage", "child"])
     parser.add_argument("directory", nargs="?")
     parser.add_argument("--count", type=int)
     parser.add_argument("--data")
+    parser.add_argument("--target", action="store_const", const=TARGET, dest="data")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     if given.what == "child":
         child(given.directory, given.data)
     elif given.what == "kills":
         kills(given.count or 20, given.data)
+    elif given.what == "interrupts":
+        kills(given.count or 20, given.data, signal.SIGINT)
+        notebook(given.count or 20, given.data)
     else:
         damage(given.count or 1000)
 

@@ -22,9 +22,10 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.functional.convolution import conv2d, matmul_last
+from jflow.functional.sharding import Placement
 from jflow.nets import layers
-from jflow.train import loop
-from jflow.train.objective import MaximumLikelihood as Objective
+from jflow.train import Batch, MaximumLikelihood, gradient_step
+from jflow.train.steps import advance
 
 SHAPE, BATCH = (32, 32, 3), 16
 KEY = jax.random.key(2)
@@ -129,11 +130,10 @@ def in_loop(steps: int = 8, hidden: int = 128, count: int = 8) -> None:
     for kind in KINDS:
         flow = glow(steps, hidden, memory=kind)
         variables = jflow.init(flow, jax.random.key(1), batch())
-        rules = loop.Rules(Objective(flow), optimizer)
-        state = [loop.start(variables, rules)]
-        counts = jnp.asarray(count), jnp.asarray(count)
-        rest = loop.constant(variables), (batch(), None), index, *counts, KEY
-        compiled = loop.run.lower(*state, *rest, rules=rules).compile()
+        step = gradient_step(MaximumLikelihood(flow), optimizer)
+        state = [Placement().build(step.start, variables)]
+        rest = Batch((batch(), None)), index, jnp.asarray(count), KEY
+        compiled = advance.lower(*state, *rest, step=step).compile()
 
         def take(compiled: Any = compiled, state: list = state, rest: tuple = rest) -> Any:
             state[:] = compiled(*state, *rest)[:1]

@@ -14,13 +14,12 @@ import numpy as np
 
 from benchmarks.timing import print_table
 from jflow import data, flows
-from jflow.train.history import History
-from jflow.train.inputs import Inputs
-from jflow.train.loop import Rules
-from jflow.train.objective import MaximumLikelihood
+from jflow.functional.sharding import Placement
+from jflow.train import MaximumLikelihood, gradient_step
+from jflow.train.evaluation import of_flow
 from jflow.train.optimizer import build_optimizer
-from jflow.train.run import Plan
-from jflow.train.trainer import Trainer
+from jflow.train.run import Run
+from jflow.train.train import Plan
 
 CHUNK = 10
 
@@ -32,26 +31,28 @@ def images(path: str | None) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 1)).astype(np.uint8)
 
 
-def trainer(flow: Any, rules: Any, source: Any, workers: int) -> tuple[Any, Any]:
-    """What `fit` makes, and a run at its first step."""
-    inputs = Inputs(flow, source, None, None, jax.random.key(0), 64, None, workers)
-    made = Trainer(flow, None, rules, Plan(10**6, CHUNK, None, None), inputs, 1, False)
-    return made, made.start(None, None)
+def started(step: Any, source: Any, workers: int) -> Run:
+    """What `fit` makes, at its first step."""
+    given = of_flow("data", step.objective.flow, source, batch_size=64, workers=workers)
+    plan = Plan(10**6, CHUNK, None, None)
+    run = Run(step.objective, given, step, jax.random.key(0), plan, Placement(), None, None)
+    run.start(None, None)
+    return run
 
 
 class Clock:
-    """A feed that tells how long one waited for it."""
+    """A source that tells how long one waited for it."""
 
-    def __init__(self, feed: Any):
-        self.feed, self.waited = feed, 0.0
+    def __init__(self, source: Any):
+        self.source, self.waited = source, 0.0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.feed, name)
+        return getattr(self.source, name)
 
-    def take(self, count: int) -> Any:
-        """The next batches, on the device."""
+    def take(self, *given: Any) -> Any:
+        """The next batches."""
         began = time.perf_counter()
-        chunk = jax.block_until_ready(self.feed.take(count))
+        chunk = self.source.take(*given)
         self.waited += time.perf_counter() - began
         return chunk
 
@@ -60,26 +61,27 @@ def main(path: str | None, rounds: int = 6) -> None:
     """Prints the table."""
     y = images(path)
     flow = flows.glow((32, 32, 1), levels=3, steps=8, hidden=64)
-    rules = Rules(MaximumLikelihood(flow, 784), build_optimizer(None, 1e-3, 100, 50.0)[0], 0.999)
+    optimizer = build_optimizer(None, 1e-3, 100, 50.0)[0]
+    step = gradient_step(MaximumLikelihood(flow, 784), optimizer, average=0.999)
     kinds = {
         "array on the device": (y, 0),
         "stream, threads": (data.arrays(y), 0),
         "stream, two processes": (data.arrays(y), 2),
     }
-    made = {name: trainer(flow, rules, *given) for name, given in kinds.items()}
+    made: dict[str, Any] = {name: started(step, *given) for name, given in kinds.items()}
     seconds: dict[str, list] = {name: [] for name in kinds}
     for i in range(rounds + 1):
-        for name, (one, run) in made.items():
+        for name, run in made.items():
             if i == 1:
-                one.feed = Clock(one.feed)  # after the first, which compiles
+                run.source = Clock(run.source)  # the first compiles
             began = time.perf_counter()
-            one._advance(run, CHUNK, History("bits_per_dim"))
+            run._advance(CHUNK)
             if i:
                 seconds[name].append((time.perf_counter() - began) / CHUNK)
     print(f"one train step of {len(y)} images, batch 64, on {jax.devices()[0].device_kind}:")
     print_table(seconds, "array on the device")
-    for name, (one, _) in made.items():
-        busy = 1 - one.feed.waited / (sum(seconds[name]) * CHUNK)
+    for name, run in made.items():
+        busy = 1 - run.source.waited / (sum(seconds[name]) * CHUNK)
         print(f"{name:28s} busy {busy:.2%}")
 
 

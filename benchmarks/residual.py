@@ -28,9 +28,10 @@ from benchmarks.timing import print_table
 from jflow import bijectors as jb
 from jflow import functional as jf
 from jflow import nets
+from jflow.functional.sharding import Placement
 from jflow.nets import lipschitz_layers
-from jflow.train.loop import Rules, constant, run, start
-from jflow.train.objective import MaximumLikelihood
+from jflow.train import Batch, MaximumLikelihood, gradient_step
+from jflow.train.steps import advance
 
 BUDGET = 96  # products
 BLOCKS, HIDDEN, BATCH, COEFFICIENT = 16, (128, 128, 128), 256, 0.98
@@ -177,11 +178,10 @@ def train_step(size: int, estimator: jf.LogDetEstimator, memory: Any = "remat") 
     flow = jflow.Flow(jb.Repeat(jb.Chain((jb.ActNorm(), block)), BLOCKS, memory), (size,))
     y = data(size, BATCH)
     variables = jax.tree.map(jnp.array, jflow.init(flow, jax.random.key(1), y))
-    rules = Rules(MaximumLikelihood(flow), optax.adam(1e-3))
-    state, step = start(variables, rules), partial(run, rules=rules)
-    counts = jnp.asarray(1), jnp.asarray(1)
-    rest = (y, None), jnp.arange(BATCH)[None], *counts, jax.random.key(2)
-    return step, state, (constant(variables), *rest)
+    step = gradient_step(MaximumLikelihood(flow), optax.adam(1e-3))
+    state = Placement().build(step.start, variables)
+    rest = Batch((y, None)), jnp.arange(BATCH)[None], jnp.asarray(1), jax.random.key(2)
+    return partial(advance, step=step), state, rest
 
 
 class Peer:
@@ -211,7 +211,7 @@ def ours(size: int, estimator: jf.LogDetEstimator, tolerance: float) -> Callable
     with mock.patch.object(lipschitz_layers, "_TRAINING_TOLERANCE", tolerance):
         jax.clear_caches()
         step, state, rest = train_step(size, estimator)
-        compiled = run.lower(state, *rest, **step.keywords).compile()
+        compiled = advance.lower(state, *rest, **step.keywords).compile()
     states = [state]
 
     def take(steps: int) -> float:
@@ -253,7 +253,9 @@ def memory() -> None:
         for kind in ("remat", "store"):
             for terms in (4, 64):
                 step, state, rest = train_step(size, jf.PowerSeries(terms), kind)
-                analysis: Any = run.lower(state, *rest, **step.keywords).compile().memory_analysis()
+                analysis: Any = (
+                    advance.lower(state, *rest, **step.keywords).compile().memory_analysis()
+                )
                 used = analysis.temp_size_in_bytes / 1e6
                 print(f"D = {size:2d}, {kind}, {terms:2d} terms: {used:6.2f} MB", flush=True)
 

@@ -1,6 +1,7 @@
 """Runs that end early and go on: bit for bit, whatever happened to them or to their files."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ import pytest
 
 import jflow
 from jflow import flows, train
-from jflow.train.trainer import Trainer
+from jflow.train.history import writer
+from jflow.train.run import Run
 
 KEY = jax.random.key(0)
 OPTIONS = {
@@ -60,14 +62,14 @@ def ended(ended_once, tmp_path):
 
 
 def end_after(monkeypatch, step):
-    advance = Trainer._advance
+    advance = Run._advance
 
-    def stop(self, run, pace, history):
-        if run.step + pace > step:
+    def stop(self, pace):
+        if self.step + pace > step:
             raise KeyboardInterrupt
-        return min(2, advance(self, run, pace, history))
+        return min(2, advance(self, pace))
 
-    monkeypatch.setattr(Trainer, "_advance", stop)
+    monkeypatch.setattr(Run, "_advance", stop)
 
 
 def resumed(data, directory, **options):
@@ -106,14 +108,14 @@ def test_a_longer_run_goes_on_where_the_shorter_ended(data, tmp_path):
 
 
 def test_sigterm_saves_and_exits_with_75(data, whole, tmp_path, monkeypatch):
-    advance = Trainer._advance
+    advance = Run._advance
 
-    def signalled(self, run, pace, history):
-        if run.step == 13:
+    def signalled(self, pace):
+        if self.step == 13:
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(self, run, 1, history)
+        return advance(self, 1)
 
-    monkeypatch.setattr(Trainer, "_advance", signalled)
+    monkeypatch.setattr(Run, "_advance", signalled)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(train.Preempted) as caught:
         jflow.fit(flow(), data, key=KEY, directory=tmp_path, **OPTIONS)
@@ -126,9 +128,9 @@ def test_sigterm_saves_and_exits_with_75(data, whole, tmp_path, monkeypatch):
 
 def test_without_a_directory_sigterm_is_not_touched(data, monkeypatch):
     seen = []
-    advance = Trainer._advance
+    advance = Run._advance
     monkeypatch.setattr(
-        Trainer, "_advance",
+        Run, "_advance",
         lambda *given: (seen.append(signal.getsignal(signal.SIGTERM)), advance(*given))[1],
     )  # fmt: skip
     jflow.fit(flow(), data, key=KEY, **OPTIONS | {"steps": 10, "checkpoint_every": None})
@@ -231,7 +233,7 @@ def test_a_run_is_not_overwritten(data, ended):
             {"optimizer": optax.sgd(1e-2)},
             r"or the optimizer, \['state'\]\['opt_state'\].* None",
         ),
-        ({"ema_decay": None}, r"ema_decay was given, and is None now"),
+        ({"ema_decay": None}, r"step.average was True, and is False now"),
     ],
 )
 def test_a_run_is_not_resumed_as_another(data, ended, change, message):
@@ -320,9 +322,14 @@ def test_sigterm_at_any_moment(data, whole, tmp_path, step):
 def test_columns_may_change(data, ended):
     before = (ended / "metrics.jsonl").read_text().splitlines()
     assert len(before) == 2
-    resumed(data, ended, max_skipped=1)
+    resumed(data, ended)
+    with writer(ended, [json.loads(line) for line in before]) as write:
+        write({"step": 30, "drift": math.inf})
+        write({"step": 40, "drift": 1.0})
     lines = (ended / "metrics.csv").read_text().splitlines()
-    assert lines[0].split(",")[-3:] == ["skipped", "train_nll", "validation_nll"]
+    assert lines[0].split(",")[-1] == "drift"
+    assert [line.split(",")[-1] for line in lines[1:]] == ["", "", "", "1.0"]
+    assert json.loads((ended / "metrics.jsonl").read_text().splitlines()[2])["drift"] is None
     with (ended / "metrics.jsonl").open() as file:
         assert sum(1 for _ in file) == 4
     resumed(data, ended, steps=50)

@@ -170,11 +170,12 @@ def test_whole_numbers_are_keys():
     ids=["reduce_on_plateau", "polyak_sgd", "lbfgs", "MultiSteps"],
 )
 def test_optimisers_that_ask_for_more_than_gradients(optimizer):
-    y = (3 + 2 * np.random.default_rng(0).standard_normal((200, 2))).astype(np.float32)
-    options = {"steps": 20, "evaluate_every": 10, "warmup_steps": 0, "progress": False}
+    y = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    y[:, 1] = 0.1 * y[:, 1] + y[:, 0] ** 2  # so that there is something to learn
+    options = {"steps": 40, "evaluate_every": 20, "warmup_steps": 0, "progress": False}
     _, log = jflow.fit(flows.real_nvp(2, 2, (4,)), y, key=0, optimizer=optimizer, **options)
     _, losses = log.column("train_nll")
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0] - 0.01
 
 
 def test_errors_pass_between_processes():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import chex
 import jax
@@ -14,11 +15,16 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, train
 from jflow import transformers as jt
-from jflow.train import NonFiniteLossError, arrays, evaluation, history, loop
-from jflow.train.inputs import Inputs
-from jflow.train.objective import MaximumLikelihood
+from jflow.train import (
+    Arrays,
+    Batch,
+    MaximumLikelihood,
+    NonFiniteLossError,
+    evaluation,
+    steps,
+    terminal,
+)
 from jflow.train.optimizer import build_optimizer
-from jflow.train.sharding import Placement
 
 KEY = jax.random.key(0)
 SMALL = {"steps": 60, "batch_size": 32, "evaluate_every": 20, "warmup_steps": 5}
@@ -47,7 +53,7 @@ def test_compiled_programs_are_kept(data, tmp_path):
     jax.clear_caches()
     _, log = jflow.fit(flow(), data, key=KEY, cache=tmp_path / "programs", **SMALL)
     programs = {path.name for path in (tmp_path / "programs").iterdir()}
-    assert any(name.startswith("jit_run-") for name in programs)
+    assert any(name.startswith("jit_advance-") for name in programs)
     assert jax.config.jax_compilation_cache_dir == settings
     jax.clear_caches()
     _, again = jflow.fit(flow(), data, key=KEY, cache=tmp_path / "programs", **SMALL)
@@ -89,13 +95,11 @@ def test_the_state_is_used_up_but_not_what_was_given(data, fitted):
     chex.assert_trees_all_equal(given, before)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.variables))
 
-    rules = loop.Rules(MaximumLikelihood(flow()), optax.adam(1e-3), 0.9)
-    state = loop.start(given, rules)
-    index, one = jnp.zeros((1, 8), jnp.int32), jnp.asarray(1, jnp.int32)
-    compiled = loop.run.lower(
-        state, loop.constant(given), (jnp.asarray(data), None), index, one, one, KEY,
-        rules=rules,
-    ).compile()  # fmt: skip
+    step = steps.gradient_step(MaximumLikelihood(flow()), optax.adam(1e-3), average=0.9)
+    state = step.start(given)
+    rows, one = jnp.zeros((1, 8), jnp.int32), jnp.asarray(1, jnp.int32)
+    examples = Batch((jnp.asarray(data), None))
+    compiled = steps.advance.lower(state, examples, rows, one, KEY, step=step).compile()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes >= size
 
@@ -159,10 +163,10 @@ def test_a_rate_falls_to_nothing_and_a_schedule_is_followed(data):
     assert log.best_step == same.best_step
     assert _distance(level, falling) > 0.01
 
-    before = loop.run._cache_size()
+    before = steps.advance._cache_size()
     jflow.fit(flow(), data, key=KEY, **options)
     jflow.fit(flow(), data, key=KEY, **{**options, "steps": 80})
-    assert loop.run._cache_size() == before
+    assert steps.advance._cache_size() == before
 
 
 def test_ema_warmup_and_clipping(data):
@@ -216,14 +220,15 @@ def test_the_history_says_whether_training_overfitted():
             {"step": 10 * i, "train_nll": t, "validation_nll": v}
             for i, (t, v) in enumerate(losses, 1)
         ]
-        return history.History("nll", rows, 10 * (1 + int(np.argmin([v for _, v in losses]))))
+        return train.History("nll", rows, 10 * (1 + int(np.argmin([v for _, v in losses]))))
 
     assert made((3.0, 3.1), (2.5, 2.9), (1.5, 4.5)).overfitted
     assert not made((3.0, 3.1), (2.5, 2.9), (2.4, 2.95)).overfitted  # less than training gained
     assert not made((3.0, 3.1), (2.5, 2.9)).overfitted
-    assert not history.History("nll").overfitted
+    assert not train.History("nll").overfitted
     assert str(made((3.0, 3.1), (2.5, 2.9), (1.5, 4.5))) == (
-        "best of 30 steps: 20 (train_nll 2.5, validation_nll 2.9); overfitted from there on"
+        "best of 30 steps: 20 (train_nll 2.5, validation_nll 2.9); overfitted from there on: more "
+        "data, dropout or fewer layers would help"
     )
 
 
@@ -417,32 +422,41 @@ def test_evaluation_calls_one_program_for_many_batches(data, fitted, monkeypatch
 
 
 def test_parts_of_the_data_share_its_arrays(data):
-    inputs = Inputs(flow(), data, None, 0.25, KEY, 32)
-    assert inputs.train.y is inputs.held_out.y
-    rows = [part.take(np.arange(len(part))).y for part in (inputs.train, inputs.held_out)]
+    parts = Arrays(data, 32).split(0.25, np.random.default_rng(0))
+    assert parts[0].values is parts[1].values
+    rows = [part.at(np.arange(len(part))).values for part in parts]
     assert [len(part) for part in rows] == [225, 75]
     np.testing.assert_array_equal(np.sort(np.concatenate(rows), axis=0), np.sort(data, axis=0))
     # Batches are of the training part alone.
-    chunk = inputs.feed(20, Placement()).take(20)
-    assert set(np.asarray(chunk.index).ravel()) == set(inputs.train.places)
+    assert set(parts[0].take(0, 0, 20).rows.ravel()) == set(parts[0].places)
 
 
 def test_batches_visit_every_example_equally_often():
-    stream = arrays.batches(10, 4, np.random.default_rng(0))
-    drawn = np.concatenate([next(stream) for _ in range(10)])
+    source = Arrays(np.zeros((10, 1)), 4)
+    drawn = source.take(3, 0, 10).rows.ravel()
     np.testing.assert_array_equal(np.bincount(drawn), 4)
-    first = np.concatenate([drawn[:10]])
-    assert sorted(first) == list(range(10))
+    assert sorted(drawn[:10]) == list(range(10))
+    assert list(drawn[:10]) != list(drawn[10:20])
+    again = [source.take(3, position, 2).rows for position in (8, 0, 2, 6, 4)]  # in any order
+    whole = np.concatenate([again[i] for i in (1, 2, 4, 3, 0)])
+    np.testing.assert_array_equal(whole.ravel(), drawn)
 
 
 def test_a_terminal_sees_a_progress_bar(monkeypatch, capsys):
-    with history.progress_bar(10, 32, "nll", enabled=True) as bar:
-        bar.show({"step": 5, "train_nll": 1.0})
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(history.sys.stderr, "isatty", lambda: True, raising=False)
-    with history.progress_bar(10, 32, "nll", enabled=True) as bar:
-        bar.show({"step": 5, "train_nll": 1.0})
-    assert "train_nll 1.0000" in capsys.readouterr().err
+    def shown(kind):
+        with terminal.show_progress(kind, 10, 32, "nll") as display:
+            display.reach(1)
+            display.show({"step": 5, "train_nll": 1.0, "validation_nll": 2.0})
+        return capsys.readouterr().err
+
+    assert shown(False) == ""
+    losses = r"train_nll 1\.0000  validation_nll 2\.0000  best 2\.0000"
+    assert re.fullmatch(rf"step 5/10  {losses}  [\d,]+/s  0:00:00 left\n", shown(True))
+    monkeypatch.setattr(terminal.sys.stderr, "isatty", lambda: True, raising=False)
+    assert "nll 1.0000 / 2.0000 (best 2.0000)" in shown(True)
+    assert shown("log").startswith("step 5/10")
+    with pytest.raises(ValueError, match=r"progress must be 'bar', 'log', True or False; got 'x'"):
+        shown("x")
 
 
 def test_dropout_is_active_in_training_only(data):

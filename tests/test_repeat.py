@@ -10,7 +10,7 @@ import pytest
 import jflow
 from jflow import bijectors as jb
 from jflow.functional.arrays import as_wide
-from jflow.train.objective import example_losses
+from jflow.train import MaximumLikelihood
 
 KEY = jax.random.key(0)
 
@@ -57,7 +57,9 @@ def test_losses_are_added_in_training_alone():
     variables = jflow.init(flow, KEY, y)
     assert set(variables) == {"params"}
     losses = {
-        training: example_losses(flow, variables, jnp.asarray(y), None, KEY, training=training)
+        training: MaximumLikelihood(flow).losses(
+            variables, (jnp.asarray(y), None), KEY, training=training
+        )
         for training in (True, False)
     }
     np.testing.assert_allclose(losses[True][0] - losses[False][0], 3 * 0.5, rtol=1e-9)

@@ -16,9 +16,8 @@ from jax.sharding import AxisType
 
 import jflow
 from jflow import flows, train
-from jflow.train import loop
-from jflow.train.objective import MaximumLikelihood
-from jflow.train.sharding import Placement
+from jflow.functional.sharding import Placement
+from jflow.train import Batch, MaximumLikelihood, steps
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -90,18 +89,18 @@ def compiled(name, mesh, memory="store"):
     shape = (64, *flow.event_shape)
     y = RNG.integers(0, 17, shape) if flow.integers else RNG.normal(size=shape).astype(np.float32)
     placement = Placement(mesh)
-    rules = loop.Rules(MaximumLikelihood(flow), optax.adam(1e-3), 0.9, placement=placement)
+    step = steps.gradient_step(MaximumLikelihood(flow), optax.adam(1e-3), average=0.9)
+    step = step.placed(placement)
     # Zeros will do: nothing runs.
     shapes = jax.eval_shape(lambda: jflow.init(flow, KEY, y[:32]))
     variables = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
-    state = placement.build(lambda v: loop.start(v, rules), variables)
-    lowered = loop.run.lower(
+    state = placement.build(step.start, variables)
+    lowered = steps.advance.lower(
         state,
-        placement.replicate(loop.constant(variables)),
-        placement.replicate((jnp.asarray(y), None)),
+        placement.replicate(Batch((jnp.asarray(y), None))),
         placement.batch(np.zeros((4, 32), np.int32), axis=1),
-        *placement.replicate([np.int32(4), np.int32(4)]),
-        KEY, rules=rules,
+        placement.replicate(np.int32(4)),
+        KEY, step=step,
     )  # fmt: skip
     return lowered.compile().as_text(), variables["params"], state.params
 

@@ -7,9 +7,8 @@ import pytest
 
 import jflow
 from jflow import data, flows, train
-from jflow.train.feeds import StreamFeed
-from jflow.train.sharding import Placement
-from jflow.train.trainer import Trainer
+from jflow.train.evaluation import of_flow
+from jflow.train.run import Run
 
 KEY = jax.random.key(0)
 OPTIONS = {"key": KEY, "steps": 30, "batch_size": 16, "evaluate_every": 10}
@@ -20,40 +19,40 @@ def flow(**options):
     return flows.real_nvp(3, layers=2, hidden=(8,), **options)
 
 
-def feed(source, batch_size=16, rows=4, workers=0):
-    return StreamFeed(source, flow(), batch_size, rows, 0, workers, Placement())
+def stream(data, batch_size=16, workers=0):
+    return of_flow("data", flow(), data, batch_size=batch_size, workers=workers)
+
+
+def taken(source, position, count):
+    return source.take(0, position, count).examples.values[0]
 
 
 def test_every_example_comes_once_in_an_epoch_and_each_epoch_has_its_order():
     source = data.arrays(np.arange(48, dtype=np.float32)[:, None] * np.ones(3, np.float32))
-    chunk = feed(source).take(3)
-    again = feed(source)
-    again.take(3)
-    second = again.take(3)
-    orders = [np.asarray(c.examples[0])[:3, :, 0].ravel() for c in (chunk, second)]
+    one = stream(source)
+    orders = [taken(one, position, 3)[:, :, 0].ravel() for position in (0, 3)]
     for order in orders:
         assert sorted(order) == list(range(48))
     assert list(orders[0]) != list(orders[1])
     assert list(orders[0]) != sorted(orders[0])
 
 
-def test_chunks_have_one_shape_and_positions_are_where_they_ended():
-    source = data.arrays(Y)
-    one, other = feed(source), feed(source)
-    assert one.take(2).examples[0].shape == one.take(4).examples[0].shape == (4, 16, 3)
-    other.take(2)
-    other.read_ahead(4)
-    other.seek(one.position)
-    np.testing.assert_array_equal(one.take(3).examples[0], other.take(3).examples[0])
+def test_batches_are_where_they_are_whatever_was_read_before():
+    one, other = stream(data.arrays(Y)), stream(data.arrays(Y))
+    assert taken(one, 0, 2).shape == (2, 16, 3)
+    taken(one, 2, 4)
+    np.testing.assert_array_equal(taken(one, 6, 3), taken(other, 6, 3))
+    np.testing.assert_array_equal(taken(one, 0, 2), taken(other, 0, 2))
+    np.testing.assert_array_equal(one.first(0).examples.values[0][0], taken(other, 0, 1)[0])
 
 
 def test_processes_share_what_one_would_read(monkeypatch):
     source = data.arrays(Y)
-    whole = np.asarray(feed(source).take(4).examples[0])
+    whole = taken(stream(source), 0, 4)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     for process in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        part = np.asarray(feed(source).take(4).examples[0])
+        part = taken(stream(source), 0, 4)
         np.testing.assert_array_equal(part, whole[:, 8 * process : 8 * (process + 1)])
 
 
@@ -61,14 +60,14 @@ def test_processes_share_what_one_would_read(monkeypatch):
 def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch):
     source = data.arrays(Y)
     whole, log = jflow.fit(flow(), source, **OPTIONS)
-    advance = Trainer._advance
+    advance = Run._advance
 
-    def stop(self, run, pace, history):
-        if run.step > 17:
+    def stop(self, pace):
+        if self.step > 17:
             raise KeyboardInterrupt
-        return min(3, advance(self, run, pace, history))
+        return min(3, advance(self, pace))
 
-    monkeypatch.setattr(Trainer, "_advance", stop)
+    monkeypatch.setattr(Run, "_advance", stop)
     options = {"directory": tmp_path, "checkpoint_every": 4, "workers": workers, **OPTIONS}
     with pytest.raises(KeyboardInterrupt):
         jflow.fit(flow(), source, **options)
@@ -133,14 +132,12 @@ def test_streams_that_do_not_fit(source, options, message):
 @pytest.mark.slow
 def test_the_number_of_workers_does_not_matter():
     source = data.arrays(Y)
-    wanted = [np.asarray(feed(source).take(4).examples[0])]
+    wanted = [taken(stream(source), 0, 4)]
     for workers in (1, 2):
-        other = feed(source, workers=workers)
-        other.take(1)
-        other.seek(0)
-        wanted.append(np.asarray(other.take(4).examples[0]))
-        other.seek(2)
-        np.testing.assert_array_equal(other.take(2).examples[0][:2], wanted[0][2:4])
+        other = stream(source, workers=workers)
+        taken(other, 3, 1)
+        wanted.append(taken(other, 0, 4))
+        np.testing.assert_array_equal(taken(other, 2, 2), wanted[0][2:4])
     np.testing.assert_array_equal(wanted[0], wanted[1])
     np.testing.assert_array_equal(wanted[0], wanted[2])
 
@@ -149,18 +146,20 @@ def test_streams_of_another_kind():
     grain = pytest.importorskip("grain")
     rows = grain.MapDataset.source(Y)
     for source, message in (
-        (grain.MapDataset.source(Y.tolist()), r"examples of data must be arrays, or .*first is \["),
-        (rows.map(lambda y: {"x": y}), r"the first is a dict of \['x'\]"),
+        (grain.MapDataset.source(Y.tolist()), r"examples of data must be arrays, or .*got \["),
+        (rows.map(lambda y: {"x": y}), r"got a dict of \['x'\]"),
         (rows.repeat(), "it repeats for ever: leave out repeat"),
         (rows[:0], "it is empty"),
-        (rows.filter(lambda y: False), "the first is None.*what filter"),
+        (rows.filter(lambda y: False), "got None.*what filter"),
     ):
         with pytest.raises(ValueError, match=message):
             jflow.fit(flow(), source, **OPTIONS)
     with pytest.raises(ValueError, match="workers must be a whole number, 0 or more; got -1"):
         jflow.fit(flow(), rows, workers=-1, **OPTIONS)
-    with pytest.raises(ValueError, match=r"validation must be \(y, context\), if a tuple; got 3"):
-        jflow.fit(flow(), rows, **OPTIONS | {"validation": (Y, None, None)})
+    with pytest.raises(
+        ValueError, match=r"validation must be \(y, context, weights\), if a tuple; got 4"
+    ):
+        jflow.fit(flow(), rows, **OPTIONS | {"validation": (Y, None, None, None)})
     with pytest.raises(TypeError, match=r"optimizer must be an optax\.Gradient"):
         jflow.fit(flow(), rows, optimizer=1e-3, **OPTIONS)
 
@@ -170,6 +169,59 @@ def test_a_bad_example_far_into_the_stream_is_found():
     y[37, 1] = np.inf
     with pytest.raises(ValueError, match="data holds NaN or infinities"):
         jflow.fit(flow(), data.arrays(y), **OPTIONS | {"validation": None})
+
+
+class Indexed:
+    """As PyTorch's map-style data sets."""
+
+    def __init__(self, bad=()):
+        self.bad = bad
+
+    def __len__(self):
+        return len(Y)
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise OSError("broken")
+        return {"y": Y[i]}
+
+
+def test_what_has_a_length_and_an_index_is_a_stream():
+    wanted, _ = jflow.fit(flow(), data.arrays(Y), **OPTIONS)
+    found, _ = jflow.fit(flow(), Indexed(), **OPTIONS)
+    chex.assert_trees_all_equal(dict(found.variables), dict(wanted.variables))
+    grain = pytest.importorskip("grain")
+    in_order = grain.MapDataset.source(Y).to_iter_dataset()
+    for source in (in_order, iter(Y), (y for y in Y)):
+        with pytest.raises(TypeError, match="can only be read in order, and training shuffles"):
+            jflow.fit(flow(), source, **OPTIONS)
+    for source in ({"y": Y}, 3, "data.csv"):
+        with pytest.raises(TypeError, match="data must be an array"):
+            jflow.fit(flow(), source, **OPTIONS)
+
+
+def test_corrupt_examples_are_named_and_passed_over():
+    with pytest.raises(Exception, match="broken"):
+        jflow.fit(flow(), Indexed({17}), **OPTIONS | {"validation": None})
+    stream = data.skip_corrupt(Indexed({16, 17}))
+    with pytest.warns(UserWarning, match="cannot be read") as warned:
+        _, log = jflow.fit(flow(), stream, **OPTIONS)
+    texts = [str(w.message) for w in warned]
+    assert {text[:47] for text in texts} == {
+        "example 16 cannot be read (OSError: broken); th",
+        "example 17 cannot be read (OSError: broken); th",
+    }
+    assert any(text.endswith("2 so far") for text in texts)
+    np.testing.assert_array_equal(stream[16]["y"], Y[18])
+    assert np.isfinite(log.column("train_nll")[1]).all()
+    every = data.skip_corrupt(Indexed(range(100)))
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(RuntimeError, match="100 e"),
+    ):
+        every[0]
+    with pytest.raises(TypeError, match="data must be a stream; got ndarray"):
+        data.skip_corrupt(Y)
 
 
 def test_a_stream_on_a_mesh():

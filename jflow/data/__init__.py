@@ -1,7 +1,7 @@
 """Data sets, streams of examples, tables, toy densities, grey levels and the way back to them."""
 
 from jflow.data.images import digits, flip_left_right, images, npz, pad
-from jflow.data.sources import arrays, folder, load, tfds
+from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
 from jflow.data.splits import Labelled, Splits
 from jflow.data.tables import Table, table
 from jflow.data.toy import TOY_NAMES, Banana, Checkerboard, Funnel, Pinwheel, Rings, toy
@@ -41,6 +41,7 @@ __all__ = [
     "npz",
     "pad",
     "quantize",
+    "skip_corrupt",
     "table",
     "tfds",
     "toy",

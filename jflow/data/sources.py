@@ -1,7 +1,9 @@
 """Examples that are read one by one, where they are: Grain data sets for `jflow.fit`."""
 
 import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,11 @@ from jflow.data.splits import Labelled
 
 if TYPE_CHECKING:
     import grain
+
+# Grain's own settings for each process that reads.
+_THREADS, _READ_AHEAD = 8, 64
+# So many corrupt examples one after the other are no accident.
+_IN_A_ROW = 100
 
 
 def arrays(
@@ -35,6 +42,53 @@ def arrays(
     if len(set(lengths.values())) > 1 or not len(y):
         raise ValueError(f"arrays must have one length, 1 or more; got {lengths}")
     return grain.MapDataset.source(_Arrays(given))
+
+
+def skip_corrupt(data: Any) -> "grain.MapDataset":
+    """A stream in which the example after it takes the place of one that cannot be read.
+
+    A warning names each such example when it is first met, why, and how many there were so far (in
+    this process: with `fit(workers=)`, in each of those). So the length and the order stay.
+
+    Args:
+      data: a `grain.MapDataset`, or another data set with a length and an index.
+
+    Raises:
+      TypeError: it has no length and index.
+      RuntimeError: (on reading) 100 examples in a row cannot be read.
+    """
+    import grain
+
+    found = as_stream("data", data)
+    if found is None:
+        raise TypeError(f"data must be a stream; got {type(data).__name__}")
+    return grain.MapDataset.source(_Readable(found))  # type: ignore[arg-type]
+
+
+def as_stream(name: str, data: Any) -> "grain.MapDataset | None":
+    """A `grain.MapDataset` of any data set with a length and an index; None of arrays and tables.
+
+    Raises:
+      TypeError: it can only be read in order, and training shuffles.
+    """
+    if hasattr(data, "to_iter_dataset"):
+        return data
+    known = (list, tuple, dict, set, str, bytes)
+    if any(hasattr(data, part) for part in ("shape", "columns")) or isinstance(data, known):
+        return None
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        import grain
+
+        return grain.MapDataset.source(data)
+    if hasattr(data, "__iter__"):
+        raise TypeError(
+            f"{name} is a {type(data).__module__}.{type(data).__name__}, which can only be read in "
+            "order, and training shuffles. Give a data set with a length and an index: the "
+            "grain.MapDataset that an IterDataset is made of, the data set inside a loader, "
+            "jflow.data.tfds(name, split) in place of tf.data; or, if all fits in memory, "
+            "np.stack(list(data)), of tf.data np.stack(list(data.as_numpy_iterator()))"
+        )
+    return None
 
 
 def folder(
@@ -163,3 +217,44 @@ class _Vector:
             raise ValueError(f"features must be numbers, or an image; got {kinds}")
         flat = np.concatenate([part.ravel().astype(np.float32) for part in parts])
         return {"y": flat, "label": example.get("label", 0)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Readable:
+    """A data set whose corrupt examples are others."""
+
+    source: Any
+    skipped: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Any:
+        for place in range(i, i + _IN_A_ROW):
+            try:
+                return self.source[place % len(self)]
+            except Exception as error:  # whatever a reader raises
+                where = place % len(self)
+                if where not in self.skipped:
+                    self.skipped.add(where)
+                    warnings.warn(
+                        f"example {where} cannot be read ({type(error).__name__}: {error}); the "
+                        f"next takes its place; {len(self.skipped)} so far",
+                        stacklevel=2,
+                    )
+        raise RuntimeError(f"{_IN_A_ROW} examples from number {i} on cannot be read")
+
+
+def read_options() -> "grain.ReadOptions":
+    """Grain's own settings for each process that reads."""
+    import grain
+
+    return grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
+
+
+def parse_flags() -> None:
+    """Grain's processes read flags of absl, which nobody parses outside of absl's own programs."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

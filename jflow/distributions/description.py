@@ -2,20 +2,31 @@
 
 import hashlib
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
-from types import CodeType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jflow.distributions.contexts import as_json
+from jflow.functional.supports import Integers
+
+if TYPE_CHECKING:
+    from jflow.distributions.flow import Flow
 
 # Of a Flax module, where it stands; of a flow, how it was built, which may be told in many ways.
 _LEFT_OUT = {"parent", "name", "recipe"}
 # What says how something is computed, not what; and code, which differs between Pythons.
 _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "error",
         "max_iterations", "iterations", "anderson", "code"}  # fmt: skip
+
+# Of how many rows a checksum is computed at a time.
+_ROWS = 2**14
 
 # Which direction of bijectors was fast by default, when that was a field of them.
 _DIRECTIONS = {
@@ -114,6 +125,11 @@ def _function_or_type(value: Any) -> Any:
             return jnp.dtype(value).name
         except TypeError:
             return {"is": _name(type(value))} | describe(getattr(value, "__dict__", {}))
+    owner, inner = getattr(value, "__self__", None), getattr(value, "__wrapped__", None)
+    if owner is not None and not isinstance(owner, ModuleType | type):  # a bound method
+        return {"is": _name(value), "of": describe(owner)}
+    if inner is not None and inner is not value:  # as jax.jit wraps functions
+        return describe(inner)
     name, code = _name(value), getattr(value, "__code__", None)
     if code is None or "<" not in name:
         return name
@@ -131,3 +147,37 @@ def _digest(code: CodeType) -> str:
 def _constant(value: Any) -> str:
     # The order of a set differs between processes.
     return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+
+
+def checksum(tree: Any, places: np.ndarray | None = None) -> str:
+    """Type and shape of the first array, and a checksum of the rows at some places of all."""
+    first, found = np.asarray(jax.tree.leaves(tree)[0]), 0
+    shape = first.shape if places is None else (len(places), *first.shape[1:])
+    for leaf in jax.tree.leaves(tree):
+        rows: Any = np.asarray(leaf)
+        # A part at a time: of rows in other places there is no copy as large as they are.
+        parts = [rows] if places is None else map(rows.__getitem__, _parts(places))
+        for part in parts:
+            found = zlib.crc32(np.ascontiguousarray(part).data, found)
+    return f"{first.dtype}{list(shape)}, checksum {found:08x}"
+
+
+def _parts(places: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(places, 1 + len(places) // _ROWS)
+
+
+def interface(flow: "Flow") -> dict[str, Any]:
+    """What users of a flow must know of it, as JSON can hold it."""
+    return {
+        "event_shape": list(flow.event_shape),
+        "context_shape": as_json(flow.context_shape),
+        "standardize_context": flow.standardize_context,
+        "integers": ends(flow.integers),
+    }
+
+
+def ends(integers: Integers | None) -> list[float | None] | None:
+    """Those of the whole numbers that a flow is of; None of continuous values."""
+    if integers is None:
+        return None
+    return [end if math.isfinite(end) else None for end in (integers.low, integers.high)]

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import DenyList
+from flax.traverse_util import flatten_dict
 from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.bijectors.base import Bijector
-from jflow.distributions.contexts import converted
-from jflow.distributions.flow import Flow
+from jflow.distributions.contexts import converted, each
+from jflow.distributions.flow import Flow, zeros
 from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide, check_fits, is_hidden
 from jflow.functional.dequantization import check_integers
@@ -58,3 +59,10 @@ def _init(module: Flow | Bijector, key: Array, y: Array, context: Any) -> dict[s
     # What is sown is of one call, no part of the variables.
     kept = DenyList(("intermediates", "losses"))
     return dict(module.init(key, y, context, method=method, mutable=kept))
+
+
+def expected_variables(flow: Flow) -> dict[str, Any]:
+    """Names, shapes and dtypes of a flow's variables, without computing them."""
+    context = each(lambda shape: jax.ShapeDtypeStruct(shape, float), flow.context_shape)
+    y = jax.eval_shape(lambda: zeros(flow, (1,)))
+    return dict(flatten_dict(jax.eval_shape(flow.init, jax.random.key(0), y, context), sep="/"))

@@ -5,11 +5,14 @@ that file, variables-*.safetensors. Both are plain data: reading them runs no co
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
-import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,26 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
-from jflow.distributions.contexts import as_json, each
-from jflow.distributions.description import as_now, describe, difference
-from jflow.distributions.flow import Flow, zeros
-from jflow.distributions.recipe import Recipe
-from jflow.functional.supports import Integers
+from jflow.distributions.description import as_now, describe, difference, interface
+from jflow.distributions.earlier import (
+    arrays_now,
+    check_built_as_then,
+    interface_now,
+    recipe_then,
+)
+from jflow.distributions.flow import Flow
+from jflow.distributions.init import expected_variables
+from jflow.distributions.witness import witness
 
 _KIND = "jflow density"
 _FORMAT = 2
-# Arguments that recipes did not have at first, and what they built then: all of format 1.
-_RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
-_AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
-_AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}
-_AT_FIRST["maf"] |= {"scale": "exp", "direct": False}
 # What a flow may have that its recipe did not build; it is in the file by itself.
 _BESIDE_RECIPE = ("context_shape", "standardize_context")
 _CONFIG = "config.json"
+# Before the names of what `save` found at four points.
+_CHECK = "check/"
+# So large an event, or a number of a recipe, needs no explanation.
+_LARGEST = 2**27
 
 
 def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any]) -> None:
@@ -46,25 +53,54 @@ def save(path: str | os.PathLike[str], flow: Flow, variables: Mapping[str, Any])
     arrays = {name: np.asarray(_on_host(value), order="C") for name, value in flat.items()}
     if jax.process_index():
         return  # the first of several processes writes
-    previous = _previous_file(folder)
+    _previous_file(folder)
+    check = witness(flow, unflatten_dict(arrays, sep="/"))
+    arrays |= {f"{_CHECK}{name}": value for name, value in check.items()}
     # Safetensors writes bfloat16 arrays of NumPy, but does not read them.
     half = sorted(name for name, value in arrays.items() if value.dtype == jnp.bfloat16)
     content = to_bytes({n: v.view(np.uint16) if n in half else v for n, v in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"variables-{digest[:16]}.safetensors"
+    description = describe(flow)
     config = {
         "kind": _KIND,
         "format": _FORMAT,
+        "jflow": version("jflow"),
+        "fingerprint": fingerprint(description, digest),
         "recipe": recipe_entry(flow),
-        "flow": _interface(flow),
-        "description": describe(flow),
+        "flow": interface(flow),
+        "description": description,
         "variables": {"file": file, "sha256": digest, "bfloat16": half},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / file, content)
-    _write(folder / _CONFIG, json.dumps(config, indent=2).encode())
-    if previous not in (None, file):
-        (folder / previous).unlink(missing_ok=True)
+    with _alone_in(folder):
+        previous = _previous_file(folder)
+        _write(folder / file, content)
+        _write(folder / _CONFIG, json.dumps(config, indent=2).encode())
+        if previous not in (None, file):
+            (folder / previous).unlink(missing_ok=True)
+
+
+def fingerprint(description: Any, digest: str) -> str:
+    """What tells densities apart: of the flow's description and the checksum of its variables."""
+    said = json.dumps(description, sort_keys=True) + digest
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Until others that save to the same folder are done, and while they wait."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _on_host(value: Any) -> np.ndarray:
@@ -75,80 +111,69 @@ def _on_host(value: Any) -> np.ndarray:
     return np.asarray(jax.device_get(value))
 
 
-def load(path: str | os.PathLike[str], flow: Flow | None) -> tuple[Flow, dict[str, Any]]:
-    """Reads what `save` wrote, and checks it against the flow."""
+def load(
+    path: str | os.PathLike[str], flow: Flow | None
+) -> tuple[Flow, dict[str, Any], dict[str, Any]]:
+    """Reads what `save` wrote, and checks it against the flow.
+
+    Returns:
+      The flow, its variables, and what `save` found of them at four points, if it is of a version
+      that looked.
+    """
     folder = Path(path).expanduser()
     config = _read_config(folder)
-    saved, given = _interface_of(config["flow"]), flow is not None
+    _check_sizes(folder, config)
+    saved, given = interface_now(config["flow"]), flow is not None
     if flow is None:
-        recipe = config["recipe"]
-        if recipe is None:
+        if config["recipe"] is None:
             raise ValueError(
                 f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...)"
             )
-        arguments = _AT_FIRST.get(recipe["name"], {}) | recipe["arguments"]
-        if "context_features" in arguments:
-            arguments["context_shape"] = arguments.pop("context_features")
-        if arguments.get("values", "") is None:  # was 256 for some recipes of images
-            arguments["values"] = config["flow"].get("values")
-        flow = Recipe(recipe["name"], json.dumps(arguments, sort_keys=True)).build()
+        flow = recipe_then(config).build()
         flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
     elif config["format"] == 1:
-        _check_built_as_then(folder, flow)
+        check_built_as_then(folder, flow)
     if saved != config["flow"]:
         flow = flow.clone(standardize_context=saved["standardize_context"])
-    if _interface(flow) != saved:
+    if interface(flow) != saved:
         raise ValueError(
             f"{folder} does not fit the flow: it was saved with {saved}; the flow has "
-            f"{_interface(flow)}"
+            f"{interface(flow)}"
         )
-    arrays = _read_arrays(folder, config["variables"])
-    if config["flow"].get("values") is not None:
-        arrays = {_under_levels(name): value for name, value in arrays.items()}
-    _move_inverted(flow, arrays)
-    if config["format"] == 1:
-        _add_centers(flow, arrays)
+    found = _read_arrays(folder, config["variables"])
+    check = {n.removeprefix(_CHECK): found.pop(n) for n in list(found) if n.startswith(_CHECK)}
+    arrays = arrays_now(config, flow, found)
     _check_arrays(folder, flow, arrays)
     if given and "description" in config:
         what = difference(as_now(config["description"]), describe(flow), values_only=True)
         if what is not None:
             raise ValueError(f"{folder} does not fit the flow: {what}")
-    return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
+    return flow, unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/"), check
 
 
-def _check_built_as_then(folder: Path, flow: Flow) -> None:
-    """Refuses a recipe with other defaults than those of format 1: the arrays would fit it."""
-    then = _AT_FIRST.get(flow.recipe.name, {}) if flow.recipe else {}
-    if flow.recipe is None or not then:
-        return
-    arguments = json.loads(flow.recipe.arguments) | then
-    if Recipe(flow.recipe.name, json.dumps(arguments, sort_keys=True)).build().bijector != (
-        flow.recipe.build().bijector
-    ):
-        raise ValueError(
-            f"{folder} is of format 1; build the flow with what was built then: {then}"
-        )
+def _check_sizes(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses a config that asks for arrays far beyond those in the file, before any is made."""
+    file = folder / Path(config["variables"]["file"]).name
+    most = max(_LARGEST, file.stat().st_size if file.is_file() else 0)
+    for what in (config["recipe"], config["flow"]):
+        if (size := _largest_size(what)) > most:
+            raise ValueError(
+                f"{folder} is damaged: {_CONFIG} asks for {size:,} numbers, where all variables "
+                f"have {most:,} bytes or less"
+            )
 
 
-def _under_levels(name: str) -> str:
-    """The name that an array of a flow of grey levels has since those are a layer of their own."""
-    return re.sub("^([^/]*/bijector)/", r"\1/bijectors_1/", name)
-
-
-def _move_inverted(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
-    """What is under an `Invert` now was at first a bijector of another `direction`."""
-    for name in expected_variables(flow).keys() - arrays.keys():
-        before = re.sub("^(.*)/bijector/", r"\1/", name)
-        if before in arrays:
-            arrays[name] = arrays.pop(before)
-
-
-def _add_centers(flow: Flow, arrays: dict[str, np.ndarray]) -> None:
-    """Format 1 had the centers of `ActNorm` as its shifts."""
-    for name in expected_variables(flow).keys() - arrays.keys():
-        shift = re.sub("^constants/(.*)center$", r"params/\1shift", name)
-        if shift != name and shift in arrays:
-            arrays[name], arrays[shift] = arrays[shift], np.zeros_like(arrays[shift])
+def _largest_size(value: Any, name: str = "") -> int:
+    """The largest array that whole numbers anywhere inside ask for, as widths or as a shape."""
+    if isinstance(value, Mapping):
+        return max((_largest_size(item, key) for key, item in value.items()), default=0)
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        pairs = itertools.pairwise(value)  # as of layers of those widths
+        products = [math.prod(value)] if name.endswith("shape") else [a * b for a, b in pairs]
+        return max(map(abs, [0, *value, *products]))
+    if isinstance(value, list):
+        return max((_largest_size(item, name) for item in value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 def recipe_entry(flow: Flow) -> dict[str, Any] | None:
@@ -159,35 +184,6 @@ def recipe_entry(flow: Flow) -> dict[str, Any] | None:
     if flow.recipe.build().clone(**beside) != flow:
         return None
     return {"name": flow.recipe.name, "arguments": json.loads(flow.recipe.arguments)}
-
-
-def _interface(flow: Flow) -> dict[str, Any]:
-    return {
-        "event_shape": list(flow.event_shape),
-        "context_shape": as_json(flow.context_shape),
-        "standardize_context": flow.standardize_context,
-        "integers": _ends(flow.integers),
-    }
-
-
-def _ends(integers: Integers | None) -> list[float | None] | None:
-    """Those of the whole numbers that a flow is of; None of continuous values."""
-    if integers is None:
-        return None
-    return [end if math.isfinite(end) else None for end in (integers.low, integers.high)]
-
-
-def _interface_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """That of a file, which at first had contexts of one width, and grey levels in the flow."""
-    entry = dict(entry)
-    if "context_features" in entry:
-        width = entry.pop("context_features")
-        entry["context_shape"] = None if width is None else [width]
-        entry["standardize_context"] = width is None
-    if "values" in entry:
-        values = entry.pop("values")
-        entry["integers"] = None if values is None else _ends(Integers(0, values - 1))
-    return entry
 
 
 def _previous_file(folder: Path) -> str | None:
@@ -215,7 +211,7 @@ def _previous_file(folder: Path) -> str | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -236,7 +232,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         recipe, variables = config["recipe"], config["variables"]
         whole = {"file", "sha256", "bfloat16"} <= variables.keys() and "flow" in config
         whole &= recipe is None or {"name", "arguments"} <= recipe.keys()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged") from error
     if kind != _KIND or not whole:
         raise ValueError(f"{file} is not the file of a saved density, or is damaged")
@@ -279,6 +275,13 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
                 f"{folder} does not fit the flow: {name} has shape {value.shape}; "
                 f"the flow has {wanted[name].shape}"
             )
+        if value.dtype.kind != np.dtype(wanted[name].dtype).kind:
+            raise ValueError(
+                f"{folder} does not fit the flow: {name} has dtype {value.dtype}; the flow has "
+                f"{wanted[name].dtype}"
+            )
+        if "/order" in name and value.dtype.kind == "i" and not _is_order(value):
+            raise ValueError(f"{folder} is damaged: {name} is no order of 0, 1, ..., but {value}")
         if value.dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
             raise ValueError(
                 f"{folder} was saved in float64; switch it on before loading: "
@@ -286,8 +289,6 @@ def _check_arrays(folder: Path, flow: Flow, arrays: dict[str, np.ndarray]) -> No
             )
 
 
-def expected_variables(flow: Flow) -> dict[str, Any]:
-    """Names, shapes and dtypes of a flow's variables, without computing them."""
-    context = each(jnp.zeros, flow.context_shape)
-    shapes = jax.eval_shape(flow.init, jax.random.key(0), zeros(flow, (1,)), context)
-    return dict(flatten_dict(shapes, sep="/"))
+def _is_order(value: np.ndarray) -> bool:
+    """Whether each row is a permutation."""
+    return bool((np.sort(value, axis=-1) == np.arange(value.shape[-1])).all())

@@ -1,30 +1,46 @@
 """Training and evaluation."""
 
+from jflow.distributions.compiled import cache_compilations
+from jflow.distributions.health import Health, health
+from jflow.distributions.importance import Importance, importance
+from jflow.functional.sharding import make_mesh
+from jflow.train.alternating import alternating
 from jflow.train.checkpoints import CheckpointError
-from jflow.train.compilation import cache_compilations
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
-from jflow.train.health import Health, health
-from jflow.train.history import History
-from jflow.train.importance import Importance, importance
-from jflow.train.interruption import Preempted
-from jflow.train.run import NonFiniteLossError
-from jflow.train.sharding import make_mesh
+from jflow.train.history import History, NonFiniteLossError
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective, ReverseKL
+from jflow.train.sources import Arrays, Batch, Chunk, Source, Stream
+from jflow.train.steps import gradient_step
+from jflow.train.terminal import Preempted
+from jflow.train.train import train
 from jflow.train.variational import fit_to_target
 
 __all__ = [
+    "Arrays",
+    "Batch",
     "CheckpointError",
+    "Chunk",
     "Estimate",
+    "FlowLoss",
     "Health",
     "History",
     "Importance",
+    "MaximumLikelihood",
     "NonFiniteLossError",
+    "Objective",
     "Preempted",
+    "ReverseKL",
+    "Source",
+    "Stream",
+    "alternating",
     "cache_compilations",
     "evaluate",
     "fit",
     "fit_to_target",
+    "gradient_step",
     "health",
     "importance",
     "make_mesh",
+    "train",
 ]

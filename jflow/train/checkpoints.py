@@ -14,13 +14,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jflow.distributions.description import difference
-from jflow.train.seals import damage, seal
+from jflow.distributions.seals import damage, seal
 
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or none of those that are there can be read."""
+    """A checkpoint could not be written, or none of those that are there can be read.
+
+    Attributes:
+      density: the best so far, where one could not be written; otherwise None.
+      history: of the run up to there; likewise.
+    """
+
+    density: Any = None
+    history: Any = None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Means over data sets, with their standard errors."""
+"""Means of an objective over data sets, with their standard errors."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,22 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax import Array, lax
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
+from jflow.data.sources import as_stream
 from jflow.distributions import Density, Flow
+from jflow.distributions.examples import as_weights, check_examples, only_given, read_batch
 from jflow.functional.arguments import as_key
 from jflow.functional.dequantization import check_importance_weighted
-from jflow.train.arrays import Examples, check_examples
-from jflow.train.objective import example_losses
-from jflow.train.sharding import Placement, place
-
-_STATIC = ("flow", "samples", "dimensions", "placement", "importance_weighted")
-
-# Of the batches that one call of a program is given.
-_ROWS, _BYTES = 64, 16 * 2**20
+from jflow.functional.sharding import Placement, place
+from jflow.train.objectives import MaximumLikelihood, Objective
+from jflow.train.sources import Arrays, Batch, Source, Stream
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,8 @@ class Estimate:
 
     Attributes:
       mean: in nats; of whole numbers, such as grey levels, in bits per dimension.
-      standard_error: of the mean, over examples: their standard deviation / sqrt(N).
+      standard_error: of the mean, over examples: their standard deviation / sqrt(N); with weights
+        w, sqrt(sum w^2 (loss - mean)^2) / sum w, times sqrt(n / (n - 1)) of n that are above 0.
       examples: one value each, (N,).
     """
 
@@ -46,10 +43,11 @@ class Estimate:
 
 def evaluate(
     density: Density,
-    y: ArrayLike,
+    y: Any,
     context: Any = None,
     *,
     key: Array | int,
+    weights: Any = None,
     samples: int = 1,
     dimensions: int | None = None,
     importance_weighted: bool = False,
@@ -60,9 +58,10 @@ def evaluate(
 
     Args:
       density: what to evaluate.
-      y: (N, *event).
+      y: (N, *event); or a stream, which is read as it is needed; see `fit`.
       context: (N, *context_shape), or a dict of such, for a conditional flow.
       key: for noise, such as that of dequantization. Equal keys give equal noise.
+      weights: (N,), of the examples in the mean, zero or more; None for equal ones.
       samples: draws of the noise for each example, where log p depends on it.
       dimensions: of bits per dimension, if not the event's size; see `Density.bits_per_dim`.
       importance_weighted: whether to average over the draws inside the logarithm: a tighter bound;
@@ -76,114 +75,101 @@ def evaluate(
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
     check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kinds)
-    key = as_key("evaluate", key)
-    examples = check_examples("y", density.flow, y, context)
-    losses = all_losses(
-        density.flow,
-        density.variables,
-        examples,
-        key,
-        samples,
-        dimensions,
-        batch_size,
-        place(mesh, batch_size),
-        importance_weighted,
+    objective = MaximumLikelihood(
+        density.flow, dimensions, samples=samples, importance_weighted=importance_weighted
     )
-    error = float(np.std(losses, ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else math.inf
-    return Estimate(float(np.mean(losses)), error, losses)
+    source = of_flow("y", density.flow, y, context, batch_size=batch_size)
+    given = weights if weights is None else as_weights("weights", weights, len(source))
+    placement = place(mesh, batch_size)
+    found = all_losses(
+        objective, density.variables, source, as_key("evaluate", key), batch_size, placement
+    )
+    losses, of_stream = found  # type: ignore[misc]
+    return _estimate(losses, of_stream if given is None else given)
+
+
+def of_flow(
+    name: str, flow: Flow, data: Any, context: Any = None, weights: Any = None, *,
+    batch_size: int, workers: int = 0,
+) -> Arrays | Stream:  # fmt: skip
+    """The source of what a flow is given, checked: batches (y, context).
+
+    Raises:
+      TypeError, ValueError: they do not fit the flow.
+    """
+    stream = as_stream(name, data)
+    if stream is None:
+        values = check_examples(name, flow, data, context)
+        if weights is not None:
+            weights = as_weights("weights", weights, len(values[0]))
+        return Arrays(values, batch_size, weights)
+    for what, given in (("context", context), ("weights", weights)):
+        if given is not None:
+            raise ValueError(
+                f"the {what} of a stream is in its examples: "
+                "{'y': ..., 'context': ..., 'weights': ...}"
+            )
+    if len(stream):
+        only_given(name, stream[0])  # before any time is spent
+    read = lambda batch: Batch(*read_batch(name, flow, batch))  # noqa: E731
+    return Stream(stream.map(partial(only_given, name)), batch_size, read, workers)
+
+
+def _estimate(losses: np.ndarray, weights: np.ndarray | None) -> Estimate:
+    w = np.ones(len(losses)) if weights is None else weights / weights.mean()
+    w, counted = w[w > 0], losses[w > 0]
+    mean, count = float(np.sum(w * counted) / np.sum(w)), len(w)
+    spread = math.sqrt(np.sum((w * (counted - mean)) ** 2)) / np.sum(w)
+    error = spread * math.sqrt(count / (count - 1)) if count > 1 else math.inf
+    return Estimate(mean, error, losses)
 
 
 def all_losses(
-    flow: Flow,
+    objective: Objective,
     variables: Any,
-    examples: Examples,
+    source: Source,
     key: Array,
-    samples: int,
-    dimensions: int | None,
     batch_size: int,
     placement: Placement = Placement(),  # noqa: B008, it is constant
-    importance_weighted: bool = False,
-) -> np.ndarray:
-    """`example_losses` of all examples, in their order, as float64.
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """The losses of all examples, in their order, as float64, and their weights, if any.
 
     Many batches are one call of one program, whatever the number of examples: what is missing of a
     batch, or of the batches of a call, is filled up with the last example, and left out.
+
+    Returns:
+      None if `stop`, which is asked between calls, says so.
     """
-    parts, count = [], len(examples)
-    size = min(batch_size, placement.rounded(count))
-    wanted = -(-count // size)
-    rows = _rows_of_a_call(examples, size)
-    for first in range(0, wanted, rows):
-        index = np.arange(first * size, (first + rows) * size).reshape(rows, size)
-        batches = examples.take(np.minimum(index, count - 1))
-        part = _losses(
-            variables,
-            *placement.batch((batches.y, batches.context), axis=1),
-            *placement.replicate((np.int32(first), np.int32(min(rows, wanted - first)))),
-            key,
-            flow=flow,
-            samples=samples,
-            dimensions=dimensions,
-            placement=placement,
-            importance_weighted=importance_weighted,
-        )
-        parts.append(np.asarray(part, np.float64).ravel())
-    return np.concatenate(parts)[:count]
+    parts: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    size, first = min(batch_size, placement.rounded(len(source))), 0
+    for batches, count in source.in_order(size):
+        wanted = np.int32(-(-count // size))
+        numbers = placement.replicate((np.int32(first), wanted))
+        values = placement.batch(batches.values, axis=1)
+        losses = _losses(variables, values, *numbers, key, objective=objective, placement=placement)
+        parts.append(np.asarray(losses, np.float64).ravel()[:count])
+        if batches.weights is not None:
+            weights.append(np.asarray(batches.weights, np.float64).ravel()[:count])
+        first += int(wanted)
+        if stop():
+            return None
+    return np.concatenate(parts), np.concatenate(weights) if weights else None
 
 
-def _rows_of_a_call(examples: Examples, size: int) -> int:
-    """How many batches a call is given: up to `_ROWS`, in up to `_BYTES`."""
-    one = examples.take(np.zeros(1, np.int32))
-    each = size * sum(leaf.nbytes for leaf in jax.tree.leaves((one.y, one.context)))
-    return max(1, min(_ROWS, _BYTES // each))
-
-
-def largest_drift(density: Density, batch: Examples) -> float:
-    """How far off the inputs of reversible layers are that backward passes compute, at most."""
-    return float(_drift(density.variables, batch.y, batch.context, flow=density.flow))
-
-
-@partial(jax.jit, static_argnames="flow")
-def _drift(variables: Any, y: Array, context: Any, *, flow: Flow) -> Array:
-    rngs = {"noise": jax.random.key(0)}
-    _, reports = flow.apply(  # type: ignore[misc]
-        variables, y, context, method="log_prob", mutable=["solver"], rngs=rngs
-    )
-    found: Any = flatten_dict(reports["solver"])  # type: ignore[index]
-    drifts = [value for path, value in found.items() if path[-1] == "drift"]
-    return jnp.max(jnp.stack([jnp.max(value).astype(jnp.float32) for value in drifts]))
-
-
-@partial(jax.jit, static_argnames=_STATIC)
+@partial(jax.jit, static_argnames=("objective", "placement"))
 def _losses(
-    variables: Any,
-    y: Array,
-    context: Any,
-    first: Array,
-    count: Array,
-    key: Array,
-    *,
-    flow: Flow,
-    samples: int,
-    dimensions: int | None,
-    placement: Placement,
-    importance_weighted: bool,
-) -> Array:
+    variables: Any, values: Any, first: Array, count: Array, key: Array, *,
+    objective: Objective, placement: Placement,
+) -> Array:  # fmt: skip
     """(rows, size), of the first `count` rows; the first of all is number `first`."""
 
     def batch(i: Any) -> Array:
-        losses, _ = example_losses(
-            flow,
-            variables,
-            y[i],
-            jax.tree.map(lambda part: part[i], context),
-            jax.random.fold_in(key, first + i),
-            training=False,
-            samples=samples,
-            dimensions=dimensions,
-            importance_weighted=importance_weighted,
-        )
-        return placement.whole(losses)
+        part = jax.tree.map(lambda array: array[i], values)
+        own = jax.random.fold_in(key, first + i)
+        return placement.whole(objective.losses(variables, part, own, training=False)[0])
 
-    empty = jnp.zeros(y.shape[:2], jax.eval_shape(batch, 0).dtype)
+    shape = jax.tree.leaves(values)[0].shape[:2]
+    empty = jnp.zeros(shape, jax.eval_shape(batch, 0).dtype)
     return lax.fori_loop(0, count, lambda i, losses: losses.at[i].set(batch(i)), empty)

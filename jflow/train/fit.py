@@ -2,62 +2,52 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from jflow.bijectors.reversible import is_reversible
+from jflow.data.advice import advise
 from jflow.distributions import Density, Flow
+from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
-from jflow.train.checkpoints import open_checkpoints
-from jflow.train.compilation import cache_compilations
-from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.inputs import Inputs
-from jflow.train.interruption import watch_for_termination
-from jflow.train.loop import Rules
-from jflow.train.objective import MaximumLikelihood, unit
+from jflow.train.evaluation import of_flow
+from jflow.train.history import History, Row
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
 from jflow.train.optimizer import build_optimizer
-from jflow.train.run import Plan
-from jflow.train.sharding import Placement, place
-from jflow.train.trainer import Trainer
+from jflow.train.sources import Arrays, Stream
+from jflow.train.steps import GradientStep
+from jflow.train.train import train
+
+# How many contexts, all over the data, their units are taken from.
+_UNITS = 10_000
 
 
 def fit(
-    flow: Flow,
-    data: Any,
-    *,
-    key: Array | int,
-    context: Any = None,
-    validation: Any = 0.1,
-    steps: int = 2000,
-    batch_size: int = 256,
+    flow: Flow, data: Any, *, key: Array | int,
+    context: Any = None, weights: Any = None, validation: Any = 0.1,
+    steps: int = 2000, batch_size: int = 256,
     augment: Callable[[Array, Array], Array] | None = None,
+    loss: Callable[..., Array] | None = None,
     workers: int = 0,
     optimizer: optax.GradientTransformation | None = None,
-    learning_rate: float | optax.Schedule = 2e-3,
-    warmup_steps: int = 100,
-    clip_norm: float | None = None,
-    clip_ratio: float | Literal["auto"] | None = "auto",
+    learning_rate: float | optax.Schedule = 2e-3, warmup_steps: int = 100,
+    clip_norm: float | None = None, clip_ratio: float | Literal["auto"] | None = "auto",
     ema_decay: float | None = None,
-    evaluate_every: int = 100,
-    patience: int | None = None,
-    validation_samples: int = 1,
-    dimensions: int | None = None,
-    check_drift: bool = False,
-    max_skipped: int = 0,
-    variables: Any = None,
-    mesh: Mesh | None = None,
-    directory: str | os.PathLike[str] | None = None,
-    checkpoint_every: int | None = None,
-    keep: int = 3,
-    resume: bool = False,
-    cache: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-    callback: Callable[[Density, Row], None] | None = None,
-) -> tuple[Density, History]:
-    """Fits a flow to data by maximum likelihood.
+    evaluate_every: int = 100, patience: int | None = None, validation_samples: int = 1,
+    dimensions: int | None = None, check_drift: bool = False, max_skipped: int = 0,
+    variables: Any = None, mesh: Mesh | None = None,
+    directory: str | os.PathLike[str] | None = None, checkpoint_every: int | None = None,
+    keep: int = 3, resume: bool = False, cache: str | os.PathLike[str] | None = None,
+    progress: bool | str = True, callback: Callable[[Density, Row], Any] | None = None,
+) -> tuple[Density, History]:  # fmt: skip
+    """Fits a flow to data, by maximum likelihood or a loss of your own.
 
     Noise that the flow draws, as to dequantize grey levels, is new at each step. Steps run
     on the device, many at a time. Two runs with equal arguments on equal machines are equal bit for
@@ -67,19 +57,27 @@ def fit(
       flow: the architecture.
       data: (N, *event): floating, or integers for a flow of them (grey levels). Or a stream, for
         data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
-        "context": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays` give.
+        "context": ..., "weights": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays`
+        give, or another data set with a length and an index.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
       context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
         of them (of a stream, the first batch) give the units that they are taken in; see `Flow`.
+      weights: (N,), of the examples in the mean that is minimised, zero or more; None for equal
+        ones. They count in validation, too; only how they compare matters. Those of a stream are
+        in its examples, and should be about 1 in the mean.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
-        of such an array and its context, or a stream, which is read whole; or None. Its noise is
-        the same each time. The returned parameters are those that did best on it; without it, the
-        last.
+        of such an array, its context and its weights, or a stream, which is read whole; or None.
+        Its noise is the same each time. The returned parameters are those that did best on it;
+        without it, the last.
       steps: how many parameter updates.
       batch_size: examples for each.
       augment: what is done to each batch: a function of a key and y, compiled with the step, such
         as `jflow.data.flip_left_right`.
+      loss: of your own, to be minimised in place of -log p: a function of the flow, which has its
+        parameters, and of y, context and a key, to one number for each example; as in
+        `lambda flow, y, context, key: -flow.log_prob(y, context)`. It must be the same object from
+        call to call, or it compiles again. For models that are more than a flow, see `train.train`.
       workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
       learning_rate: of that Adam: a number, from which it falls by half a cosine to 0 at the last
@@ -89,7 +87,7 @@ def fit(
         meet moves the optimum: E[g / |g|] is zero elsewhere than E[g].
       clip_ratio: the largest global norm over the running average of the norms before, so that few
         examples far from all others do not spoil Adam's moments; None for no limit. "auto" is 3
-        for images; of tables, outliers are what the fit must learn to bear.
+        for images, and 10 for all else.
       ema_decay: of an exponential moving average of the parameters, which then is what is
         validated and returned; None for none.
       evaluate_every: steps between validations, progress and rows of metrics.
@@ -113,74 +111,102 @@ def fit(
         began with. Numbers of the optimizer, `steps`, `patience` and the like may be others.
       cache: a directory for compiled programs, which later processes then need not compile; None
         for none. See `cache_compilations`.
-      progress: whether to show a progress bar, if the screen is a terminal.
-      callback: called after each validation with the density as it is then, which the next steps
-        use up, and the row of metrics.
+      progress: "bar", in a terminal or a notebook; "log", a line for each row; False for silence;
+        True for what fits the screen.
+      callback: called after each validation with the density as it is then, and the row of metrics.
+        The run ends if it returns "stop".
 
     Returns:
-      The density and the history of the run.
+      The density and the history of the run, which tells how it ended: "done", "patience",
+      "stopped" (by the callback) or "interrupted". Ctrl-C, and the stop button of a notebook, end a
+      run with the best density so far; a second time, they raise KeyboardInterrupt at once.
 
     Raises:
       TypeError, ValueError: data or arguments that do not fit, before any time is spent.
       FileExistsError: another run is in `directory`, or was and is not to be resumed.
-      CheckpointError: a checkpoint could not be written, or all that are there are damaged.
+      CheckpointError: a checkpoint could not be written, or all that are there are damaged. In the
+        first case it holds the best density so far.
       NonFiniteLossError: training diverged. The error holds the best parameters so far.
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
-    plan = Plan(steps, evaluate_every, checkpoint_every, patience)
-    data = Inputs(flow, data, context, validation, as_key("fit", key), batch_size, augment, workers)
-    tx = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, _clip(flow, clip_ratio))
-    rules = _rules(flow, dimensions, augment, tx, ema_decay, max_skipped, place(mesh, batch_size))
-    trainer = Trainer(flow, dimensions, rules, plan, data, validation_samples, check_drift)
-    return _run(trainer, variables, directory, keep, resume, cache, progress, callback)
+    key = as_key("fit", key)
+    given = of_flow("data", flow, data, context, weights, batch_size=batch_size, workers=workers)
+    source, held_out = _split(flow, given, validation, key)
+    objective = _objective(flow, loss, augment, dimensions, validation_samples, check_drift)
+    clip_ratio = _clip(flow, clip_ratio)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
+    density, history = train(
+        objective, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,
+        step=GradientStep(objective, tx, ema_decay, max_skipped, falls), patience=patience,
+        variables=partial(_initial, objective, source, key) if variables is None else variables,
+        mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
+        cache=cache, progress=progress, callback=callback,
+    )  # fmt: skip
+    if isinstance(validation, float) and isinstance(given, Arrays) and held_out is not None:
+        history.held_out = held_out.places
+    return density, history
 
 
 def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
-    """The limit of gradients: unless told otherwise, images have one."""
+    """The limit of gradients, unless told otherwise."""
     if ratio == "auto":
-        return 3.0 if len(flow.event_shape) == 3 else None
+        return 3.0 if len(flow.event_shape) == 3 else 10.0
     return ratio
 
 
-def _rules(
-    flow: Flow,
-    dimensions: int | None,
-    augment: Callable[[Array, Array], Array] | None,
-    built: tuple[optax.GradientTransformation, bool],
-    ema_decay: float | None,
-    max_skipped: int,
-    placement: Placement,
-) -> Rules:
-    optimizer, falls = built
-    objective = MaximumLikelihood(flow, dimensions, augment)
-    return Rules(objective, optimizer, ema_decay, falls, max_skipped, placement)
+def _objective(
+    flow: Flow, loss: Any, augment: Any, dimensions: int | None, samples: int, check_drift: bool
+) -> MaximumLikelihood | FlowLoss:
+    check_counts("fit", validation_samples=samples)
+    check_counts("fit", dimensions=1 if dimensions is None else dimensions)
+    if check_drift and not is_reversible(flow.bijector):
+        raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
+    if loss is not None:
+        return FlowLoss(flow, loss, augment)
+    return MaximumLikelihood(flow, dimensions, augment, samples, check_drift=check_drift)
 
 
-def _run(
-    trainer: Trainer,
-    variables: Any,
-    directory: Any,
-    keep: int,
-    resume: bool,
-    cache: Any,
-    progress: bool,
-    callback: Any,
-) -> tuple[Density, History]:
-    """Trains with all that is outside of the numbers: files, signals, the screen."""
-    check_counts("fit", keep=keep)
-    if directory is None and resume:
-        raise ValueError("resume=True needs a directory to look in; got directory=None")
-    folder = None if directory is None else Path(directory).expanduser()
-    settings = {} if folder is None else trainer.settings
-    steps, size, name = trainer.plan.steps, trainer.inputs.batch_size, unit(trainer.flow)
-    with (
-        cache_compilations(cache),
-        open_checkpoints(folder, settings, keep, resume) as checkpoints,
-        watch_for_termination(folder is not None) as interrupted,
-        progress_bar(steps, size, name, enabled=progress) as bar,
-    ):
-        run = trainer.start(variables, checkpoints)
-        with writer(folder, trainer.columns, run.record.rows) as write:
-            told = [lambda _, row: write(row), lambda _, row: bar.show(row)]
-            told += [] if callback is None else [callback]
-            return trainer.train(run, told, bar.reach, checkpoints, interrupted)
+def _split(
+    flow: Flow, source: Arrays | Stream, validation: Any, key: Array
+) -> tuple[Arrays | Stream, Arrays | None]:
+    """What to train on and what to validate on.
+
+    Raises:
+      TypeError, ValueError: they do not fit the flow.
+    """
+    rng, size = np.random.default_rng(np.asarray(jax.random.key_data(key))), source.batch_size
+    if isinstance(source, Arrays):
+        advise(source.values[0])
+    if validation is None:
+        return source, None
+    if isinstance(validation, float | int):
+        if isinstance(source, Arrays):
+            return source.split(validation, rng)
+        if not 0 < validation < 1:
+            raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
+        count = max(1, round(validation * len(source)))
+        rest, held_out = source.split(count, int(rng.integers(2**31)))
+        return rest, _in_memory(held_out)
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    if len(parts) > 3:
+        raise ValueError(
+            f"validation must be (y, context, weights), if a tuple; got {len(parts)} parts"
+        )
+    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size))
+
+
+def _in_memory(source: Arrays | Stream) -> Arrays:
+    if isinstance(source, Arrays):
+        return source
+    values, weights = source.whole()
+    return Arrays(jax.tree.map(jnp.asarray, values), source.batch_size, weights)
+
+
+def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:
+    """Variables initialised on a batch; the units of contexts are those of the whole data."""
+    variables = objective.init(jax.random.fold_in(key, 0), batch)
+    if isinstance(source, Arrays) and batch[1] is not None:
+        count = min(len(source), _UNITS)
+        spread = np.linspace(0, len(source) - 1, count).astype(np.int32)
+        variables = in_units_of(variables, source.at(spread).values[1], (count,))
+    return variables

@@ -1,118 +1,300 @@
-"""What a run of `fit` is made of, and what it may end with."""
+"""One run of training: its steps, its evaluations, and what it takes to go on after an end."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
-from jflow.distributions import Density
-from jflow.functional.arguments import check_counts
-from jflow.train import loop
-from jflow.train.history import History, Row
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
 
+from jflow.functional.sharding import Placement
+from jflow.train.checkpoints import CheckpointError, Checkpoints
+from jflow.train.evaluation import all_losses
+from jflow.train.history import History, NonFiniteLossError, Record, Row
+from jflow.train.objectives import MOVING, Objective
+from jflow.train.sources import Arrays, Chunk, Source
+from jflow.train.steps import State, Step, advance
+from jflow.train.terminal import ENDS, Preempted
 
-class NonFiniteLossError(FloatingPointError):
-    """Training met too many losses or gradients that are not finite, or no finite validation loss.
+if TYPE_CHECKING:
+    from jflow.train.train import Plan
 
-    Attributes:
-      what: happened.
-      step: the step that was not taken, counted from 0.
-      density: the density with the best parameters so far; without a validation before, those that
-        training began with.
-      history: of the run up to there.
-    """
-
-    def __init__(self, what: str, step: int, density: Density, history: History):
-        super().__init__(
-            f"{what}. The last good parameters are in this error's `density`. Try a smaller "
-            "learning_rate, a longer warmup_steps or a (smaller) clip_norm, and look in the data "
-            "for outliers and for points outside the flow's support; single bad batches may be "
-            "skipped by max_skipped"
-        )
-        self.what, self.step, self.density, self.history = what, step, density, history
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Errors are pickled by their message alone otherwise, and a pool of processes hangs.
-        return type(self), (self.what, self.step, self.density, self.history)
+# What one call of the loop should take, so that a run soon hears of a signal.
+_SECONDS = 1.0
 
 
-@dataclass
-class Record:
-    """What has happened in a run, as JSON can hold it.
-
-    Attributes:
-      rows: of the history.
-      best_step: the step after which `Run.best` were the parameters.
-      best_loss: in validation.
-      misses: validations since.
-      seconds: of training, in earlier processes too.
-      skipped: steps, up to the last row.
-      losses: of the steps since the last row.
-      norms: of their gradients.
-      position: of the feed.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float = math.inf
-    misses: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    position: int = 0
-
-
-@dataclass
 class Run:
-    """All that a run needs to go on.
+    """One run: its state, its best parameters, and what has happened."""
 
-    Attributes:
-      state: of the loop.
-      constants: the collections that training leaves alone.
-      best: the parameters, and the collections that move, that did best in validation.
-      record: of what has happened.
-      step: how many steps were taken, those skipped among them.
-    """
-
-    state: loop.State
-    constants: Mapping[str, Any]
+    state: State
     best: Mapping[str, Any]
     record: Record
-    step: int = 0
+    step: int
 
-    def __post_init__(self) -> None:
-        self.step = int(self.state.step)
+    def __init__(
+        self, objective: Objective, source: Source, step: Step, key: Array, plan: "Plan",
+        placement: Placement, validation: Arrays | None,
+        callback: Callable[[Any, Row], Any] | None,
+    ):  # fmt: skip
+        if plan.patience is not None and validation is None:
+            raise ValueError("patience needs validation examples to wait for; got validation=None")
+        if getattr(step, "objective", objective) != objective:
+            raise ValueError("the objective of the step is another than that of train")
+        if validation is not None and not isinstance(validation, Arrays):
+            raise TypeError(f"validation must be train.Arrays; got {type(validation).__name__}")
+        self.objective, self.source, self.key = objective, source, key
+        self._take = step.placed(placement)
+        self.plan, self.validation, self._callback = plan, validation, callback
+        self.placement = placement
+        self.rows = min(plan.evaluate_every, plan.steps, source.most)
+        entropy = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
+        self.seed = int(entropy.generate_state(1)[0] >> 1)
+        self._stopped, self._asked = False, lambda: ""
 
-    def arrays(self) -> dict[str, Any]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run may not be resumed without, as JSON can hold it."""
+        return {
+            "objective": self.objective.fingerprint(),
+            "step": self._take.fingerprint(),
+            "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "batch_size": self.source.batch_size,
+            "validation": self.validation and self.validation.fingerprint(),
+            "data": self.source.fingerprint(),
+        }
+
+    def start(self, variables: Any, checkpoints: Checkpoints | None) -> None:
+        """Begins as the last good checkpoint has it, or else at the first step.
+
+        Args:
+          variables: see `train`.
+          checkpoints: of the run, if it has any.
+        """
+        make = variables if callable(variables) else None
+        if variables is None:
+            make = partial(self.objective.init, jax.random.fold_in(self.key, 0))
+        initial = partial(make, self._first()) if make else lambda: variables
+        found = None
+        if checkpoints is not None:
+            shapes = jax.eval_shape(initial) if make else variables
+            fresh = jax.eval_shape(self._fresh, shapes)
+            found = checkpoints.restore(self.placement.shapes(fresh))
+        if found:
+            arrays, self.record = found[0], Record(**found[1])
+        else:
+            arrays, self.record = self.placement.build(self._fresh, initial()), Record()
+        total = self.placement.replicate(np.int32(self.plan.steps))
+        self.state = State(**arrays["state"])._replace(total=total)
+        self.best, self.step = arrays["best"], int(self.state.step)
+        self._checkpoints, self._saved = checkpoints, self.step
+        self.history = History(self.objective.unit, self.record.rows, self.record.best_step)
+
+    def _fresh(self, variables: Any) -> dict[str, Any]:
+        return self._arrays(self._take.start(variables), _trained(variables))
+
+    def _arrays(self, state: State, best: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint holds beside the record."""
-        return run_arrays(self.state, self.constants, self.best)
+        return {"state": state._asdict(), "best": dict(best)}
+
+    @cached_property
+    def _some(self) -> Any:
+        """A batch to look at: of validation, or the first."""
+        if self.validation is None:
+            return self._first()
+        return self.validation.at(
+            np.arange(min(self.source.batch_size, len(self.validation)))
+        ).values
+
+    def _first(self) -> Any:
+        """A batch to initialise on."""
+        examples, rows = self.source.first(self.seed)
+        if rows is None:
+            return self.placement.local_batch(jax.tree.map(lambda a: a[0], examples.values))
+        return self.placement.batch(jax.tree.map(lambda a: a[rows[0]], examples.values))
+
+    def go(
+        self, listeners: list[Callable[[Row], Any]], reach: Callable[[int], None],
+        asked: Callable[[], str],
+    ) -> tuple[Any, History]:  # fmt: skip
+        """Trains to the plan's end, or until asked to end.
+
+        Args:
+          listeners: told each row of the history.
+          reach: told the step, about once in a second.
+          asked: how to end now, if at all: one of `ENDS`.
+        """
+        pace, self._began, self._asked = 1, time.perf_counter() - self.record.seconds, asked
+        every = self.plan.checkpoint_every or self.plan.evaluate_every
+        try:
+            while not self.history.ended:
+                own = max(asked(), ENDS[self._stopped], key=ENDS.index)
+                pace, self.history.ended = _agreed(min(pace, self.rows), own)
+                if self.history.ended:
+                    break
+                if self._due:
+                    if self._evaluate():
+                        self._tell(listeners)
+                elif self.step % every == 0 and self._saved < self.step:
+                    self._save()
+                elif self.record.misses >= (self.plan.patience or math.inf):
+                    self.history.ended = "patience"
+                elif self.step >= self.plan.steps:
+                    self.history.ended = "done"
+                else:
+                    pace = self._advance(pace)
+                    reach(self.step)
+            self._save(last=True)
+        except CheckpointError as error:
+            error.density, error.history = self.objective.finish(self._best()), self.history
+            raise
+        if "terminated" in (self.history.ended, asked()):
+            raise Preempted
+        if not self.record.best_step and self.history.ended in ("done", "patience"):
+            what = "the validation loss was never finite"
+            raise NonFiniteLossError(what, self.step, self._view(self._best()), self.history)
+        best = self.objective.finish(self._best())
+        if asked() == "terminated":
+            raise Preempted
+        return best, self.history
+
+    def _save(self, *, last: bool = False) -> None:
+        """Begins to write a checkpoint, if one is due; the last one is written when it returns."""
+        due, self._saved = self._saved < self.step, self.step
+        if self._checkpoints is None:
+            return
+        if due:
+            self.record.seconds = time.perf_counter() - self._began
+            arrays = self._arrays(self.state, self.best)
+            self._checkpoints.save(self.step, arrays, asdict(self.record))
+        if last:
+            self._checkpoints.wait()
+
+    @property
+    def _due(self) -> bool:
+        """Whether a row is to be added."""
+        last = self.record.rows[-1]["step"] if self.record.rows else 0
+        now = self.step % self.plan.evaluate_every == 0 or self.step == self.plan.steps
+        return now and self.step > last
+
+    def _advance(self, pace: int) -> int:
+        """Takes up to `pace` steps in one call; returns how many to take in the next."""
+        count, began = min(pace, self.plan.next_stop(self.step) - self.step), time.perf_counter()
+        try:
+            chunk = self.source.take(self.seed, self.step, count)
+        except Exception:
+            if self._asked():  # signals reach processes that read, too, and end them
+                return pace
+            raise
+        self.state, told = advance(
+            self.state,
+            *self._placed(chunk),
+            self.placement.replicate(np.int32(count)),
+            jax.random.fold_in(self.key, 1),
+            step=self._take,
+        )
+        done, self.step = int(told.pop("taken")), int(self.state.step)
+        if done < count:
+            loss = np.asarray(told["loss"])[done]
+            what = f"the loss or its gradient is not finite at step {self.step} (loss {loss})"
+            raise NonFiniteLossError(what, self.step, self._view(self._best()), self.history)
+        for name, values in told.items():
+            self.record.told.setdefault(name, []).extend(np.asarray(values)[:count].tolist())
+        seconds = time.perf_counter() - began
+        if seconds < _SECONDS / 2:
+            return 2 * pace
+        return max(1, pace // 2) if seconds > 2 * _SECONDS else pace
+
+    def _placed(self, chunk: Chunk) -> tuple[Any, Any]:
+        """Examples and index on the devices, of one shape whatever the number of batches."""
+
+        def filled(array: np.ndarray) -> np.ndarray:
+            whole = np.zeros((self.rows, *array.shape[1:]), array.dtype)
+            whole[: len(array)] = array
+            return whole
+
+        if chunk.rows is not None:
+            return chunk.examples, self.placement.batch(filled(chunk.rows), axis=1)
+        index = self.placement.replicate(np.arange(self.rows, dtype=np.int32))
+        return self.placement.local_batch(jax.tree.map(filled, chunk.examples), axis=1), index
+
+    def _evaluate(self) -> bool:
+        """Adds the row of the steps since the last, and keeps the parameters if they are best.
+
+        Returns:
+          False if validation was cut short, because the run is to end.
+        """
+        losses = loss = None
+        variables = self.state.variables
+        if self.validation is not None:
+            key, size = jax.random.fold_in(self.key, 2), self.source.batch_size
+            alone = jax.process_count() == 1  # others would wait
+            stop = lambda: alone and bool(self._asked())  # noqa: E731
+            found = all_losses(
+                self.objective, variables, self.validation, key, size, self.placement, stop
+            )
+            if found is None:
+                return False
+            losses, weights = found
+            loss = float(np.average(losses, weights=weights))
+        self.history.rows.append(self._row(variables, losses, loss))
+        record = self.record
+        best = math.inf if record.best_loss is None else record.best_loss
+        if loss is None or (math.isfinite(loss) and loss < best):
+            # A copy, since the next steps use the state up.
+            self.best = jax.tree.map(jnp.copy, _trained(variables))
+            record.best_loss, record.misses = loss, 0
+            record.best_step = self.history.best_step = self.step
+        else:
+            record.misses += 1
+        return True
+
+    def _row(self, variables: Any, losses: Any, loss: float | None) -> Row:
+        record, unit = self.record, self.objective.unit
+        means = record.means()
+        row = {"step": self.step, f"train_{unit}": means.pop("loss", math.nan)}
+        if loss is not None:
+            row[f"validation_{unit}"] = loss
+        told = self.objective.metrics(variables, self._some, losses)
+        row |= means | {name: float(value) for name, value in told.items()}
+        skipped = int(self.state.skipped)
+        row["skipped"], record.skipped, record.told = skipped - record.skipped, skipped, {}
+        return row | {"seconds": time.perf_counter() - self._began}
+
+    def _tell(self, listeners: list[Callable[[Row], Any]]) -> None:
+        row = self.record.rows[-1]
+        for listener in listeners:
+            listener(row)
+        if self._callback is not None:
+            # A copy, too: the callback may keep it.
+            variables = jax.tree.map(jnp.copy, self.state.variables)
+            self._stopped = self._callback(self._view(variables), row) == "stop"
+
+    def _best(self) -> Mapping[str, Any]:
+        """The best variables; those of now, where there was nothing to judge them by."""
+        ended_early = self.history.ended in ("stopped", "interrupted")
+        if ended_early and (self.validation is None or not self.record.best_step):
+            self.history.best_step = self.step
+            return self.state.variables
+        return {**self.state.constants, **self.best}
+
+    def _view(self, variables: Mapping[str, Any]) -> Any:
+        return self.objective.view(variables)
 
 
-@dataclass
-class Plan:
-    """How far to go, and when to look up; see `fit`.
-
-    Raises:
-      ValueError: a number below 1.
-    """
-
-    steps: int
-    evaluate_every: int
-    checkpoint_every: int | None
-    patience: int | None
-
-    def __post_init__(self) -> None:
-        given = asdict(self).items()
-        optional = ("checkpoint_every", "patience")
-        check_counts("fit", **{n: v for n, v in given if n not in optional or v is not None})
-
-    def next_stop(self, step: int) -> int:
-        """The next step after which there is something to do."""
-        each = (self.evaluate_every, self.checkpoint_every or self.evaluate_every)
-        return min(self.steps, *((step // every + 1) * every for every in each))
+def _trained(variables: Any) -> dict[str, Any]:
+    return {name: v for name, v in variables.items() if name in ("params", *MOVING)}
 
 
-def run_arrays(state: loop.State, constants: Any, best: Any) -> dict[str, Any]:
-    """What a checkpoint holds of them."""
-    return {"state": state._asdict(), "constants": dict(constants), "best": dict(best)}
+def _agreed(count: int, asked: str) -> tuple[int, str]:
+    """The first process's count, and what any process is asked for: the same on all."""
+    if jax.process_count() == 1:
+        return count, asked
+    given = np.asarray([count, ENDS.index(asked)])
+    both = np.asarray(multihost_utils.process_allgather(given))
+    return int(both[0, 0]), ENDS[int(both[:, 1].max())]

@@ -1,59 +1,45 @@
 """Fitting a flow to a density that is known up to a constant, from no data."""
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.base import reparameterized
-from jflow.distributions.contractions import settled
-from jflow.functional.arguments import as_key, check_counts
-from jflow.train.compilation import cache_compilations
-from jflow.train.history import History, Row, progress_bar, writer
-from jflow.train.importance import (
+from jflow.distributions.importance import (
     check_target,
     checked_contexts,
     count_of,
-    importance,
+    spread,
 )
-from jflow.train.loop import Report as LoopReport
-from jflow.train.loop import Rules, State, constant, run, start
-from jflow.train.objective import ReverseKL
+from jflow.functional.arguments import as_key, check_counts
+from jflow.train.history import History, Row
+from jflow.train.objectives import ReverseKL, check_trainable
 from jflow.train.optimizer import build_optimizer
-from jflow.train.run import NonFiniteLossError
-
-_UNIT = "kl"
-_COLUMNS = ["step", "seconds", "grad_norm", f"train_{_UNIT}", "ess", "log_normalizer"]
+from jflow.train.sources import Arrays
+from jflow.train.steps import GradientStep
+from jflow.train.train import train
 
 
 def fit_to_target(
-    flow: Flow,
-    target: Callable[..., Array],
-    *,
-    key: Array | int,
-    context: Any = None,
-    steps: int = 2000,
-    samples: int = 256,
+    flow: Flow, target: Callable[..., Array], *, key: Array | int,
+    context: Any = None, steps: int = 2000, samples: int = 256,
     optimizer: optax.GradientTransformation | None = None,
-    learning_rate: float | optax.Schedule = 2e-3,
-    warmup_steps: int = 100,
-    clip_norm: float | None = 1.0,
-    evaluate_every: int = 100,
-    evaluation_samples: int = 4096,
-    variables: Any = None,
-    directory: str | os.PathLike[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-) -> tuple[Density, History]:
+    learning_rate: float | optax.Schedule = 2e-3, warmup_steps: int = 100,
+    clip_norm: float | None = 1.0, clip_ratio: float | None = None, ema_decay: float | None = None,
+    evaluate_every: int = 100, evaluation_samples: int = 4096, patience: int | None = None,
+    max_skipped: int = 0, variables: Any = None, mesh: Mesh | None = None,
+    directory: str | os.PathLike[str] | None = None, checkpoint_every: int | None = None,
+    keep: int = 3, resume: bool = False, cache: str | os.PathLike[str] | None = None,
+    progress: bool | str = True, callback: Callable[[Density, Row], Any] | None = None,
+) -> tuple[Density, History]:  # fmt: skip
     """Fits q, a flow, to an unnormalised density p by reverse KL, E_q[log q(y) - log p(y)].
 
     Gradients flow through the samples, so the flow must sample fast and differentiably: IAF and
@@ -74,120 +60,65 @@ def fit_to_target(
         step, or an optax schedule.
       warmup_steps: over which updates grow linearly to their full size.
       clip_norm: the largest global norm of gradients; None for no limit.
-      evaluate_every: steps between rows of metrics: `train_kl`, `ess`, `log_normalizer`.
-      evaluation_samples: for the latter two.
+      evaluate_every: steps between rows of metrics: `train_kl`, `validation_kl`, `ess`,
+        `log_normalizer`.
+      evaluation_samples: for the latter three, of the same noise each time.
+      patience: stop after so many of these rows in a row without a better one; None for never.
+      clip_ratio: see `fit`, as for all that follow.
+      ema_decay: of averaged parameters.
+      max_skipped: steps in a row that may be skipped.
       variables: to start from; None to initialise them on samples of a standard normal.
-      directory: where to write metrics.jsonl and metrics.csv; None for nowhere.
-      cache: a directory for compiled programs; see `fit`.
-      progress: whether to show a progress bar, if the screen is a terminal.
+      mesh: of devices.
+      directory: for metrics and checkpoints.
+      checkpoint_every: steps between checkpoints.
+      keep: how many checkpoints.
+      resume: whether to go on; with the target that the run began with.
+      cache: a directory for compiled programs.
+      progress: what to show.
+      callback: told the density and each row.
 
     Returns:
-      The density with the last parameters, and the history of the run.
+      The density with the parameters whose `validation_kl` was least, and the history of the run.
 
     Raises:
       ValueError: arguments that do not fit, or a flow whose samples are not differentiable (a
         mixture as the base, `RAD`), before any time is spent.
-      NonFiniteLossError: training diverged. The error holds the last good parameters.
+      FileExistsError, CheckpointError, NonFiniteLossError, Preempted: as `fit`.
     """
     check_counts(
-        "fit_to_target",
-        steps=steps,
-        samples=samples,
-        evaluate_every=evaluate_every,
-        evaluation_samples=evaluation_samples,
+        "fit_to_target", steps=steps, samples=samples, evaluation_samples=evaluation_samples
     )
     key, contexts = as_key("fit_to_target", key), checked_contexts(flow, context)
-    objective = _objective(flow, target, contexts)
-    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm)
-    if variables is None:
-        variables = _initial(flow, contexts, key)
-    rules = Rules(objective, tx, falls=falls)
-    trainer = _Trainer(rules, objective, contexts, samples, evaluation_samples, key)
-    with (
-        cache_compilations(cache),
-        writer(None if directory is None else Path(directory).expanduser(), _COLUMNS) as write,
-        progress_bar(steps, samples, _UNIT, enabled=progress) as bar,
-    ):
-        return trainer.train(variables, steps, evaluate_every, [write, bar.show])
+    check_reparameterized(flow)
+    check_target(flow, target, contexts)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
+    given = jnp.zeros((samples, 0)) if contexts is None else contexts
+    judged, groups = spread(jax.random.fold_in(key, 2), contexts, evaluation_samples)
+    objective = ReverseKL(flow, target, groups)
+    return train(
+        objective, Arrays(given, samples), key=key, validation=Arrays(judged, samples), steps=steps,
+        step=GradientStep(objective, tx, ema_decay, max_skipped, falls), patience=patience,
+        evaluate_every=evaluate_every,
+        variables=partial(_initial, flow, contexts, key) if variables is None else variables,
+        mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
+        cache=cache, progress=progress, callback=callback,
+    )  # fmt: skip
 
 
-@dataclass
-class _Trainer:
-    rules: Rules
-    objective: ReverseKL
-    contexts: Any
-    samples: int
-    evaluation_samples: int
-    key: Array
-
-    def train(
-        self,
-        variables: Any,
-        steps: int,
-        evaluate_every: int,
-        listeners: list[Callable[[Row], None]],
-    ) -> tuple[Density, History]:
-        constants, state = constant(variables), start(variables, self.rules)
-        history, start_time = History(_UNIT), time.perf_counter()
-        density = Density(self.objective.flow, variables)
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)).ravel())
-        shape = (min(evaluate_every, steps), self.samples)
-        for first in range(0, steps, evaluate_every):
-            count = min(evaluate_every, steps - first)
-            index = rng.integers(count_of(self.contexts), size=shape)
-            state, report = run(
-                state,
-                constants,
-                self.contexts,
-                jnp.asarray(index, jnp.int32),
-                jnp.asarray(count, jnp.int32),
-                jnp.asarray(steps, jnp.int32),
-                jax.random.fold_in(self.key, 1),
-                rules=self.rules,
-            )
-            moved = {"params": state.params, **constants, **state.moving}
-            density = Density(self.objective.flow, moved)
-            row = self._row(state, report, count, density, history)
-            row["seconds"] = time.perf_counter() - start_time
-            history.rows.append(row)
-            history.best_step = int(state.step)
-            for listener in listeners:
-                listener(row)
-        return Density(density.flow, settled(density.flow, density.variables)), history
-
-    def _row(
-        self, state: State, report: LoopReport, count: int, density: Density, history: History
-    ) -> Row:
-        losses, step = np.asarray(report.loss), int(state.step)
-        done = int(report.steps)
-        if done < count:
-            what = f"the loss or its gradient is not finite at step {step} (loss {losses[done]})"
-            raise NonFiniteLossError(what, step, density, history)
-        key = jax.random.fold_in(self.key, 2 + step)
-        target, contexts = self.objective.target, self.contexts
-        quality = importance(density, target, key, self.evaluation_samples, contexts)
-        return {
-            "step": step,
-            f"train_{_UNIT}": float(np.mean(losses[:count])),
-            "grad_norm": float(np.mean(np.asarray(report.grad_norm)[:count])),
-            "ess": quality.ess,
-            "log_normalizer": quality.log_normalizer,
-        }
-
-
-def _initial(flow: Flow, contexts: Any, key: Array) -> Any:
+def _initial(flow: Flow, contexts: Any, key: Array, batch: Any) -> Any:
     """Variables initialised on normal points: there is no data to standardise."""
     points = jax.random.normal(jax.random.fold_in(key, 3), (256, *flow.event_shape))
     rows = jax.random.choice(jax.random.fold_in(key, 4), count_of(contexts), (256,))
     context = jax.tree.map(lambda part: part[rows], contexts)
-    variables = init(flow, jax.random.fold_in(key, 0), points, context)
-    if "params" not in variables:
-        raise ValueError("the flow has no parameters to fit; use it as Density(flow, variables)")
-    return variables
+    return check_trainable(init(flow, jax.random.fold_in(key, 0), points, context))
 
 
-def _objective(flow: Flow, target: Callable[..., Array], contexts: Any) -> ReverseKL:
-    """Reverse KL, of samples that tell how they would change with all parameters."""
+def check_reparameterized(flow: Flow) -> None:
+    """Refuses flows whose samples do not tell how they would change with all parameters.
+
+    Raises:
+      ValueError: the bijector or the base is such.
+    """
     kind = flow.bijector.forward_kind
     if kind in ("random", "missing"):
         raise ValueError(
@@ -200,6 +131,3 @@ def _objective(flow: Flow, target: Callable[..., Array], contexts: Any) -> Rever
             "discrete choice), so these would be learned wrongly. Use another base, such as "
             "StandardNormal() or StudentT()"
         )
-    objective = ReverseKL(flow, target)
-    check_target(objective, contexts)
-    return objective

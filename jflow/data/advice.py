@@ -2,10 +2,10 @@
 
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.distributions import Flow
 from jflow.functional.arrays import is_hidden
 
 _ROWS = 10_000  # that are looked at
@@ -14,13 +14,13 @@ _ROWS = 10_000  # that are looked at
 _FAR = 1_000
 
 
-def advise(flow: Flow, y: Array) -> None:
+def advise(y: Array) -> None:
     """Warns of vectors whose columns have no density, or tails that a normal base does not fit.
 
     - constant, duplicated or exactly collinear columns: likelihoods can grow without bound there;
     - numbers beyond 1,000 interquartile ranges from the median.
     """
-    if len(flow.event_shape) != 1 or flow.integers is not None or len(y) < 3 or is_hidden(y):
+    if y.ndim != 2 or not jnp.issubdtype(y.dtype, jnp.floating) or len(y) < 3 or is_hidden(y):
         return
     rows = np.asarray(y[:_ROWS], np.float64)
     center = np.median(rows, axis=0)

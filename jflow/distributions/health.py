@@ -12,10 +12,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.bijectors.base import rebuild
-from jflow.distributions import Density, Flow
+from jflow.distributions.density import Density
+from jflow.distributions.examples import check_examples
+from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide
-from jflow.train.arrays import check_examples
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ def health(
     Raises:
       TypeError, ValueError: y does not fit the flow.
     """
-    examples = check_examples("y", density.flow, y, context)
+    points, contexts = check_examples("y", density.flow, y, context)
     key = as_key("health", 0 if key is None else key)
     # Layers whose activations are computed backwards keep their reports to themselves.
     flow = rebuild(
         density.flow, lambda name, v: "store" if name == "memory" and v == "reversible" else v
     )
-    values, log_prob, round_trip = _look(flow, density.variables, examples.y, examples.context, key)
+    values, log_prob, round_trip = _look(flow, density.variables, points, contexts, key)
     layers: dict[str, dict[str, np.ndarray]] = {}
     for path, value in flatten_dict(values).items():
         place = ".".join(path[:-1]).removeprefix("bijector.")

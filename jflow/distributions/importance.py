@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import converted
+from jflow.distributions.density import Density
+from jflow.distributions.examples import check_contexts
+from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
-from jflow.train.arrays import check_contexts
-from jflow.train.objective import ReverseKL
 
 # The samples of one context that `importance` judges by.
 _EACH = 256
@@ -61,15 +61,32 @@ def importance(
     """
     key, contexts = as_key("importance", key), checked_contexts(density.flow, context)
     check_counts("importance", samples=samples)
-    count = min(count_of(contexts), max(1, samples // _EACH))
+    check_target(density.flow, target, contexts)
     choice, noise = jax.random.split(key)
-    chosen = jax.random.choice(choice, count_of(contexts), (count,), replace=False)
-    index = jnp.repeat(chosen.astype(jnp.int32), samples // count)
-    objective = ReverseKL(density.flow, target)
-    check_target(objective, contexts)
-    log_w = _log_weights(objective, density.variables, contexts, index, noise)
-    each = [_quality(w) for w in np.asarray(log_w, np.float64).reshape(count, -1)]
-    return Importance(*(float(mean) for mean in np.mean(each, axis=0)))
+    chosen, count = spread(choice, contexts, samples)
+    log_w = _log_weights(density.flow, target, density.variables, chosen, noise)
+    return quality(np.asarray(log_w, np.float64).reshape(count, -1))
+
+
+def quality(log_w: np.ndarray) -> Importance:
+    """The means over contexts of what their weights tell, (contexts, samples)."""
+    return Importance(*(float(mean) for mean in np.mean([_quality(w) for w in log_w], axis=0)))
+
+
+def spread(key: Array, contexts: Any, samples: int) -> tuple[Any, int]:
+    """Contexts for about so many samples, drawn at random, each often enough to be judged.
+
+    Returns:
+      (n, *context_shape), or (n, 0) if there are none; and how many different ones there are, as
+      many times each, one after the other.
+    """
+    total = count_of(contexts)
+    count = min(total, max(1, samples // _EACH))
+    if contexts is None:
+        return jnp.zeros((samples, 0)), 1
+    chosen = jax.random.choice(key, total, (count,), replace=False)
+    index = jnp.repeat(chosen, samples // count)
+    return jax.tree.map(lambda part: part[index], contexts), count
 
 
 def _quality(log_w: np.ndarray) -> Importance:
@@ -84,11 +101,16 @@ def _quality(log_w: np.ndarray) -> Importance:
     return Importance(ess, log_mean, float(-np.mean(log_w)))
 
 
-@partial(jax.jit, static_argnums=0)
-def _log_weights(
-    objective: ReverseKL, variables: Any, contexts: Any, index: Array, key: Array
-) -> Array:
-    return objective.log_weights(variables, contexts, index, key)
+@partial(jax.jit, static_argnums=(0, 1))
+def _log_weights(flow: Flow, target: Any, variables: Any, contexts: Any, key: Array) -> Array:
+    count = len(jax.tree.leaves(contexts)[0])
+    context = None if flow.context_shape is None else contexts
+    rngs = {"noise": jax.random.fold_in(key, 1)}
+    y, log_q = flow.apply(  # type: ignore[misc]
+        variables, key, (count,), context, method="sample_jointly", rngs=rngs
+    )
+    log_p = target(y) if context is None else target(y, context)
+    return log_p.astype(log_q.dtype) - log_q  # type: ignore[operator, union-attr]
 
 
 def checked_contexts(flow: Flow, context: Any) -> Any:
@@ -107,17 +129,17 @@ def count_of(contexts: Any) -> int:
     return 1 if contexts is None else len(jax.tree.leaves(contexts)[0])
 
 
-def check_target(objective: ReverseKL, contexts: Any) -> None:
+def check_target(flow: Flow, target: Callable[..., Array], contexts: Any) -> None:
     """Refuses a target of the wrong shape, which would broadcast silently, and of whole numbers."""
-    if objective.flow.integers is not None:
+    if flow.integers is not None:
         raise ValueError(
-            f"a target is a density of continuous values; this flow is of {objective.flow.integers}"
+            f"a target is a density of continuous values; this flow is of {flow.integers}"
         )
     dtype = jax.dtypes.canonicalize_dtype(float)
-    y = jax.ShapeDtypeStruct((2, *objective.flow.event_shape), dtype)
+    y = jax.ShapeDtypeStruct((2, *flow.event_shape), dtype)
     two = lambda part: jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype)  # noqa: E731
     given = (y,) if contexts is None else (y, jax.tree.map(two, contexts))
-    result = jax.eval_shape(objective.target, *given)
+    result = jax.eval_shape(target, *given)
     got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
     if getattr(result, "shape", None) != (2,):
         raise ValueError(

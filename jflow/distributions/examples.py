@@ -1,7 +1,6 @@
-"""Data that fits in memory: its checks, its split, its order."""
+"""What a flow can be given: examples and contexts, checked before any time is spent."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,54 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.distributions import Flow
 from jflow.distributions.contexts import converted, leaves
+from jflow.distributions.flow import Flow
 from jflow.functional.arrays import as_wide, check_fits
 from jflow.functional.dequantization import check_integers
 from jflow.functional.supports import beyond_a_turn
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Examples and, for conditional flows, their contexts; checked.
-
-    Attributes:
-      y: (rows, *event).
-      context: (rows, *context_shape), a dict of such, or None.
-      places: (N,), which rows are the examples; None for all. So the parts of a data set share its
-        arrays.
-    """
-
-    y: Array
-    context: Any = None
-    places: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.y if self.places is None else self.places)
-
-    def rows(self, index: Any) -> Any:
-        """In which rows the examples of those numbers are."""
-        return index if self.places is None else self.places[index]
-
-    def take(self, index: Any) -> "Examples":
-        """The examples of those numbers, in arrays of their own."""
-        index = self.rows(index)
-        return Examples(*jax.tree.map(lambda array: array[index], (self.y, self.context)))
-
-    def head(self, count: int) -> "Examples":
-        """The first so many examples, or all."""
-        return self.take(np.arange(min(count, len(self))))
-
-
-def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> Examples:
-    """Refuses data that a flow cannot be trained on, before any time is spent.
+def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> tuple[Array, Any]:
+    """The examples and their contexts, (N, *event) and (N, *context_shape), on the device.
 
     Raises:
       TypeError: not an array, or floating where integers are wanted or the other way round.
       ValueError: no examples, a wrong shape, NaN, infinities, or integers out of range.
     """
-    if is_stream(y):
-        y, context = _read(y)
     if not hasattr(y, "shape"):
         raise TypeError(f"{name} must be an array (N, *{flow.event_shape}); got {type(y).__name__}")
     y = y if isinstance(y, jax.Array) else _of_host(name, y)
@@ -65,26 +30,7 @@ def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> Exampl
     if y.shape[0] == 0:
         raise ValueError(f"{name} is empty: it has shape {y.shape}")
     _check_values(name, flow, y)
-    return Examples(y, _check_context(name, flow, context, len(y)))
-
-
-def is_stream(data: Any) -> bool:
-    """Whether it is a `grain.MapDataset`, without an import of Grain."""
-    return hasattr(data, "to_iter_dataset")
-
-
-def only_given(example: Any) -> dict[str, Any]:
-    """Of an example of a stream what a flow is given: y and context. An array alone is y."""
-    if not isinstance(example, dict):
-        return {"y": example}
-    return {name: example[name] for name in ("y", "context") if name in example}
-
-
-def _read(stream: Any) -> tuple[np.ndarray, Any]:
-    """All examples of a stream."""
-    examples = [only_given(stream[i]) for i in range(len(stream))]
-    whole = jax.tree.map(lambda *parts: np.stack(parts), *examples)
-    return whole["y"], whole.get("context")
+    return y, _check_context(name, flow, context, len(y))
 
 
 def _of_host(name: str, y: Any) -> Array:
@@ -199,32 +145,49 @@ def check_batch(name: str, flow: Flow, y: np.ndarray, context: Any) -> None:
     _check_angles(name, flow, y)
 
 
-def split(
-    examples: Examples, fraction: float, rng: np.random.Generator
-) -> tuple[Examples, Examples]:
-    """A random split into training and validation examples, at least one of each.
+def only_given(name: str, example: Any) -> dict[str, Any]:
+    """Of an example of a stream what a flow is given; an array alone is y.
 
     Raises:
-      ValueError: `fraction` is not in (0, 1), or there are fewer than two examples.
+      ValueError: it holds no array.
     """
-    if not 0 < fraction < 1 or len(examples) < 2:
+    given = example if isinstance(example, dict) else {"y": example}
+    if not hasattr(given.get("y"), "shape"):
+        got = f"a dict of {sorted(given)}" if isinstance(example, dict) else repr(example)[:60]
         raise ValueError(
-            f"validation must be a fraction in (0, 1) of two or more examples; got {fraction} "
-            f"of {len(examples)}"
+            f"examples of {name} must be arrays, or {{'y': array, 'context': array}}; got {got}. "
+            "Use map() to make them so; what filter() leaves out has no place in a stream of known "
+            "length"
         )
-    order = rng.permutation(len(examples)).astype(np.int32)
-    count = min(max(1, round(fraction * len(examples))), len(examples) - 1)
-    return replace(examples, places=order[count:]), replace(examples, places=order[:count])
+    return {part: given[part] for part in ("y", "context", "weights") if part in given}
 
 
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of indices: one random order of all examples after the other.
+def read_batch(name: str, flow: Flow, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(y, context) and weights of a batch of a stream, checked."""
+    y, context, weights = batch["y"], batch.get("context"), batch.get("weights")
+    check_batch(name, flow, y, context)
+    if weights is not None:
+        weights = as_weights(f"weights of {name}", weights, len(y), some=False)
+    return (y, context), weights
 
-    Batches are all of the same size, so some span two of these orders.
+
+def as_weights(name: str, weights: Any, count: int, *, some: bool = True) -> np.ndarray:
+    """The weights of examples, (count,).
+
+    Args:
+      name: of the argument.
+      weights: zero or more each.
+      count: how many there are to be.
+      some: whether one must be above zero.
+
+    Raises:
+      ValueError: a wrong shape, NaN, infinities, negative ones, or all of them zero.
     """
-    pending = np.empty(0, np.int32)
-    while True:
-        while len(pending) < size:
-            pending = np.concatenate([pending, rng.permutation(count).astype(np.int32)])
-        yield pending[:size]
-        pending = pending[size:]
+    found = np.asarray(weights, np.float64)
+    if found.shape != (count,):
+        raise ValueError(f"{name} must have shape ({count},), one for each; got {found.shape}")
+    if not np.isfinite(found).all() or (found < 0).any():
+        raise ValueError(f"{name} must be zero or more, and finite; the least is {found.min()}")
+    if some and not found.any():
+        raise ValueError(f"{name} are all zero: there is no example left")
+    return found
