@@ -58,7 +58,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "rate 3e-3": {"learning_rate": 3e-3},
     "constant 1e-3": {"learning_rate": optax.constant_schedule(1e-3)},
     "clipped at 1": {"clip_norm": 1.0},
-    "clip ratio 10": {"clip_ratio": 10.0},
+    "no clip ratio": {"clip_ratio": None},
     "10 skipped": {"max_skipped": 10},
     "average 0.99": {"ema_decay": 0.99},
     "no warm-up": {"warmup_steps": 0},
