@@ -62,7 +62,7 @@ def main(path: str | None, rounds: int = 6) -> None:
     y = images(path)
     flow = flows.glow((32, 32, 1), levels=3, steps=8, hidden=64)
     optimizer = build_optimizer(None, 1e-3, 100, 50.0)[0]
-    step = gradient_step(MaximumLikelihood(flow, 784), optimizer, average=0.999)
+    step = gradient_step(MaximumLikelihood(flow, dimensions=784), optimizer, average=0.999)
     kinds = {
         "array on the device": (y, 0),
         "stream, threads": (data.arrays(y), 0),

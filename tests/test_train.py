@@ -49,6 +49,17 @@ def test_a_loss_of_ones_own():
         log.column("validation_nll")[1], told.column("validation_loss")[1], rtol=1e-5
     )
     assert own.flow == usual.flow
+    with pytest.raises(
+        ValueError, match="dimensions, validation_samples and check_drift are of -log"
+    ):
+        jflow.fit(flow(), Y, key=KEY, loss=negative_log_prob, validation_samples=4, **SMALL)
+    # Data-dependent layers see what training sees, as for -log p.
+    shifted = {"augment": lambda key, y: y + 5, "steps": 1, "evaluate_every": 1}
+    found, wanted = (
+        jflow.fit(flow(), Y, key=KEY, **given, **SMALL | shifted)[0].variables["constants"]
+        for given in ({"loss": negative_log_prob}, {})
+    )
+    chex.assert_trees_all_equal(dict(found), dict(wanted))
     with pytest.raises(ValueError, match=r"loss must return one number for each .*got shape \(\)"):
         jflow.fit(flow(), Y, key=KEY, loss=lambda flow, *rest: 0.0, **SMALL)
 

@@ -76,7 +76,10 @@ def evaluate(
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
     check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kinds)
     objective = MaximumLikelihood(
-        density.flow, dimensions, samples=samples, importance_weighted=importance_weighted
+        density.flow,
+        dimensions=dimensions,
+        samples=samples,
+        importance_weighted=importance_weighted,
     )
     source = of_flow("y", density.flow, y, context, batch_size=batch_size)
     given = weights if weights is None else as_weights("weights", weights, len(source))

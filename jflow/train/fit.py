@@ -161,9 +161,14 @@ def _objective(
     check_counts("fit", dimensions=1 if dimensions is None else dimensions)
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
-    if loss is not None:
-        return FlowLoss(flow, loss, augment)
-    return MaximumLikelihood(flow, dimensions, augment, samples, check_drift=check_drift)
+    if loss is None:
+        return MaximumLikelihood(flow, augment, dimensions, samples, check_drift=check_drift)
+    if (dimensions, samples, check_drift) != (None, 1, False):
+        raise ValueError(
+            "dimensions, validation_samples and check_drift are of -log p: leave them out beside "
+            f"loss=; got {dimensions}, {samples}, {check_drift}"
+        )
+    return FlowLoss(flow, augment, loss=loss)
 
 
 def _split(

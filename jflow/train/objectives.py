@@ -1,7 +1,7 @@
 """What training minimises."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -128,7 +128,31 @@ class OfFlow(Objective):
 
 
 @dataclass(frozen=True)
-class MaximumLikelihood(OfFlow):
+class OfExamples(OfFlow):
+    """What objectives of examples (y, context) share.
+
+    Attributes:
+      augment: what is done to y in training, from a key; None for nothing.
+    """
+
+    augment: Callable[[Array, Array], Array] | None = None
+
+    def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
+        """The flow's variables, from augmented examples, as training will see them."""
+        y, context = batch
+        if self.augment is not None:
+            y = self.augment(jax.random.fold_in(key, 3), y)
+        return super().init(key, (y, context))
+
+    def seen(self, batch: Any, key: Array, *, training: bool) -> Any:
+        """The batch, augmented in training."""
+        if self.augment is None or not training:
+            return batch
+        return self.augment(jax.random.fold_in(key, 1), batch[0]), batch[1]
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood(OfExamples):
     """-log p(y) of each example, in nats; of whole numbers, in bits per dimension.
 
     Where log p depends on noise, validation averages it over `samples` draws. What layers have sown
@@ -136,14 +160,12 @@ class MaximumLikelihood(OfFlow):
 
     Attributes:
       dimensions: of bits per dimension, if not the event's size.
-      augment: what is done to y in training, from a key; None for nothing.
       samples: draws of the noise in validation.
       importance_weighted: whether to average over the draws inside the logarithm.
       check_drift: whether to report how far off reversible layers compute their inputs.
     """
 
     dimensions: int | None = None
-    augment: Callable[[Array, Array], Array] | None = None
     samples: int = 1
     importance_weighted: bool = False
     check_drift: bool = False
@@ -153,20 +175,11 @@ class MaximumLikelihood(OfFlow):
         """Bits per dimension of whole numbers, otherwise nats ("nll")."""
         return "nll" if self.flow.integers is None else "bits_per_dim"
 
-    def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
-        """The flow's variables, from augmented examples, as training will see them."""
-        y, context = batch
-        if self.augment is not None:
-            y = self.augment(jax.random.fold_in(key, 3), y)
-        return super().init(key, (y, context))
-
     def losses(
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
     ) -> tuple[Array, Moving]:
         """See `Objective.losses`; the batch is (y, context)."""
-        y, context = batch
-        if training and self.augment is not None:
-            y = self.augment(jax.random.fold_in(key, 1), y)
+        y, context = self.seen(batch, key, training=training)
         noise, dropout = jax.random.split(key)
 
         def log_prob(noise: Array) -> tuple[Array, Any]:
@@ -202,26 +215,22 @@ def _drift(variables: Any, y: Array, context: Any, flow: Flow) -> Array:
 
 
 @dataclass(frozen=True)
-class FlowLoss(OfFlow):
+class FlowLoss(OfExamples):
     """A loss of a user's own.
 
     Attributes:
       loss: a function of the flow, which has its parameters, and of y, context and a key, to the
         loss of each example, (n,). The flow's methods are called as usual: `flow.log_prob(y,
         context)`, `flow.latents(...)`, `flow.sample(...)`.
-      augment: what is done to y in training, from a key; None for nothing.
     """
 
-    loss: Callable[..., Array]
-    augment: Callable[[Array, Array], Array] | None = None
+    loss: Callable[..., Array] = field(kw_only=True)
 
     def losses(
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
     ) -> tuple[Array, Moving]:
         """See `Objective.losses`; the batch is (y, context)."""
-        y, context = batch
-        if training and self.augment is not None:
-            y = self.augment(jax.random.fold_in(key, 1), y)
+        y, context = self.seen(batch, key, training=training)
         noise, dropout, own = jax.random.split(key, 3)
         values, penalty, moved = self.apply(
             variables, y, context, own, noise=noise, dropout=dropout, training=training,
