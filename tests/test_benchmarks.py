@@ -4,9 +4,10 @@ import os
 import sys
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks import compare, gpu, residual
+from benchmarks import compare, gpu, residual, targets
 from benchmarks.peers import cases
 from jflow import functional as jf
 
@@ -78,3 +79,27 @@ def test_every_case_names_libraries_that_there_are():
 def test_a_step_of_a_residual_flow_is_one_of_fits_loop():
     step, state, rest = residual.train_step(2, jf.ExactLogDet())
     jax.eval_shape(step, state, *rest)
+
+
+def test_targets_are_what_their_log_normalizers_say():
+    rng = np.random.default_rng(0)
+    for target in targets.targets().values():
+        y = 3 * rng.normal(size=(400_000, target.features))
+        log_q = -0.5 * np.sum((y / 3) ** 2 + np.log(2 * np.pi * 9), axis=1)
+        log_w = np.asarray(target.log_prob(y), np.float64) - log_q
+        w = np.exp(log_w - log_w.max())
+        if target.features < 10:  # no such normal covers a funnel
+            error = np.sqrt(np.mean(w**2) / len(w)) / np.mean(w)
+            found = log_w.max() + np.log(np.mean(w))
+            assert abs(found - target.log_normalizer) < 5 * error
+            shares = np.bincount(target.mode(y), w, len(target.shares)) / np.sum(w)
+            np.testing.assert_allclose(shares, target.shares, atol=5 * error)
+        np.testing.assert_allclose(np.sum(target.shares), 1)
+
+
+def test_a_row_of_targets(monkeypatch):
+    monkeypatch.setattr(targets, "POINTS", 256)
+    cells = targets.row("two modes, 8-D", "annealed", 0, 4, "real_nvp").split("|")
+    assert len(cells) == 12
+    assert cells[-3].strip() in ("yes", "no")
+    assert cells[3].strip() == "annealed"

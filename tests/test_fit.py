@@ -351,7 +351,7 @@ def test_no_finite_validation_loss_is_an_error(data):
             "validation_samples must be a whole number",
         ),
         ({"max_skipped": -1}, ValueError, "max_skipped must be 0 or more; got -1"),
-        ({"ema_decay": 1.0}, ValueError, r"ema_decay must be in \[0, 1\), or None; got 1.0"),
+        ({"ema_decay": 1.0}, ValueError, r"ema_decay, must be in \[0, 1\) or None; got 1.0"),
     ],
 )
 def test_bad_arguments(data, change, error, message):

@@ -161,7 +161,7 @@ def test_steps_in_turn():
         wanted.append(x)
     np.testing.assert_allclose([p["one"] for p in seen], wanted, rtol=1e-5)
     np.testing.assert_allclose(seen[-1]["two"], average[0], rtol=1e-5)
-    step = train.alternating(first, dataclasses.replace(second, ema_decay=None))
+    step = train.alternating(first, dataclasses.replace(second, average=None))
     options |= {"evaluate_every": 200}
     (found, log) = train.train(Game(1.0), source, step=step, steps=200, **options)
     np.testing.assert_allclose([found["params"]["one"], found["params"]["two"]], [1, 2], atol=1e-3)

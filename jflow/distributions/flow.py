@@ -146,6 +146,21 @@ class Flow(nn.Module):
         y = self.bijector.forward(z, self._context(context, batch))
         return _whole(y, self.support)
 
+    def pulled_back(self, z: Array, context: Any = None) -> tuple[Array, Array, Array]:
+        """f(z), log|det df/dz| and log base(z): what densities of y are as densities of z."""
+        z, batch = _checked("z", z, self.latent_shape, self._base_support)
+        context = self._context(context, batch)
+        with default_promotion():
+            log_base = self._base(z.dtype, context).log_prob(z)
+        y, log_det = self.bijector.forward_and_log_det(z, context)
+        outside = beyond_a_turn(self._base_support, z, self.latent_shape)
+        return y, log_det, jnp.where(outside, -jnp.inf, log_base)
+
+    def sample_latents(self, key: Array, shape: tuple[int, ...] = (), context: Any = None) -> Array:
+        """Draws of the base, (*shape, *latent)."""
+        with default_promotion():
+            return self._base_sample(key, shape, self._context(context, shape))[1]
+
     def sample(
         self,
         key: Array,

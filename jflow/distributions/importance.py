@@ -1,42 +1,90 @@
 """How well a density serves for a target that is known up to a constant."""
 
 import math
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.distributions.contexts import converted
 from jflow.distributions.density import Density
-from jflow.distributions.examples import check_contexts
 from jflow.distributions.flow import Flow
+from jflow.distributions.targets import check_target, checked_contexts, spread
+from jflow.functional.annealing import resample
 from jflow.functional.arguments import as_key, check_counts
-from jflow.functional.arrays import as_wide
+from jflow.functional.pareto import pareto_k
 
-# The samples of one context that `importance` judges by.
-_EACH = 256
+# Above it, means of weights are not to be trusted (Vehtari et al., 2024, section 3.2.4).
+HEAVY = 0.7
 
 
-class Importance(NamedTuple):
+@dataclass(frozen=True)
+class WeightedPoints:
+    """Points that stand for a target p, each with its weight.
+
+    Attributes:
+      points: (n, *event); for several contexts those of one after those of the other.
+      weights: (n,); their sum is 1.
+    """
+
+    points: Array = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+
+    def resampled(self, key: Array | int, samples: int) -> Array:
+        """Points of equal weight, (samples, *event), drawn by the weights (systematic resampling).
+
+        Args:
+          key: a JAX random key or a whole number.
+          samples: how many; of many more than `1 / sum(weights**2)`, many are equal.
+
+        Raises:
+          ValueError: weights that are not numbers, or all zero.
+        """
+        check_counts("resampled", samples=samples)
+        total = float(np.sum(self.weights))
+        if not (math.isfinite(total) and total > 0):
+            raise ValueError(
+                "resampled: weights must be numbers, and not all of them zero; got a sum of "
+                f"{total}. Look where the target is NaN or zero"
+            )
+        log_weights = jnp.log(jnp.asarray(self.weights, self.points.dtype))
+        return self.points[resample(log_weights, as_key("resampled", key), samples)]
+
+
+@dataclass(frozen=True)
+class Importance(WeightedPoints):
     """How well samples of q serve for p, by their weights w = p / q.
 
-    With contexts, all three are means over contexts of what is true of each, since p(y | c) may
-    have another normaliser for each c.
+    With contexts, all numbers are means over contexts of what is true of each, since p(y | c) may
+    have another normaliser for each c; and the weights of each context have equal sums. What q
+    never draws, none of this can see: `smc` looks for it.
 
     Attributes:
       ess: the effective sample size (sum w)^2 / sum w^2, as a share of the samples, in [0, 1]. NaN,
         as the rest, where a weight is NaN or infinite.
       log_normalizer: log of the mean weight: an estimate of log int p, in nats.
+      error: its standard error (of the mean over contexts, if there are some), sqrt((1/ess - 1)/n).
       kl: E_q[log q - log p], in nats: KL(q || p) - log int p.
+      pareto_k: the shape of the weights' tail; of several contexts, what nine of ten do not exceed.
+        Above .7 the estimates are not to be trusted.
     """
 
     ess: float
     log_normalizer: float
+    error: float
     kl: float
+    pareto_k: float
+
+    def __str__(self) -> str:
+        return (
+            f"log Z {self.log_normalizer:.4f} +- {self.error:.4f} nats, effective sample size "
+            f"{self.ess:.3f}, reverse KL - log Z {self.kl:.4f}, Pareto k {self.pareto_k:.2f}"
+        )
 
 
 def importance(
@@ -47,6 +95,8 @@ def importance(
     context: Any = None,
 ) -> Importance:
     """Effective sample size, log-normaliser and reverse KL, from fresh samples of a density.
+
+    It warns where the weights have so heavy a tail that none of these can be trusted.
 
     Args:
       density: q.
@@ -64,45 +114,61 @@ def importance(
     check_target(density.flow, target, contexts)
     choice, noise = jax.random.split(key)
     chosen, count = spread(choice, contexts, samples)
-    log_w = _log_weights(density.flow, target, density.variables, chosen, noise)
-    return quality(np.asarray(log_w, np.float64).reshape(count, -1))
+    y, log_w = log_ratios(density.flow, target, density.variables, chosen, noise)
+    found = weighed(y, np.asarray(log_w, np.float64).reshape(count, -1))
+    if found.pareto_k > HEAVY:
+        warnings.warn(
+            f"importance: the weights p/q have a heavy tail (Pareto k {found.pareto_k:.2f}, above "
+            f"{HEAVY}): log_normalizer, error and ess are not to be trusted. Fit the flow longer, "
+            "or by fit_to_target(objective='fab'), or take train.smc",
+            stacklevel=2,
+        )
+    return found
 
 
-def quality(log_w: np.ndarray) -> Importance:
-    """The means over contexts of what their weights tell, (contexts, samples)."""
-    return Importance(*(float(mean) for mean in np.mean([_quality(w) for w in log_w], axis=0)))
+def weighed(points: Array, log_w: np.ndarray) -> Importance:
+    """What the weights of points tell, in the mean over contexts: (contexts, samples)."""
+    with np.errstate(invalid="ignore"):
+        shares = np.exp(log_w - _log_sum(log_w))
+    return Importance(points, shares.ravel() / len(log_w), **quality(log_w))
 
 
-def spread(key: Array, contexts: Any, samples: int) -> tuple[Any, int]:
-    """Contexts for about so many samples, drawn at random, each often enough to be judged.
-
-    Returns:
-      (n, *context_shape), or (n, 0) if there are none; and how many different ones there are, as
-      many times each, one after the other.
-    """
-    total = count_of(contexts)
-    count = min(total, max(1, samples // _EACH))
-    if contexts is None:
-        return jnp.zeros((samples, 0)), 1
-    chosen = jax.random.choice(key, total, (count,), replace=False)
-    index = jnp.repeat(chosen, samples // count)
-    return jax.tree.map(lambda part: part[index], contexts), count
+def quality(log_w: np.ndarray) -> dict[str, float]:
+    """The numbers of an `Importance`, by their names: weights are (contexts, samples)."""
+    each = np.asarray([_quality(w) for w in log_w])
+    ess, log_normalizer, errors, kl, k = each.T
+    found = {"ess": ess, "log_normalizer": log_normalizer, "kl": kl, "pareto_k": k}
+    error = math.sqrt(np.sum(errors**2)) / len(errors)
+    known = k[~np.isnan(k)]
+    found["pareto_k"] = np.quantile(known, 0.9, method="higher") if known.size else k
+    return {name: float(np.mean(values)) for name, values in found.items()} | {"error": error}
 
 
-def _quality(log_w: np.ndarray) -> Importance:
-    """That of the samples for one context."""
+def _log_sum(log_w: np.ndarray) -> np.ndarray:
+    """The logarithm of the sum over the last axis, which is kept."""
+    largest = log_w.max(axis=-1, keepdims=True)
+    largest = np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore"):
+        return largest + np.log(np.sum(np.exp(log_w - largest), axis=-1, keepdims=True))
+
+
+def _quality(log_w: np.ndarray) -> tuple[float, ...]:
+    """Effective sample size, log-normaliser, its error, reverse KL and Pareto k of one context."""
     if np.isnan(log_w).any() or np.isposinf(log_w).any():
-        return Importance(math.nan, math.nan, math.nan)
-    largest = log_w.max()
-    w = np.exp(log_w - largest) if np.isfinite(largest) else np.zeros_like(log_w)
-    total = w.sum()
-    ess = float(total**2 / (len(w) * (w**2).sum())) if total > 0 else 0.0
-    log_mean = float(largest + np.log(total / len(w))) if total > 0 else float("-inf")
-    return Importance(ess, log_mean, float(-np.mean(log_w)))
+        return (math.nan,) * 5
+    total, n = float(_log_sum(log_w)[0]), len(log_w)
+    ess, error = 0.0, math.inf
+    if math.isfinite(total):
+        ess = float(1 / (n * np.sum(np.exp(log_w - total) ** 2)))
+        error = math.sqrt(max(1 / ess - 1, 0) / n)
+    return ess, total - math.log(n), error, float(-np.mean(log_w)), pareto_k(log_w)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _log_weights(flow: Flow, target: Any, variables: Any, contexts: Any, key: Array) -> Array:
+def log_ratios(
+    flow: Flow, target: Any, variables: Any, contexts: Any, key: Array
+) -> tuple[Array, Array]:
+    """Samples, one for each context, and log p - log q of them."""
     count = len(jax.tree.leaves(contexts)[0])
     context = None if flow.context_shape is None else contexts
     rngs = {"noise": jax.random.fold_in(key, 1)}
@@ -110,39 +176,4 @@ def _log_weights(flow: Flow, target: Any, variables: Any, contexts: Any, key: Ar
         variables, key, (count,), context, method="sample_jointly", rngs=rngs
     )
     log_p = target(y) if context is None else target(y, context)
-    return log_p.astype(log_q.dtype) - log_q  # type: ignore[operator, union-attr]
-
-
-def checked_contexts(flow: Flow, context: Any) -> Any:
-    """The contexts that samples are drawn for, (N, *context_shape); None for a flow without."""
-    contexts = converted(context, as_wide)
-    check_contexts("context", flow, contexts, None)
-    if len({len(part) for part in jax.tree.leaves(contexts)}) > 1:
-        raise ValueError(
-            f"context must have as many rows in all parts; got {jax.tree.map(len, contexts)}"
-        )
-    return contexts
-
-
-def count_of(contexts: Any) -> int:
-    """How many contexts there are: one, if there are none."""
-    return 1 if contexts is None else len(jax.tree.leaves(contexts)[0])
-
-
-def check_target(flow: Flow, target: Callable[..., Array], contexts: Any) -> None:
-    """Refuses a target of the wrong shape, which would broadcast silently, and of whole numbers."""
-    if flow.integers is not None:
-        raise ValueError(
-            f"a target is a density of continuous values; this flow is of {flow.integers}"
-        )
-    dtype = jax.dtypes.canonicalize_dtype(float)
-    y = jax.ShapeDtypeStruct((2, *flow.event_shape), dtype)
-    two = lambda part: jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype)  # noqa: E731
-    given = (y,) if contexts is None else (y, jax.tree.map(two, contexts))
-    result = jax.eval_shape(target, *given)
-    got = f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
-    if getattr(result, "shape", None) != (2,):
-        raise ValueError(
-            "target must return one log-density for each y, (n, *event) to (n,); for n = 2 it "
-            f"returned {got}"
-        )
+    return y, log_p.astype(log_q.dtype) - log_q  # type: ignore[operator, union-attr]

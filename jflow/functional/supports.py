@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -196,3 +197,22 @@ def beyond_a_turn(support: Supports, y: ArrayLike, event_shape: tuple[int, ...])
     y = jnp.asarray(y)
     far = (jnp.abs(y) > jnp.asarray(math.pi, y.dtype)) & np.broadcast_to(mask, y.shape)
     return jnp.any(far, axis=tuple(range(-len(event_shape), 0)))
+
+
+def onto(support: Support) -> Callable[[Array], tuple[Array, Array]]:
+    """A smooth map of the line onto a support, and the logarithm of its slope."""
+    low, high = -math.pi, math.pi
+    if not isinstance(support, Circle):
+        low, high = support.low, support.high  # type: ignore[attr-defined]
+    if math.isinf(low) and math.isinf(high):
+        return lambda x: (x, jnp.zeros_like(x))
+    if math.isinf(high):
+        return lambda x: (low + jax.nn.softplus(x), jax.nn.log_sigmoid(x))
+    if math.isinf(low):
+        return lambda x: (high - jax.nn.softplus(-x), jax.nn.log_sigmoid(-x))
+
+    def between(x: Array) -> tuple[Array, Array]:
+        log_slope = math.log(high - low) + jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x)
+        return low + (high - low) * jax.nn.sigmoid(x), log_slope
+
+    return between

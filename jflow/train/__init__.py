@@ -3,20 +3,24 @@
 from jflow.distributions.compiled import cache_compilations
 from jflow.distributions.health import Health, health
 from jflow.distributions.importance import Importance, importance
+from jflow.distributions.smc import SMC, smc
 from jflow.functional.sharding import make_mesh
-from jflow.train.alternating import alternating
 from jflow.train.checkpoints import CheckpointError
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History, NonFiniteLossError
-from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective, ReverseKL
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective
 from jflow.train.sources import Arrays, Batch, Chunk, Source, Stream
-from jflow.train.steps import gradient_step
+from jflow.train.steps import alternating, gradient_step
+from jflow.train.targets import FAB, AlphaDivergence, ReverseKL
 from jflow.train.terminal import Preempted
 from jflow.train.train import train
 from jflow.train.variational import fit_to_target
 
 __all__ = [
+    "FAB",
+    "SMC",
+    "AlphaDivergence",
     "Arrays",
     "Batch",
     "CheckpointError",
@@ -42,5 +46,6 @@ __all__ = [
     "health",
     "importance",
     "make_mesh",
+    "smc",
     "train",
 ]

@@ -137,7 +137,9 @@ def fit(
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     density, history = train(
         objective, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,
-        step=GradientStep(objective, tx, ema_decay, max_skipped, falls), patience=patience,
+        step=GradientStep(
+            objective, tx, average=ema_decay, max_skipped=max_skipped, falls=falls
+        ), patience=patience,
         variables=partial(_initial, objective, source, key) if variables is None else variables,
         mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
         cache=cache, progress=progress, callback=callback,

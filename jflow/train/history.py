@@ -31,6 +31,7 @@ class History:
       rows: in order.
       best_step: the step whose parameters were returned.
       ended: "done", "patience", "stopped" (by a callback) or "interrupted" (by Ctrl-C).
+      notes: what else is to be known of the result, in words.
       held_out: which rows of the data `fit` validated on; None if it was not `fit` that chose them.
     """
 
@@ -38,6 +39,7 @@ class History:
     rows: list[Row] = field(default_factory=list)
     best_step: int = 0
     ended: str = ""
+    notes: list[str] = field(default_factory=list)
     held_out: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
@@ -92,7 +94,7 @@ class History:
     @property
     def advice(self) -> list[str]:
         """What to know of the run, in words."""
-        found = []
+        found = list(self.notes)
         if self.improving:
             found.append("still improving at the last step: more steps would gain more")
         if self.overfitted:
@@ -174,20 +176,21 @@ class NonFiniteLossError(FloatingPointError):
       density: the density, or for other objectives the variables, with the best parameters so far;
         without a validation before, those that training began with.
       history: of the run up to there.
+      cause: where to look; see `Objective.cause`.
     """
 
-    def __init__(self, what: str, step: int, density: Any, history: History):
+    def __init__(self, what: str, step: int, density: Any, history: History, cause: str):
         super().__init__(
             f"{what}. The last good parameters are in this error's `density`. Try a smaller "
-            "learning_rate, a longer warmup_steps or a (smaller) clip_norm, and look in the data "
-            "for outliers and for points outside the flow's support; single bad batches may be "
-            "skipped by max_skipped"
+            f"learning_rate, a longer warmup_steps or a (smaller) clip_norm, and {cause}; single "
+            "bad batches may be skipped by max_skipped"
         )
         self.what, self.step, self.density, self.history = what, step, density, history
+        self.cause = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors are pickled by their message alone otherwise, and a pool of processes hangs.
-        return type(self), (self.what, self.step, self.density, self.history)
+        return type(self), (self.what, self.step, self.density, self.history, self.cause)
 
 
 @contextmanager

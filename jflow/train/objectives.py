@@ -14,11 +14,12 @@ from jax import Array
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.distributions.description import describe
-from jflow.distributions.importance import quality
 from jflow.functional.dequantization import averaged, bits
 
+# What an objective remembers from step to step: a collection that the flow does not see.
+MEMORY = "objective"
 # Collections that training moves by what it sees, not by gradients.
-MOVING = ("batch_stats", "lipschitz")
+MOVING = ("batch_stats", "lipschitz", MEMORY)
 Moving = Mapping[str, Any]
 _LOSSES = "losses"
 
@@ -30,9 +31,11 @@ class Objective:
 
     Attributes:
       unit: of the losses; the history's columns are "train_<unit>" and "validation_<unit>".
+      cause: where to look, if losses are not finite.
     """
 
     unit: str = "loss"
+    cause: str = "look in the data for outliers and for points outside the flow's support"
 
     def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
         """Variables to begin with; their collection "params" is trained.
@@ -101,11 +104,11 @@ class OfFlow(Objective):
 
     def finish(self, variables: Mapping[str, Any]) -> Density:
         """The density, with power iterations that have converged."""
-        return Density(self.flow, settled(self.flow, variables))
+        return Density(self.flow, settled(self.flow, without_memory(variables)))
 
     def view(self, variables: Mapping[str, Any]) -> Density:
         """The density as it is then."""
-        return Density(self.flow, variables)
+        return Density(self.flow, without_memory(variables))
 
     def apply(
         self, variables: Mapping[str, Any], *given: Any, noise: Array, training: bool, method: Any,
@@ -115,7 +118,7 @@ class OfFlow(Objective):
 
         Training switches dropout on.
         """
-        rngs = {"noise": noise}
+        rngs, variables = {"noise": noise}, without_memory(variables)
         if not training:
             return self.flow.apply(variables, *given, method=method, rngs=rngs), 0, {}
         if dropout is not None:
@@ -244,43 +247,9 @@ class FlowLoss(OfExamples):
         return penalty + values, moved
 
 
-@dataclass(frozen=True)
-class ReverseKL(OfFlow):
-    """log q(y) - log p(y) of samples y of the flow q; the mean is KL(q || p) - log int p.
-
-    A batch is the contexts to sample for, one sample each; without contexts, (n, 0).
-
-    Attributes:
-      target: log p, up to a constant: (n, *event) to (n,); with contexts, of (y, context).
-      groups: how many contexts validation has, as many samples for each.
-    """
-
-    target: Callable[..., Array]
-    groups: int = 1
-    unit = "kl"
-
-    def losses(
-        self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
-    ) -> tuple[Array, Moving]:
-        """See `Objective.losses`."""
-        count = len(jax.tree.leaves(batch)[0])
-        context = None if self.flow.context_shape is None else batch
-        noise = jax.random.fold_in(key, 1)
-        (y, log_q), penalty, moved = self.apply(
-            variables, key, (count,), context, noise=noise, training=training,
-            method="sample_jointly",
-        )  # fmt: skip
-        log_p = self.target(y) if context is None else self.target(y, context)
-        return penalty + log_q - log_p.astype(log_q.dtype), moved
-
-    def metrics(
-        self, variables: Mapping[str, Any], batch: Any, losses: np.ndarray | None
-    ) -> dict[str, float]:
-        """The effective sample size and the log-normaliser."""
-        if losses is None:
-            return {}
-        found = quality(-losses.reshape(self.groups, -1))
-        return {"ess": found.ess, "log_normalizer": found.log_normalizer}
+def without_memory(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The collections that the flow sees."""
+    return {name: tree for name, tree in variables.items() if name != MEMORY}
 
 
 def check_trainable(variables: Mapping[str, Any]) -> Mapping[str, Any]:

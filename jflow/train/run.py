@@ -17,7 +17,7 @@ from jflow.functional.sharding import Placement
 from jflow.train.checkpoints import CheckpointError, Checkpoints
 from jflow.train.evaluation import all_losses
 from jflow.train.history import History, NonFiniteLossError, Record, Row
-from jflow.train.objectives import MOVING, Objective
+from jflow.train.objectives import MEMORY, MOVING, Objective
 from jflow.train.sources import Arrays, Chunk, Source
 from jflow.train.steps import State, Step, advance
 from jflow.train.terminal import ENDS, Preempted
@@ -157,7 +157,7 @@ class Run:
             raise Preempted
         if not self.record.best_step and self.history.ended in ("done", "patience"):
             what = "the validation loss was never finite"
-            raise NonFiniteLossError(what, self.step, self._view(self._best()), self.history)
+            raise self._not_finite(what)
         best = self.objective.finish(self._best())
         if asked() == "terminated":
             raise Preempted
@@ -202,7 +202,7 @@ class Run:
         if done < count:
             loss = np.asarray(told["loss"])[done]
             what = f"the loss or its gradient is not finite at step {self.step} (loss {loss})"
-            raise NonFiniteLossError(what, self.step, self._view(self._best()), self.history)
+            raise self._not_finite(what)
         for name, values in told.items():
             self.record.told.setdefault(name, []).extend(np.asarray(values)[:count].tolist())
         seconds = time.perf_counter() - began
@@ -273,7 +273,7 @@ class Run:
         if self._callback is not None:
             # A copy, too: the callback may keep it.
             variables = jax.tree.map(jnp.copy, self.state.variables)
-            self._stopped = self._callback(self._view(variables), row) == "stop"
+            self._stopped = self._callback(self.objective.view(variables), row) == "stop"
 
     def _best(self) -> Mapping[str, Any]:
         """The best variables; those of now, where there was nothing to judge them by."""
@@ -283,18 +283,18 @@ class Run:
             return self.state.variables
         return {**self.state.constants, **self.best}
 
-    def _view(self, variables: Mapping[str, Any]) -> Any:
-        return self.objective.view(variables)
+    def _not_finite(self, what: str) -> NonFiniteLossError:
+        goal, history = self.objective, self.history
+        return NonFiniteLossError(what, self.step, goal.view(self._best()), history, goal.cause)
 
 
 def _trained(variables: Any) -> dict[str, Any]:
-    return {name: v for name, v in variables.items() if name in ("params", *MOVING)}
+    return {n: v for n, v in variables.items() if n in {"params", *MOVING} - {MEMORY}}
 
 
 def _agreed(count: int, asked: str) -> tuple[int, str]:
     """The first process's count, and what any process is asked for: the same on all."""
     if jax.process_count() == 1:
         return count, asked
-    given = np.asarray([count, ENDS.index(asked)])
-    both = np.asarray(multihost_utils.process_allgather(given))
+    both = np.asarray(multihost_utils.process_allgather(np.asarray([count, ENDS.index(asked)])))
     return int(both[0, 0]), ENDS[int(both[:, 1].max())]

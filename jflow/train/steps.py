@@ -1,7 +1,7 @@
 """A step of training, and the compiled loop that takes many in one call."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -78,28 +78,31 @@ class GradientStep:
 
     Attributes:
       objective: what is minimised.
-      optimizer: by what.
-      ema_decay: of an exponential moving average of parameters; None for none.
+      optimizer: any optax optimizer; the same object from call to call, or it compiles again.
+      average: the decay of an exponential moving average of parameters; None for none.
       max_skipped: how many steps in a row may be skipped; the next is not taken.
+      part: of parameters {part: ..., other: ...}, the one that is trained; None for all.
       falls: whether updates shrink by half a cosine, to nothing after the last step.
-      part: the one part of the parameters that is trained, by its name; None for all.
-      placement: where the state stays.
+      placement: where the state stays; `train` sees to it.
 
     Raises:
-      ValueError: `max_skipped` or `ema_decay` out of range.
+      ValueError: `max_skipped` or `average` out of range.
     """
 
     objective: Objective
     optimizer: optax.GradientTransformation
-    ema_decay: float | None = None
+    _: KW_ONLY
+    average: float | None = None
     max_skipped: int = 0
-    falls: bool = False
     part: str | None = None
+    falls: bool = False
     placement: Placement = field(default_factory=Placement)
 
     def __post_init__(self) -> None:
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), or None; got {self.ema_decay}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(
+                f"average, or ema_decay, must be in [0, 1) or None; got {self.average}"
+            )
         if self.max_skipped < 0:
             raise ValueError(f"max_skipped must be 0 or more; got {self.max_skipped}")
 
@@ -109,7 +112,7 @@ class GradientStep:
 
     def fingerprint(self) -> Any:
         """What a run may not be resumed without; numbers may change."""
-        averaged = self.ema_decay is not None
+        averaged = self.average is not None
         return {"objective": self.objective.fingerprint(), "part": self.part, "average": averaged}
 
     def start(self, variables: Mapping[str, Any]) -> State:
@@ -124,7 +127,7 @@ class GradientStep:
             raise ValueError(f"variables must have {what}; got {sorted(variables)}, {[*params]}")
         moving = {name: variables[name] for name in MOVING if name in variables}
         rest = {n: v for n, v in variables.items() if n not in ("params", *MOVING)}
-        average = None if self.ema_decay is None else params
+        average = None if self.average is None else params
         zero = jnp.zeros((), jnp.int32)
         opt_state = self.optimizer.init(self._own(params))
         return State(zero, zero, params, average, opt_state, moving, rest, zero, zero)
@@ -140,7 +143,8 @@ class GradientStep:
 
         with self.placement.context():
             (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(self._own(state.params))
-        norm = optax.global_norm(grads)
+        with jax.numpy_dtype_promotion("standard"):  # parameters may be of several dtypes
+            norm = optax.global_norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < self.max_skipped)
         changing = (state.params, state.average, state.opt_state, state.moving)
@@ -183,30 +187,74 @@ class GradientStep:
             params = own if self.part is None else {**params, self.part: own}
             if average is not None:
                 # The decay grows from 2/11 to its value, so that averages forget the start.
-                decay = jnp.minimum(self.ema_decay or 0, (2 + state.step) / (11 + state.step))
+                decay = jnp.minimum(self.average or 0, (2 + state.step) / (11 + state.step))
                 mean = optax.incremental_update(own, self._own(average), 1 - decay)
                 average = mean if self.part is None else {**average, self.part: mean}
         return params, average, opt_state, {**moving, **moved}
 
 
-def gradient_step(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    *,
-    average: float | None = None,
-    max_skipped: int = 0,
-    part: str | None = None,
-) -> GradientStep:
-    """A step of an optimizer on the gradient of the weighted mean loss of a batch.
+@dataclass(frozen=True)
+class AlternatingStep:
+    """Two steps in turn, each on its part of the parameters, as adversaries take them.
 
-    Args:
-      objective: what is minimised.
-      optimizer: any optax optimizer; the same object from call to call, or it compiles again.
-      average: the decay of an exponential moving average of parameters; None for none.
-      max_skipped: how many steps in a row may be skipped because they are not finite.
-      part: of parameters {part: ..., other: ...}, the one that is trained; see `alternating`.
+    The state's parameters are a dict with both parts, and the objective of each sees all.
+
+    Attributes:
+      first: of one part (`gradient_step(..., part="critic")`); it takes `times` steps on end.
+      second: of another; it takes the one after them.
+      times: see `first`.
+
+    Raises:
+      ValueError: they are not of two parts, or `times` is below 1.
     """
-    return GradientStep(objective, optimizer, average, max_skipped, part=part)
+
+    first: GradientStep
+    second: GradientStep
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        one, other = self.first.part, self.second.part
+        if one is None or other is None or one == other or self.times < 1:
+            raise ValueError(
+                "alternating needs steps of two parts of the parameters, gradient_step(..., part=)"
+                f", and times of 1 or more; got {one!r}, {other!r}, {self.times}"
+            )
+
+    def placed(self, placement: Placement) -> "AlternatingStep":
+        """The same with its state on the devices of a mesh."""
+        first, second = (step.placed(placement) for step in (self.first, self.second))
+        return replace(self, first=first, second=second)
+
+    def fingerprint(self) -> Any:
+        """What a run may not be resumed without; numbers may change."""
+        return [self.first.fingerprint(), self.second.fingerprint(), self.times]
+
+    def start(self, variables: Mapping[str, Any]) -> State:
+        """The state before the first step."""
+        one, other = self.first.start(variables), self.second.start(variables)
+        average = one.average if other.average is None else other.average
+        return one._replace(opt_state=(one.opt_state, other.opt_state), average=average)
+
+    def __call__(self, state: State, batch: Batch, key: Array) -> tuple[State, Report]:
+        """The state after the step whose turn it is."""
+
+        def turn(which: int) -> tuple[State, Report]:
+            step = (self.first, self.second)[which]
+            found, report = step(state._replace(opt_state=state.opt_state[which]), batch, key)
+            both = list(state.opt_state)
+            both[which] = found.opt_state
+            found = found._replace(opt_state=tuple(both))
+            nothing = jnp.full_like(report["loss"], jnp.nan)
+            losses = [nothing, nothing]
+            losses[which] = report["loss"]
+            names = (f"{step.part}_loss" for step in (self.first, self.second))
+            return found, report | dict(zip(names, losses, strict=True))
+
+        others = state.step % (self.times + 1) == self.times
+        return lax.cond(others, lambda: turn(1), lambda: turn(0))
+
+
+gradient_step, alternating = GradientStep, AlternatingStep
 
 
 def weighted_mean(losses: Array, weights: Array | None) -> Array:
