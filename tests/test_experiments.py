@@ -5,12 +5,13 @@ import json
 from importlib import import_module
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 import jflow
-from experiments import densities, train
+from experiments import densities, distillation, train, vae
 from experiments.baselines import fit_baselines
 from experiments.config import ImageExperiment
 from jflow import data, flows
@@ -179,3 +180,46 @@ def test_command_line(monkeypatch, tmp_path):
     assert (seen["config"].steps, seen["config"].dataset) == (7, "a.npz")
     assert str(seen["directory"]) == "x"
     assert seen["options"] == {"resume": True, "profile": False}
+
+
+def test_a_maf_teaches_an_iaf(tmp_path):
+    config = distillation.Config(
+        layers=1, hidden=(8,), student_layers=2, student_hidden=(8,), teacher_steps=20,
+        student_steps=60, samples=32, test_samples=500, batch=10, directory=tmp_path,
+    )  # fmt: skip
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(300, 3)) @ np.eye(3))
+    config = dataclasses.replace(config, datasets=(str(tmp_path / "table.npy"),))
+    result = distillation.run(config)["table"]
+    assert json.loads((tmp_path / "results.json").read_text())["table"] == result
+    assert -0.05 < result["kl"] < 0.3
+    assert 0 < result["kl_error"] < 0.1
+    assert result["teacher_samples_per_second"] > 0
+    assert distillation.load("digits", 0).train.shape[1] == 64
+
+
+def test_flows_are_posteriors_of_an_autoencoder(tmp_path):
+    small = vae.Config(
+        code=2, features=4, hidden=(8,), layers=1, steps=3, batch_size=16, draws=4,
+        directory=tmp_path,
+    )  # fmt: skip
+    results = vae.run(small)
+    assert list(results) == ["diagonal", "planar", "iaf"]
+    for kind, found in results.items():
+        assert found["bound"][0] < found["many"][0] < 0
+        assert (found["gain"][0] == 0) == (kind == "diagonal")
+    train_y, _, test_y = vae.load("digits")
+    assert set(np.unique(train_y)) == {0, 1}
+    assert train_y.shape[1:] == test_y.shape[1:] == (64,)
+
+
+def test_bounds_of_an_autoencoder_whose_evidence_is_known():
+    """Without a decoder's weights each pixel is 1 with probability 1/2: log p(y) is -log 2 each."""
+    model = vae.Autoencoder(vae.posterior("diagonal", vae.Config(code=2, features=3)), 5, 3, (4,))
+    y = jnp.asarray([[0.0, 1, 1, 0, 1]] * 4)
+    variables = model.init(jax.random.key(0), y, jax.random.key(1))
+    flat = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if "decoder" in str(path) else leaf, variables
+    )
+    one, many = vae._bounds(model, flat, y, jax.random.key(2), 256)
+    np.testing.assert_allclose(many, -5 * np.log(2), atol=0.05)
+    assert np.all(one <= many)
