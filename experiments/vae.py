@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,8 @@ import jflow
 from jflow import bijectors as jb
 from jflow import data, flows, train
 
+Posterior = Literal["diagonal", "planar", "iaf"]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -35,7 +37,7 @@ class Config:
 
     Attributes:
       dataset: "digits" (of scikit-learn, 8x8), or a path of an .npz of images such as MNIST's.
-      posteriors: of POSTERIORS; gains are over the first.
+      posteriors: of these three; gains are over the first.
       code: how many numbers describe an image.
       features: what the posterior is told of an image, as many numbers.
       hidden: widths of encoder and decoder.
@@ -49,7 +51,7 @@ class Config:
     """
 
     dataset: str = "digits"
-    posteriors: tuple[str, ...] = ("diagonal", "planar", "iaf")
+    posteriors: tuple[Posterior, ...] = ("diagonal", "planar", "iaf")
     code: int = 8
     features: int = 64
     hidden: tuple[int, ...] = (256, 256)
@@ -62,10 +64,10 @@ class Config:
     directory: Path = Path("runs/vae")
 
 
-def posterior(kind: str, config: Config) -> jflow.Flow:
+def posterior(kind: Posterior, config: Config) -> jflow.Flow:
     """q(z | features): "diagonal", "planar" (four times as many layers) or "iaf"."""
     given = {"context_shape": config.features, "base": jflow.ConditionalGaussian(())}
-    bijectors: dict[str, jb.Bijector] = {
+    bijectors: dict[Posterior, jb.Bijector] = {
         "diagonal": jb.Reverse(),  # which a normal with a diagonal covariance does not notice
         "planar": jb.Repeat(jb.Planar(), 4 * config.layers),
         "iaf": flows.iaf(config.code, config.layers, context_shape=config.features).bijector,
@@ -143,7 +145,9 @@ def _bounds(model: Autoencoder, variables: Any, y: Array, key: Array, draws: int
     return jnp.mean(found, 0), jax.nn.logsumexp(found, 0) - jnp.log(draws)
 
 
-def fit(config: Config, kind: str, seed: int, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+def fit(
+    config: Config, kind: Posterior, seed: int, parts: tuple[np.ndarray, ...]
+) -> list[np.ndarray]:
     """Bounds of the test images, as `_bounds`, after a fit."""
     model = Autoencoder(posterior(kind, config), parts[0].shape[1], config.features, config.hidden)
     objective = EvidenceBound(model)
