@@ -433,13 +433,17 @@ def test_gradients_are_those_of_closed_forms(kind, shift):
             return jnp.mean(losses), moved
 
         zero = jax.tree.map(lambda leaf: leaf.at[..., 0].set(shift), variables["params"])
-        return jax.grad(loss, has_aux=True)(zero)
+        return *jax.grad(loss, has_aux=True)(zero), memory
 
-    found, moved = gradient(KEY)
+    found, moved, before = gradient(KEY)
     (slope,) = jax.tree.leaves(found)
     np.testing.assert_allclose(slope[0, 0], -2 * (0.3 - shift), atol=0.06)
     if kind is train.FAB:  # the corrected weights are those of the new g
-        held = moved[MEMORY]
+        held, before = moved[MEMORY], before[MEMORY]
+        # Points that are drawn twice are corrected once.
+        change = held["log_q"] - before["log_q"]
+        np.testing.assert_allclose(held["log_weights"] - before["log_weights"], -change, atol=1e-9)
+        assert shift == 0 or 0.3 < np.mean(np.asarray(change) != 0) < 0.9
         weights = jax.nn.softmax(held["log_weights"])
         np.testing.assert_allclose(weights @ held["points"], [0.6 - shift], atol=0.06)
         assert held["step"] == 1
