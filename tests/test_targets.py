@@ -114,6 +114,11 @@ def test_narrow_targets_take_small_steps_of_temperature():
     # With no moves to speak of all points descend from one, and nobody knows what was lost.
     found = jax.jit(partial(annealing.anneal, path, moves=1, leapfrogs=0))(x[:20], KEY)
     assert found.error == np.inf
+    # Nor where the temperatures do not suffice.
+    found = jax.jit(partial(annealing.anneal, path, most=3))(x, KEY)
+    assert found.temperatures == 3
+    assert found.reached < 1
+    assert found.error == np.inf
 
 
 def test_resampling_never_takes_a_point_of_no_weight():
@@ -275,7 +280,7 @@ def found_far(key):
     from jflow.functional import Interval
 
     kinds = (Interval(0.0, 1.0), Interval()) * 200
-    return _from_afar(kinds, (400,), normal, (4, 1, 1), None, 2.0, key).log_normalizer
+    return _from_afar(kinds, (400,), normal, (4, 1, 1, 9), None, 2.0, key).log_normalizer
 
 
 def cases():

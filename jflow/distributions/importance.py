@@ -20,7 +20,7 @@ from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.pareto import pareto_k
 
 # Above it, means of weights are not to be trusted (Vehtari et al., 2024, section 3.2.4).
-HEAVY = 0.7
+_HEAVY = 0.7
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def importance(
     check_target(density.flow, target, contexts)
     choice, noise = jax.random.split(key)
     chosen, count = spread(choice, contexts, samples)
-    y, log_w = log_ratios(density.flow, target, density.variables, chosen, noise)
+    y, log_w = _log_ratios(density.flow, target, density.variables, chosen, noise)
     found = weighed(y, np.asarray(log_w, np.float64).reshape(count, -1))
-    if found.pareto_k > HEAVY:
+    if found.pareto_k > _HEAVY:
         warnings.warn(
             f"importance: the weights p/q have a heavy tail (Pareto k {found.pareto_k:.2f}, above "
-            f"{HEAVY}): log_normalizer, error and ess are not to be trusted. Fit the flow longer, "
+            f"{_HEAVY}): log_normalizer, error and ess are not to be trusted. Fit the flow longer, "
             "or by fit_to_target(objective='fab'), or take train.smc",
             stacklevel=2,
         )
@@ -165,7 +165,7 @@ def _quality(log_w: np.ndarray) -> tuple[float, ...]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def log_ratios(
+def _log_ratios(
     flow: Flow, target: Any, variables: Any, contexts: Any, key: Array
 ) -> tuple[Array, Array]:
     """Samples, one for each context, and log p - log q of them."""

@@ -32,7 +32,8 @@ from jflow.functional.supports import Supports, entries, onto
 _DISAGREE = 3.0
 # A share of the mass that is worth a warning after a fit.
 _SMALL = 0.05
-_MOVES, _LEAPFROGS = 4, 5
+# Moves at a temperature, and temperatures; so many of these, and a look after a fit gives up.
+_MOVES, _LEAPFROGS, _MOST, _FEW = 4, 5, 1000, 64
 FLOW, AFAR = "from the flow", "from afar"
 
 
@@ -140,7 +141,7 @@ def smc(
     check_deterministic("smc", flow)
     check_gradient(flow, target, given, leapfrogs)
     near, far = jax.random.split(key)
-    how = (samples, moves, leapfrogs)
+    how = (samples, moves, leapfrogs, _MOST)
     gain, y, own = _from_flow(flow, target, how, density.variables, one, near)
     importance = weighed(y, np.asarray(gain, np.float64)[None])
     found = {FLOW: own}
@@ -164,12 +165,10 @@ def _surely(error: float, importance: Importance, forward_ess: float, samples: i
     """The error of the run from the flow, with what its own samples do not see of it.
 
     Where q is too thin, weights are large, and rarely drawn: then points of p tell of more variance
-    than samples of q do, and families know no more than these.
+    than samples of q do, and families know no more than these. Above 1 nat, nobody knows.
     """
-    if not forward_ess > 0:
-        return math.inf
-    seen = math.sqrt((1 / forward_ess - 1) / samples)
-    return math.hypot(error, max(0.0, seen - importance.error))
+    seen = math.sqrt((1 / max(forward_ess, 1e-30) - 1) / samples)
+    return math.hypot(error, max(0.0, seen - importance.error)) if seen < 1 else math.inf
 
 
 def missing(
@@ -186,7 +185,7 @@ def missing(
       samples: how many points.
       spread: of the normals that they start from.
     """
-    how = (samples, _MOVES, _LEAPFROGS if has_gradient(flow, target) else 0)
+    how = (samples, _MOVES, _LEAPFROGS if has_gradient(flow, target) else 0, _FEW)
     run = _from_afar(flow.support, flow.event_shape, target, how, None, float(spread), key)
     value, error = float(run.log_normalizer), float(run.error)
     share = _share(own[0], value)
@@ -239,7 +238,7 @@ def _from_flow(
     flow: Flow, target: Any, how: tuple[int, ...], variables: Any, context: Any, key: Array
 ) -> tuple[Array, Array, Annealed]:
     """log p - log q of samples of q, these, and where they were annealed to."""
-    samples, moves, leapfrogs = how
+    samples, *rest = how
 
     def path(x: Array) -> tuple[Array, Array]:
         y, log_det, log_base = pulled_back(flow, variables, x, context)
@@ -247,7 +246,7 @@ def _from_flow(
 
     draw, walk = jax.random.split(key)
     x: Any = flow.apply(variables, draw, (samples,), context, method="sample_latents")
-    run = anneal(path, x, walk, moves=moves, leapfrogs=leapfrogs)
+    run = anneal(path, x, walk, *rest)
     moved = lambda x: pulled_back(flow, variables, x, context)[0]  # noqa: E731
     return path(x)[1], moved(x), run._replace(points=moved(run.points))
 
@@ -266,7 +265,7 @@ def _from_afar(
     context: Any, spread: Any, key: Array,
 ) -> Annealed:  # fmt: skip
     """Annealed from normals of a spread, mapped to where events live."""
-    samples, moves, leapfrogs = how
+    samples, *rest = how
     parts = entries(support, event_shape[-1]) if event_shape else (support,)
 
     def mapped(x: Array) -> tuple[Array, Array]:
@@ -288,7 +287,7 @@ def _from_afar(
 
     draw, walk = jax.random.split(key)
     x = spread * jax.random.normal(draw, (samples, *event_shape))
-    run = anneal(path, x, walk, moves=moves, leapfrogs=leapfrogs)
+    run = anneal(path, x, walk, *rest)
     return run._replace(points=mapped(run.points)[0])
 
 

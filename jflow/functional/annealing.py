@@ -14,8 +14,8 @@ _EFFICIENCY, _RESAMPLE = 0.9, 0.5
 # Of proposals, which moves aim at; and how fast the size of steps follows.
 _ACCEPTED, _FOLLOW = 0.75, 0.5
 _FIRST_STEP = 0.3
-# There are at most so many temperatures; a rise is found by halving an exponent of 2 below 0.
-_MOST, _LOWEST, _BISECTIONS = 1000, -100.0, 20
+# A rise of the temperature is found by halving an exponent of 2 below 0.
+_LOWEST, _BISECTIONS = -100.0, 20
 # The largest share of the weight that one family may have: with more, the error says nothing.
 _FAMILY = 0.5
 
@@ -33,7 +33,7 @@ class Annealed(NamedTuple):
       error: its standard error, by the families of points that descend from one (Chan & Lai, 2013,
         https://arxiv.org/abs/1202.4582): sqrt(sum of (weight of a family - 1/n)^2). Infinite where
         that says nothing: one family has most of the weight, or the last temperature is not 1.
-      temperatures: how many there were, a thousand at most.
+      temperatures: how many there were.
       reached: the last of them.
     """
 
@@ -55,7 +55,9 @@ class _Carry(NamedTuple):
     taken: Array
 
 
-def anneal(path: Path, x: Array, key: Array, *, moves: int = 4, leapfrogs: int = 5) -> Annealed:
+def anneal(
+    path: Path, x: Array, key: Array, moves: int = 4, leapfrogs: int = 5, most: int = 1000
+) -> Annealed:
     """Sequential Monte Carlo along start * exp(beta gain), with beta from 0 to 1.
 
     Each beta is the largest for which the conditional effective sample size of the incremental
@@ -73,22 +75,16 @@ def anneal(path: Path, x: Array, key: Array, *, moves: int = 4, leapfrogs: int =
       key: a JAX random key.
       moves: at each temperature.
       leapfrogs: of each move; 0 for random walks, which need no gradients.
+      most: temperatures there may be.
     """
     n = len(x)
     even = jnp.full((n,), -jnp.log(n), x.dtype)
     zero = jnp.zeros((), x.dtype)
-    first = _Carry(
-        x,
-        even,
-        jnp.arange(n, dtype=jnp.int32),
-        zero,
-        zero,
-        zero + _FIRST_STEP,
-        jnp.zeros((), jnp.int32),
-    )
+    family, none = jnp.arange(n, dtype=jnp.int32), jnp.zeros((), jnp.int32)
+    first = _Carry(x, even, family, zero, zero, zero + _FIRST_STEP, none)
 
     def goes_on(carry: _Carry) -> Array:
-        return (carry.beta < 1) & (carry.taken < _MOST) & jnp.isfinite(carry.log_normalizer)
+        return (carry.beta < 1) & (carry.taken < most) & jnp.isfinite(carry.log_normalizer)
 
     def next_temperature(carry: _Carry) -> _Carry:
         draw, walk = jax.random.split(jax.random.fold_in(key, carry.taken))
@@ -97,6 +93,7 @@ def anneal(path: Path, x: Array, key: Array, *, moves: int = 4, leapfrogs: int =
         rise = _rise(carry.log_weights, gain, 1 - carry.beta)
         higher = jnp.maximum(carry.beta + rise, jnp.nextafter(carry.beta, jnp.ones_like(rise)))
         beta = jnp.where(rise >= 1 - carry.beta, 1, higher)
+        rise = beta - carry.beta  # as rounding leaves it, or weights would be of another beta
         raised = carry.log_weights + rise * gain
         total = jax.nn.logsumexp(raised)
         x, log_weights, family = _resampled(carry.x, raised - total, carry.family, draw)
@@ -109,9 +106,7 @@ def anneal(path: Path, x: Array, key: Array, *, moves: int = 4, leapfrogs: int =
     families = jax.ops.segment_sum(jnp.exp(last.log_weights), last.family, n)
     error = jnp.sqrt(jnp.sum((families - 1 / n) ** 2))
     error = jnp.where((jnp.max(families) > _FAMILY) | (last.beta < 1), jnp.inf, error)
-    return Annealed(
-        last.x, last.log_weights, last.log_normalizer, error, last.taken, last.beta
-    )  # fmt: skip
+    return Annealed(last.x, last.log_weights, last.log_normalizer, error, last.taken, last.beta)
 
 
 def anneal_by_steps(

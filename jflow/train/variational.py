@@ -24,8 +24,8 @@ from jflow.train.steps import GradientStep
 from jflow.train.targets import FAB, AlphaDivergence, OfTarget, ReverseKL
 from jflow.train.train import train
 
-# A look from afar takes about so many evaluations of the target for a point; it may take as many as
-# a third of training, and is not worth it with fewer points than the least.
+# A look from afar takes some 400 evaluations of the target for a point, 1,500 at most. It may have
+# a point for each thousand of training, and is not worth it with fewer points than the least.
 _EVALUATIONS, _LEAST, _MOST = 1_000, 128, 4_096
 _OBJECTIVES: dict[str, Callable[..., OfTarget]] = {
     "reverse_kl": ReverseKL, "alpha": AlphaDivergence, "fab": FAB,
