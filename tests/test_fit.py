@@ -15,6 +15,8 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, train
 from jflow import transformers as jt
+from jflow.data import batches
+from jflow.distributions import examples
 from jflow.train import (
     Arrays,
     Batch,
@@ -24,6 +26,7 @@ from jflow.train import (
     steps,
     terminal,
 )
+from jflow.train.evaluation import of_flow
 from jflow.train.optimizer import build_optimizer
 
 KEY = jax.random.key(0)
@@ -429,6 +432,34 @@ def test_parts_of_the_data_share_its_arrays(data):
     np.testing.assert_array_equal(np.sort(np.concatenate(rows), axis=0), np.sort(data, axis=0))
     # Batches are of the training part alone.
     assert set(parts[0].take(0, 0, 20).rows.ravel()) == set(parts[0].places)
+
+
+def test_large_arrays_are_not_held_twice(data, tmp_path, monkeypatch):
+    options = {"key": KEY, "weights": np.arange(300.0), **SMALL}
+    density, log = jflow.fit(flow(), data, **options)
+    monkeypatch.setattr(batches, "_LARGE", data.nbytes - 1)
+    assert Arrays(data).values is data
+    assert isinstance(Arrays(data[1:]).values, jax.Array)
+    np.save(tmp_path / "data.npy", data)
+    mapped = np.load(tmp_path / "data.npy", mmap_mode="r")
+    assert np.shares_memory(of_flow("data", flow(), mapped, batch_size=8).values[0], mapped)
+    # Rows are gathered a few batches at a time.
+    monkeypatch.setattr(batches, "_CALL_BYTES", 5 * 32 * data[0].nbytes)
+    source = Arrays(data, 32)
+    assert source.most == 5
+    assert source.take(0, 3, 5).examples.values.shape == (5, 32, 2)
+    again, same = jflow.fit(flow(), mapped, **options)
+    chex.assert_trees_all_equal(density.variables, again.variables)
+    for row, other in zip(log.rows, same.rows, strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_large_arrays_are_looked_at_in_parts(data, monkeypatch):
+    monkeypatch.setattr(examples, "_BYTES", 7 * data[0].nbytes)
+    bad = data.copy()
+    bad[[3, 8, 299]] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinities, in 3 of 300"):
+        jflow.fit(flow(), bad, key=KEY, **SMALL)
 
 
 def test_batches_visit_every_example_equally_often():

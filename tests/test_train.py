@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import jflow
 from jflow import data, flows, train
+from jflow.data import batches
 from jflow.distributions.description import describe
 from jflow.train.evaluation import of_flow
 
@@ -393,8 +394,8 @@ def test_a_run_to_a_target_is_resumed(tmp_path):
 
 def test_few_contexts_have_their_order_drawn_at_once(monkeypatch):
     drawn = []
-    order = train.sources._order
-    monkeypatch.setattr(train.sources, "_order", lambda *a: (drawn.append(a), order(*a))[1])
+    order = batches._order
+    monkeypatch.setattr(batches, "_order", lambda *a: (drawn.append(a), order(*a))[1])
     rows = train.Arrays(np.zeros((3, 1)), 64).take(0, 7, 400).rows
     assert len(drawn) < 9
     assert sorted(np.bincount(rows.ravel())) == [8533, 8533, 8534]

@@ -2,14 +2,12 @@
 
 import hashlib
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,9 +22,6 @@ _LEFT_OUT = {"parent", "name", "recipe"}
 # What says how something is computed, not what; and code, which differs between Pythons.
 _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "error",
         "max_iterations", "iterations", "anderson", "code"}  # fmt: skip
-
-# Of how many rows a checksum is computed at a time.
-_ROWS = 2**14
 
 # Which direction of bijectors was fast by default, when that was a field of them.
 _DIRECTIONS = {
@@ -147,23 +142,6 @@ def _digest(code: CodeType) -> str:
 def _constant(value: Any) -> str:
     # The order of a set differs between processes.
     return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-
-
-def checksum(tree: Any, places: np.ndarray | None = None) -> str:
-    """Type and shape of the first array, and a checksum of the rows at some places of all."""
-    first, found = np.asarray(jax.tree.leaves(tree)[0]), 0
-    shape = first.shape if places is None else (len(places), *first.shape[1:])
-    for leaf in jax.tree.leaves(tree):
-        rows: Any = np.asarray(leaf)
-        # A part at a time: of rows in other places there is no copy as large as they are.
-        parts = [rows] if places is None else map(rows.__getitem__, _parts(places))
-        for part in parts:
-            found = zlib.crc32(np.ascontiguousarray(part).data, found)
-    return f"{first.dtype}{list(shape)}, checksum {found:08x}"
-
-
-def _parts(places: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(places, 1 + len(places) // _ROWS)
 
 
 def interface(flow: "Flow") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a flow can be given: examples and contexts, checked before any time is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,13 +10,19 @@ from jax import Array
 
 from jflow.distributions.contexts import converted, leaves
 from jflow.distributions.flow import Flow
+from jflow.functional.arguments import as_weights
 from jflow.functional.arrays import as_wide, check_fits
 from jflow.functional.dequantization import check_integers
 from jflow.functional.supports import beyond_a_turn
 
+# Of the parts in which large arrays are looked at.
+_BYTES = 4 * 2**20
 
-def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> tuple[Array, Any]:
-    """The examples and their contexts, (N, *event) and (N, *context_shape), on the device.
+
+def check_examples(
+    name: str, flow: Flow, y: Any, context: Any = None
+) -> tuple[Array | np.ndarray, Any]:
+    """The examples, (N, *event), where they are; and their contexts, (N, *context_shape).
 
     Raises:
       TypeError: not an array, or floating where integers are wanted or the other way round.
@@ -33,8 +39,8 @@ def check_examples(name: str, flow: Flow, y: Any, context: Any = None) -> tuple[
     return y, _check_context(name, flow, context, len(y))
 
 
-def _of_host(name: str, y: Any) -> Array:
-    """An array of NumPy, or the numbers of a data frame, in this machine's byte order."""
+def _of_host(name: str, y: Any) -> np.ndarray:
+    """An array of NumPy, or the numbers of a data frame, as JAX has numbers; no copy if it is."""
     y = np.ma.asanyarray(y)
     if y.dtype.kind not in "biuf" and y.dtype.name != "bfloat16":
         first = y.ravel()[0] if y.size else None
@@ -47,13 +53,15 @@ def _of_host(name: str, y: Any) -> Array:
             f"{name} has {np.ma.count_masked(y)} masked values; fill or leave them out"
         )
     check_fits(name, y)
-    # Not jnp.asarray, which on its way holds them twice.
-    return jax.device_put(np.asarray(y).astype(y.dtype.newbyteorder("="), copy=False))
+    with np.errstate(over="ignore"):  # infinities are refused elsewhere
+        dtype = jax.dtypes.canonicalize_dtype(y.dtype.newbyteorder("="))
+        return np.asarray(y).astype(dtype, copy=False)
 
 
-def _check_values(name: str, flow: Flow, y: Array) -> None:
+def _check_values(name: str, flow: Flow, y: Array | np.ndarray) -> None:
     if flow.integers is not None:
-        if jnp.issubdtype(y.dtype, jnp.floating) and bool(jnp.isnan(y).any()):
+        floating = jnp.issubdtype(y.dtype, jnp.floating)
+        if floating and any(bool(jnp.isnan(part).any()) for part in _parts(y)):
             raise ValueError(f"{name} holds NaN; it must be integers, {flow.integers}")
         check_integers(name, y, flow.integers)
     elif not jnp.issubdtype(y.dtype, jnp.floating):
@@ -61,17 +69,25 @@ def _check_values(name: str, flow: Flow, y: Array) -> None:
             f"{name} must be floating for a flow of continuous values; got {y.dtype}. Convert it, "
             "or, for grey levels, build the flow with values=k"
         )
-    elif not bool(jnp.isfinite(y).all()):
-        bad = int((~jnp.isfinite(y)).reshape(len(y), -1).any(axis=1).sum())
+    elif any(not bool(jnp.isfinite(part).all()) for part in _parts(y)):
+        not_finite = lambda part: (~jnp.isfinite(part)).reshape(len(part), -1).any(axis=1)  # noqa: E731
+        bad = sum(int(not_finite(part).sum()) for part in _parts(y))
         raise ValueError(f"{name} holds NaN or infinities, in {bad} of {len(y)} examples")
     else:
         _check_angles(name, flow, y)
 
 
+def _parts(y: Array | np.ndarray) -> Iterator[Array | np.ndarray]:
+    """Rows of an array of the host, some at a time, so that nothing as large as it is made."""
+    rows = len(y) if isinstance(y, jax.Array) else max(1, _BYTES * len(y) // max(y.nbytes, 1))
+    return (y[first : first + rows] for first in range(0, len(y), rows))
+
+
 def _check_angles(name: str, flow: Flow, y: Array | np.ndarray) -> None:
-    if np.any(far := beyond_a_turn(flow.support, y, flow.event_shape)):
+    far = sum(int(np.sum(beyond_a_turn(flow.support, p, flow.event_shape))) for p in _parts(y))
+    if far:
         raise ValueError(
-            f"{name} holds angles beyond [-pi, pi], in {np.sum(far)} of {len(y)} examples: they "
+            f"{name} holds angles beyond [-pi, pi], in {far} of {len(y)} examples: they "
             "must be in radians (np.deg2rad), brought there by jflow.functional.wrap_angles"
         )
 
@@ -169,25 +185,3 @@ def read_batch(name: str, flow: Flow, batch: Mapping[str, Any]) -> tuple[Any, An
     if weights is not None:
         weights = as_weights(f"weights of {name}", weights, len(y), some=False)
     return (y, context), weights
-
-
-def as_weights(name: str, weights: Any, count: int, *, some: bool = True) -> np.ndarray:
-    """The weights of examples, (count,).
-
-    Args:
-      name: of the argument.
-      weights: zero or more each.
-      count: how many there are to be.
-      some: whether one must be above zero.
-
-    Raises:
-      ValueError: a wrong shape, NaN, infinities, negative ones, or all of them zero.
-    """
-    found = np.asarray(weights, np.float64)
-    if found.shape != (count,):
-        raise ValueError(f"{name} must have shape ({count},), one for each; got {found.shape}")
-    if not np.isfinite(found).all() or (found < 0).any():
-        raise ValueError(f"{name} must be zero or more, and finite; the least is {found.min()}")
-    if some and not found.any():
-        raise ValueError(f"{name} are all zero: there is no example left")
-    return found

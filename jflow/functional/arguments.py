@@ -47,3 +47,25 @@ def as_key(owner: str, key: Any) -> Array:
         f"{owner}: key must be a whole number or a JAX key, such as 0 or jax.random.key(0); "
         f"got {key!r:.60}"
     )
+
+
+def as_weights(name: str, weights: Any, count: int, *, some: bool = True) -> np.ndarray:
+    """The weights of examples, (count,).
+
+    Args:
+      name: of the argument.
+      weights: zero or more each.
+      count: how many there are to be.
+      some: whether one must be above zero.
+
+    Raises:
+      ValueError: a wrong shape, NaN, infinities, negative ones, or all of them zero.
+    """
+    found = np.asarray(weights, np.float64)
+    if found.shape != (count,):
+        raise ValueError(f"{name} must have shape ({count},), one for each; got {found.shape}")
+    if not np.isfinite(found).all() or (found < 0).any():
+        raise ValueError(f"{name} must be zero or more, and finite; the least is {found.min()}")
+    if some and not found.any():
+        raise ValueError(f"{name} are all zero: there is no example left")
+    return found

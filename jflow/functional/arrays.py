@@ -1,6 +1,8 @@
 """Small array functions that every room shares: dtypes, event sums, permutations."""
 
 import math
+import zlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
+
+# Of how many rows a checksum is computed at a time.
+_ROWS = 2**14
 
 
 def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
@@ -106,3 +111,20 @@ def wrap_angles(x: Array) -> Array:
     """The angles in [-pi, pi) that x is up to whole turns, in radians. The slope is 1."""
     turns = jnp.floor((x + math.pi) / (2 * math.pi))
     return clip_rounding(x - 2 * math.pi * turns, -math.pi, math.pi)
+
+
+def checksum(tree: Any, places: np.ndarray | None = None) -> str:
+    """Type and shape of the first array, and a checksum of the rows at some places of all."""
+    first, found = np.asarray(jax.tree.leaves(tree)[0]), 0
+    shape = first.shape if places is None else (len(places), *first.shape[1:])
+    for leaf in jax.tree.leaves(tree):
+        rows: Any = np.asarray(leaf)
+        # A part at a time: of rows in other places there is no copy as large as they are.
+        parts = [rows] if places is None else map(rows.__getitem__, _parts(places))
+        for part in parts:
+            found = zlib.crc32(np.ascontiguousarray(part).data, found)
+    return f"{first.dtype}{list(shape)}, checksum {found:08x}"
+
+
+def _parts(places: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(places, 1 + len(places) // _ROWS)

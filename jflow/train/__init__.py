@@ -1,5 +1,7 @@
 """Training and evaluation."""
 
+from jflow.data.batches import Arrays, Batch, Chunk, Source
+from jflow.data.streams import Stream
 from jflow.distributions.compiled import cache_compilations
 from jflow.distributions.health import Health, health
 from jflow.distributions.importance import Importance, importance
@@ -10,7 +12,6 @@ from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History, NonFiniteLossError
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective
-from jflow.train.sources import Arrays, Batch, Chunk, Source, Stream
 from jflow.train.steps import alternating, gradient_step
 from jflow.train.targets import FAB, AlphaDivergence, ReverseKL
 from jflow.train.terminal import Preempted

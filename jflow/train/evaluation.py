@@ -12,14 +12,15 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
+from jflow.data.batches import Arrays, Batch, Source
 from jflow.data.sources import as_stream
+from jflow.data.streams import Stream
 from jflow.distributions import Density, Flow
 from jflow.distributions.examples import as_weights, check_examples, only_given, read_batch
 from jflow.functional.arguments import as_key
 from jflow.functional.dequantization import check_importance_weighted
 from jflow.functional.sharding import Placement, place
 from jflow.train.objectives import MaximumLikelihood, Objective
-from jflow.train.sources import Arrays, Batch, Source, Stream
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 
 from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
+from jflow.data.batches import Arrays
+from jflow.data.streams import Stream
 from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
@@ -21,7 +23,6 @@ from jflow.train.evaluation import of_flow
 from jflow.train.history import History, Row
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
 from jflow.train.optimizer import build_optimizer
-from jflow.train.sources import Arrays, Stream
 from jflow.train.steps import GradientStep
 from jflow.train.train import train
 
@@ -55,8 +56,8 @@ def fit(
 
     Args:
       flow: the architecture.
-      data: (N, *event): floating, or integers for a flow of them (grey levels). Or a stream, for
-        data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
+      data: (N, *event): floating, or integers for a flow of them (grey levels). Large ones
+        are not copied; see `Arrays`. Or a stream, for data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
         "context": ..., "weights": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays`
         give, or another data set with a length and an index.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and

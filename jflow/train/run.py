@@ -13,12 +13,12 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
+from jflow.data.batches import Arrays, Chunk, Source
 from jflow.functional.sharding import Placement
 from jflow.train.checkpoints import CheckpointError, Checkpoints
 from jflow.train.evaluation import all_losses
 from jflow.train.history import History, NonFiniteLossError, Record, Row
 from jflow.train.objectives import MEMORY, MOVING, Objective
-from jflow.train.sources import Arrays, Chunk, Source
 from jflow.train.steps import State, Step, advance
 from jflow.train.terminal import ENDS, Preempted
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from jflow.data.batches import Batch
 from jflow.functional.sharding import Placement
 from jflow.train.objectives import MOVING, Moving, Objective
-from jflow.train.sources import Batch
 
 # What a step tells: "loss", before it; "grad_norm", before clipping; "taken", whether to go on.
 Report = dict[str, Array]

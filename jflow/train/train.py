@@ -9,6 +9,7 @@ from typing import Any
 from jax import Array
 from jax.sharding import Mesh
 
+from jflow.data.batches import Arrays, Source
 from jflow.distributions.compiled import cache_compilations
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.sharding import place
@@ -16,7 +17,6 @@ from jflow.train.checkpoints import open_checkpoints
 from jflow.train.history import History, Row, writer
 from jflow.train.objectives import Objective
 from jflow.train.run import Run
-from jflow.train.sources import Arrays, Source
 from jflow.train.steps import Step
 from jflow.train.terminal import show_progress, watch
 

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from jflow.data.batches import Arrays
 from jflow.distributions import Density, Flow
 from jflow.distributions.base import reparameterized
 from jflow.distributions.smc import missing
@@ -19,7 +20,6 @@ from jflow.distributions.targets import check_afar, check_target, checked_contex
 from jflow.functional.arguments import as_key, check_counts
 from jflow.train.history import History, Row
 from jflow.train.optimizer import build_optimizer
-from jflow.train.sources import Arrays
 from jflow.train.steps import GradientStep
 from jflow.train.targets import FAB, AlphaDivergence, OfTarget, ReverseKL
 from jflow.train.train import train
