@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -56,10 +56,11 @@ def fit(
 
     Args:
       flow: the architecture.
-      data: (N, *event): floating, or integers for a flow of them (grey levels). Large ones
-        are not copied; see `Arrays`. Or a stream, for data that are read as they are needed: a `grain.MapDataset` of examples, {"y": ...,
-        "context": ..., "weights": ...} or y alone, as `jflow.data.tfds`, `folder` and `arrays`
-        give, or another data set with a length and an index.
+      data: (N, *event): floating, or integers for a flow of them (grey levels). Large ones are not
+        copied; see `Arrays`. Or a stream, for data that are read as they are needed: a
+        `grain.MapDataset` of examples, {"y": ..., "context": ..., "weights": ...} or y alone, as
+        `jflow.data.tfds`, `folder` and `arrays` give, or another data set with a length and an
+        index.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
       context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
@@ -68,7 +69,8 @@ def fit(
         ones. They count in validation, too; only how they compare matters. Those of a stream are
         in its examples, and should be about 1 in the mean.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
-        of such an array, its context and its weights, or a stream, which is read whole; or None.
+        of such an array, its context and its weights, or a stream, which is read whole, once for
+        all resumptions of a run with a `directory`; or None.
         Its noise is the same each time. The returned parameters are those that did best on it;
         without it, the last.
       steps: how many parameter updates.
@@ -132,7 +134,7 @@ def fit(
     """
     key = as_key("fit", key)
     given = of_flow("data", flow, data, context, weights, batch_size=batch_size, workers=workers)
-    source, held_out = _split(flow, given, validation, key)
+    source, held_out = _split(flow, given, validation, key, directory)
     objective = _objective(flow, loss, augment, dimensions, validation_samples, check_drift)
     clip_ratio = _clip(flow, clip_ratio)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
@@ -175,7 +177,11 @@ def _objective(
 
 
 def _split(
-    flow: Flow, source: Arrays | Stream, validation: Any, key: Array
+    flow: Flow,
+    source: Arrays | Stream,
+    validation: Any,
+    key: Array,
+    directory: str | os.PathLike[str] | None,
 ) -> tuple[Arrays | Stream, Arrays | None]:
     """What to train on and what to validate on.
 
@@ -194,20 +200,27 @@ def _split(
             raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
         count = max(1, round(validation * len(source)))
         rest, held_out = source.split(count, int(rng.integers(2**31)))
-        return rest, _in_memory(held_out)
+        return rest, _in_memory(held_out, directory)
     parts = validation if isinstance(validation, tuple) else (validation,)
     if len(parts) > 3:
         raise ValueError(
             f"validation must be (y, context, weights), if a tuple; got {len(parts)} parts"
         )
-    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size))
+    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size), directory)
 
 
-def _in_memory(source: Arrays | Stream) -> Arrays:
+def _in_memory(source: Arrays | Stream, directory: str | os.PathLike[str] | None) -> Arrays:
     if isinstance(source, Arrays):
         return source
-    values, weights = source.whole()
-    return Arrays(jax.tree.map(jnp.asarray, values), source.batch_size, weights)
+    folder = None if directory is None else Path(directory).expanduser()
+    if folder is None:
+        values, weights = source.whole()
+    else:
+        # Not into the folder of a run, which may be another one.
+        taken = folder.is_file() or (folder / "metrics.jsonl").exists()
+        fresh = jax.process_index() == 0 and not taken
+        values, weights = source.whole(folder / "validation.npz", keep=fresh)
+    return Arrays(values, source.batch_size, weights)
 
 
 def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:
