@@ -495,3 +495,26 @@ def test_dropout_is_active_in_training_only(data):
     density, log = jflow.fit(dropped, data, key=KEY, **SMALL)
     assert density.log_prob(data[0]) == density.log_prob(data[0])
     assert train.History is type(log)
+
+
+@pytest.mark.parametrize("client", ["wandb", "mlflow"])
+def test_rows_go_to_clients_that_are_offline(client, data, tmp_path):
+    module = pytest.importorskip(client)
+    if client == "wandb":
+        module.init(mode="offline", dir=tmp_path)
+        callback = lambda density, row: module.log(row, step=row["step"])  # noqa: E731
+    else:
+        module.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+        callback = lambda density, row: module.log_metrics(row, step=row["step"])  # noqa: E731
+    _, log = jflow.fit(flow(), data, key=KEY, callback=callback, **SMALL)
+    assert log.ended == "done"
+    last = log.rows[-1]["validation_nll"]
+    if client == "wandb":
+        module.log({}, commit=True)  # a row is written when the next one comes
+        assert module.run.summary["validation_nll"] == pytest.approx(last)
+        module.finish()
+    else:
+        run = module.active_run().info.run_id
+        told = module.MlflowClient().get_metric_history(run, "validation_nll")
+        assert [point.value for point in told] == log.column("validation_nll")[1]
+        module.end_run()
