@@ -18,6 +18,7 @@ import pytest
 
 import jflow
 from jflow import flows, train
+from jflow.train.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from jflow.train.history import writer
 from jflow.train.run import Run
 
@@ -297,6 +298,20 @@ def test_a_full_disk_stops_with_the_last_good_checkpoint_intact(tmp_path):
     assert "could not write the checkpoint of step 10" in done.stdout, done.stdout + done.stderr
     assert "The last good one is of step 5. Make room" in done.stdout
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"5"}
+
+
+def test_a_full_disk_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
+    def full(self):
+        raise CheckpointError("no room")
+
+    with pytest.raises(KeyError, match="first") as caught:  # noqa: PT012
+        with open_checkpoints(tmp_path, {}, 3, False) as checkpoints:
+            monkeypatch.setattr(Checkpoints, "wait", full)
+            raise KeyError("first")
+    assert caught.value.__notes__ == ["no room"]
+    assert checkpoints is not None
+    with pytest.raises(CheckpointError, match="no room"), open_checkpoints(tmp_path, {}, 3, True):
+        pass
 
 
 def test_nothing_that_is_not_numbers_is_read(ended):

@@ -58,8 +58,13 @@ def open_checkpoints(
         checkpoints = Checkpoints(directory, settings, keep, resume)
         try:
             yield checkpoints
-        finally:
-            checkpoints.close()
+        except BaseException as error:
+            try:
+                checkpoints.close()
+            except CheckpointError as late:  # which is not to take the place of what came first
+                error.add_note(str(late))
+            raise
+        checkpoints.close()
     finally:
         if lock is not None:
             lock.close()
