@@ -20,7 +20,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
-from jflow.distributions import Density, compiled
+from jflow.distributions import Density, compiled, saving
 from jflow.distributions.description import as_now, describe, difference
 from jflow.distributions.recipe import RECIPES
 from jflow.functional import Interval
@@ -319,6 +319,22 @@ def test_what_a_killed_save_left_does_not_block_the_next(vector, tmp_path):
     (folder / ".variables-0123.safetensors.77.tmp").write_bytes(b"half")
     vector[0].save(folder)
     assert jflow.load(folder).flow == vector[0].flow
+
+
+def test_a_save_while_it_is_loaded(vector, tmp_path, monkeypatch):
+    density, read = vector[0], saving._read_config
+    other = Density(density.flow, jax.tree.map(lambda v: v * 0.5, dict(density.variables)))
+    density.save(tmp_path / "d")
+    saves = [other]
+
+    def overtaken(folder):
+        config = read(folder)
+        if saves:
+            saves.pop().save(folder)  # what was just read of is gone
+        return config
+
+    monkeypatch.setattr(saving, "_read_config", overtaken)
+    chex.assert_trees_all_equal(jflow.load(tmp_path / "d").variables, other.variables)
 
 
 def test_checks_do_not_break_inside_jit(image):

@@ -140,7 +140,12 @@ def load(
             f"{folder} does not fit the flow: it was saved with {saved}; the flow has "
             f"{interface(flow)}"
         )
-    found = _read_arrays(folder, config["variables"])
+    try:
+        found = _read_arrays(folder, config["variables"])
+    except FileNotFoundError as error:
+        if _read_config(folder) != config:  # another density was saved there meanwhile
+            return load(path, flow if given else None)
+        raise ValueError(f"{folder} is incomplete: {error.filename} is missing") from error
     check = {n.removeprefix(_CHECK): found.pop(n) for n in list(found) if n.startswith(_CHECK)}
     arrays = arrays_now(config, flow, found)
     _check_arrays(folder, flow, arrays)
@@ -253,8 +258,6 @@ def _read_arrays(folder: Path, entry: Any) -> dict[str, np.ndarray]:
         arrays = from_bytes(content)
         half = entry["bfloat16"]
         return {n: v.view(jnp.bfloat16) if n in half else v for n, v in sorted(arrays.items())}
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} is incomplete: {error.filename} is missing") from error
     except (SafetensorError, TypeError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
 

@@ -105,8 +105,8 @@ def fit(
       variables: to start from; None to initialise them on the first batch.
       mesh: of devices, to train on all of them; see `train.make_mesh`. Each process of a run on
         several hosts calls `fit` with the same arguments.
-      directory: where to write metrics.jsonl, metrics.csv and checkpoints; None for nowhere. With
-        it, SIGTERM writes a checkpoint and raises `Preempted`.
+      directory: where to write metrics.jsonl, metrics.csv, checkpoints and, of streams, what is
+        validated on; None for nowhere. With it, SIGTERM writes a checkpoint and raises `Preempted`.
       checkpoint_every: steps between checkpoints; None for `evaluate_every`.
       keep: how many checkpoints, the last ones; each holds the best parameters, too.
       resume: whether to go on from the last good checkpoint in `directory`, if there is one. The
