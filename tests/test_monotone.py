@@ -281,8 +281,9 @@ from tests.test_transformers import ON_LINE, ON_UNIT, params_of, points_of
 PLAIN = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
 }
+if jax.__version_info__ < (0, 11):
+    PLAIN["xla_cpu_use_fusion_emitters"] = False
 
 def results(dtype, options):
     for t in (*ON_LINE, *ON_UNIT):
