@@ -48,7 +48,7 @@ def test_moves_leave_a_density_as_it_is(leapfrogs, step):
     @jax.jit
     def moved(x):
         def one(x, key):
-            return move(bent, x, key, jnp.asarray(step), jnp.asarray([2.0, 1.5]), leapfrogs)
+            return tuple(move(bent, x, key, jnp.asarray(step), jnp.asarray([2.0, 1.5]), leapfrogs))
 
         return jax.lax.scan(one, x, jax.random.split(KEY, 8))
 
