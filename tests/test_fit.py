@@ -454,8 +454,40 @@ def test_large_arrays_are_not_held_twice(data, tmp_path, monkeypatch):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
 
 
+def test_processes_without_a_mesh_train_on_whole_batches(data, monkeypatch):
+    chunk = Arrays(data, 32).take(0, 0, 4)
+    monkeypatch.setattr(batches, "_LARGE", 0)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    of_host = Arrays(data, 32).take(0, 0, 4)
+    assert chunk.whole
+    assert of_host.whole
+    np.testing.assert_array_equal(of_host.examples.values, chunk.examples.values[chunk.rows])
+
+
+def test_small_arrays_are_copied_and_masks_are_not_lost(monkeypatch):
+    # Memory that is aligned would be shared with the device, if that were allowed.
+    room = np.zeros(1024 + 64, np.uint8)
+    y = room[-room.ctypes.data % 64 :][:1024].view(np.float32).reshape(-1, 2)
+    source = Arrays(y)
+    y[:] = 9
+    np.testing.assert_array_equal(source.values, 0)
+    masked = np.ma.masked_array(y, y > 8)
+    for large in (2**28, 0):
+        monkeypatch.setattr(batches, "_LARGE", large)
+        with pytest.raises(ValueError, match="256 values are masked"):
+            Arrays(masked)
+
+
+def test_checksums_do_not_depend_on_how_arrays_lie(data):
+    values = Arrays(np.asfortranarray(data)).fingerprint()
+    assert values == Arrays(data).fingerprint() == Arrays(data, places=np.arange(300)).fingerprint()
+
+
 def test_large_arrays_are_looked_at_in_parts(data, monkeypatch):
     monkeypatch.setattr(examples, "_BYTES", 7 * data[0].nbytes)
+    parts = list(examples._parts(data))
+    assert max(map(len, parts)) == 7
+    np.testing.assert_array_equal(np.concatenate(parts), data)
     bad = data.copy()
     bad[[3, 8, 299]] = np.nan
     with pytest.raises(ValueError, match="NaN or infinities, in 3 of 300"):

@@ -7,7 +7,6 @@ import pytest
 
 import jflow
 from jflow import data, flows, train
-from jflow.data import batches
 from jflow.train.evaluation import of_flow
 from jflow.train.run import Run
 
@@ -50,15 +49,11 @@ def test_batches_are_where_they_are_whatever_was_read_before():
 def test_processes_share_what_one_would_read(monkeypatch):
     source = data.arrays(Y)
     whole = taken(stream(source), 0, 4)
-    monkeypatch.setattr(batches, "_LARGE", 0)
-    of_host = train.Arrays(Y, 16).take(0, 0, 4).examples.values
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     for process in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         part = taken(stream(source), 0, 4)
         np.testing.assert_array_equal(part, whole[:, 8 * process : 8 * (process + 1)])
-        part = train.Arrays(Y, 16).take(0, 0, 4).examples.values
-        np.testing.assert_array_equal(part, of_host[:, 8 * process : 8 * (process + 1)])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -82,45 +77,6 @@ def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch
     assert resumed.column("train_nll") == log.column("train_nll")
     with pytest.raises(ValueError, match="validation was float32"):
         jflow.fit(flow(), data.arrays(Y[::-1]), resume=True, **options)
-
-
-class Counted:
-    """A data set that tells how many of its examples were read."""
-
-    def __init__(self, y):
-        self.y, self.read = y, 0
-
-    def __len__(self):
-        return len(self.y)
-
-    def __getitem__(self, i):
-        self.read += 1
-        return {"y": self.y[i], "weights": np.float32(1 + i % 2)}
-
-
-def test_validation_is_read_once_for_all_resumptions(tmp_path):
-    held_out = Counted(np.random.default_rng(1).normal(size=(1000, 3)).astype(np.float32))
-    run = lambda **given: jflow.fit(  # noqa: E731
-        flow(), data.arrays(Y), **OPTIONS, validation=held_out, directory=tmp_path, **given
-    )
-    run()
-    first, held_out.read = held_out.read, 0
-    run(resume=True)
-    assert first > 1000 > 300 > held_out.read  # it is looked at, to see whether it is the same
-    # A file that is damaged, or of other examples, is passed over.
-    file = tmp_path / "validation.npz"
-    content = file.read_bytes()
-    for damaged in (content[:-30], b"", content[:500] + bytes(500) + content[1000:]):
-        file.write_bytes(damaged)
-        held_out.read = 0
-        run(resume=True)
-        assert held_out.read > 1000
-        assert file.read_bytes() == damaged  # the folder holds a run, maybe another one
-    file.write_bytes(content)
-    held_out.y = held_out.y[::-1]
-    with pytest.raises(ValueError, match="validation was float32"):
-        run(resume=True)
-    assert file.read_bytes() == content
 
 
 def test_contexts_and_validation_come_from_streams():

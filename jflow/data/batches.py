@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -38,11 +39,13 @@ class Chunk(NamedTuple):
     Attributes:
       examples: a `Batch` of arrays (rows, ...).
       rows: (count, batch_size); the examples in rows[i] are batch i. None where `examples` has
-        arrays (count, batch_size, ...), of several processes each its part.
+        arrays (count, batch_size, ...).
+      whole: of several processes, whether each has whole batches, and not its part of them.
     """
 
     examples: Batch
     rows: np.ndarray | None = None
+    whole: bool = False
 
 
 class Source:
@@ -75,9 +78,11 @@ class Source:
 class Arrays(Source):
     """Examples in memory.
 
-    They are put on the device, and then their indices travel. Large ones stay where they are, with
-    no copy, and batches travel: on CPUs those of more than 256 MiB, otherwise of more than a
-    quarter of the device's memory. So they may be in a file: `numpy.load(..., mmap_mode="r")`.
+    They are put on the device, and then their indices travel. Large ones stay where they are, and
+    batches travel: on CPUs those of more than 256 MiB, otherwise of more than a quarter of what JAX
+    may use of the device's memory. There is no copy of them if JAX knows their dtype (float32,
+    float16, uint8; float64 and int64 become narrower): so they may be in a file,
+    `numpy.load(..., mmap_mode="r")`, and are not to be changed while they are in use.
 
     Attributes:
       values: a pytree of arrays (N, ...).
@@ -94,7 +99,7 @@ class Arrays(Source):
 
     def __post_init__(self) -> None:
         check_counts("fit", batch_size=self.batch_size)
-        put = np.asarray if _stay(self.values) else _on_device
+        put = _as_jax_has if _stay(self.values) else _on_device
         object.__setattr__(self, "values", jax.tree.map(put, self.values))
         if self.weights is not None:
             given = as_weights("weights", self.weights, len(jax.tree.leaves(self.values)[0]))
@@ -141,9 +146,9 @@ class Arrays(Source):
         parts = [order(b)[max(first - b * length, 0) : end - b * length] for b in blocks]
         index = np.concatenate(parts).reshape(count, size)
         if self._on_host:
-            share = size // jax.process_count()
-            return Chunk(self.at(index[:, share * jax.process_index() :][:, :share]))
-        return Chunk(Batch(self.values, self.weights), self.rows(index).astype(np.int32))
+            return Chunk(self.at(index), whole=True)
+        examples = Batch(self.values, self.weights)
+        return Chunk(examples, self.rows(index).astype(np.int32), whole=True)
 
     def in_order(self, size: int) -> Iterator[tuple[Batch, int]]:
         each = at_once(size, _each(self.values))
@@ -184,8 +189,16 @@ def _order(count: int, epochs: int, seed: int, block: int) -> np.ndarray:
 
 
 def _on_device(array: Any) -> Array:
-    # Not jnp.asarray, which on its way holds arrays of NumPy twice.
-    return array if isinstance(array, jax.Array) else jax.device_put(np.asarray(array))
+    # A copy: a CPU may share memory with NumPy's array, which its owner may change.
+    return array if isinstance(array, jax.Array) else jnp.array(_as_jax_has(array))
+
+
+def _as_jax_has(array: Any) -> np.ndarray:
+    """On the host, in the dtype that it would have on the device."""
+    if np.ma.is_masked(array):
+        raise ValueError(f"{np.ma.count_masked(array)} values are masked; fill or leave them out")
+    found = np.asarray(array)
+    return found.astype(jax.dtypes.canonicalize_dtype(found.dtype), copy=False)
 
 
 def _stay(values: Any) -> bool:
@@ -194,7 +207,8 @@ def _stay(values: Any) -> bool:
     if all(isinstance(leaf, jax.Array) for leaf in leaves):
         return False
     own = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return sum(leaf.nbytes for leaf in leaves) > (_LARGE if own is None else _SHARE * own)
+    total = sum(getattr(leaf, "nbytes", 0) for leaf in leaves)
+    return total > (_LARGE if own is None else _SHARE * own)
 
 
 def _each(values: Any) -> int:

@@ -1,14 +1,10 @@
 """Batches of a stream that Grain reads."""
 
-import os
-import tempfile
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -105,40 +101,10 @@ class Stream(Source):
         parts = hold_out_stream(self.data, count, seed)
         return tuple(Stream(p, self.batch_size, self._read, self._workers) for p in parts)  # type: ignore[return-value]
 
-    def whole(self, file: Path | None = None, *, keep: bool = True) -> Batch:
-        """All examples, in memory.
-
-        Args:
-          file: that may hold them, so that they are not read again. What it holds of other streams,
-            or damaged, is passed over.
-          keep: whether they are to be in it afterwards.
-        """
-        known = "" if file is None else self.fingerprint()
-        if file is not None and (kept := self._kept(file, known)) is not None:
-            return kept
+    def whole(self) -> Batch:
+        """All examples, in memory."""
         parts = list(self.data.batch(_ROWS).to_iter_dataset(read_options()))
-        found = self._read(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts))
-        leaves = jax.tree.leaves(found)
-        # Numbers that NumPy does not know, such as bfloat16, have no place in its files.
-        if file is not None and keep and all(leaf.dtype.kind in "biuf" for leaf in leaves):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-                whole = Path(folder) / "whole.npz"
-                np.savez(whole, **{"of": known, **{f"part_{i}": a for i, a in enumerate(leaves)}})
-                os.replace(whole, file)
-        return found
-
-    def _kept(self, file: Path, known: str) -> Batch | None:
-        """The examples that a file holds, if it is whole, and of a stream that is `known` so."""
-        one = self._read(self.data.batch(1)[0])
-        try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                if str(arrays["of"]) != known:
-                    return None
-                leaves = [arrays[f"part_{i}"] for i in range(len(jax.tree.leaves(one)))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        return jax.tree.unflatten(jax.tree.structure(one), leaves)
+        return self._read(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts))
 
     def fingerprint(self) -> str:
         """Of up to 256 examples, spread over the stream: more would take a whole reading of it."""

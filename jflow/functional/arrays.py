@@ -118,13 +118,9 @@ def checksum(tree: Any, places: np.ndarray | None = None) -> str:
     first, found = np.asarray(jax.tree.leaves(tree)[0]), 0
     shape = first.shape if places is None else (len(places), *first.shape[1:])
     for leaf in jax.tree.leaves(tree):
-        rows: Any = np.asarray(leaf)
-        # A part at a time: of rows in other places there is no copy as large as they are.
-        parts = [rows] if places is None else map(rows.__getitem__, _parts(places))
-        for part in parts:
+        rows = np.asarray(leaf)
+        # A part at a time: there is no copy as large as they are.
+        for at in range(0, shape[0], _ROWS):
+            part = rows[slice(at, at + _ROWS) if places is None else places[at : at + _ROWS]]
             found = zlib.crc32(np.ascontiguousarray(part).data, found)
     return f"{first.dtype}{list(shape)}, checksum {found:08x}"
-
-
-def _parts(places: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(places, 1 + len(places) // _ROWS)

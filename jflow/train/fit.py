@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -69,8 +68,7 @@ def fit(
         ones. They count in validation, too; only how they compare matters. Those of a stream are
         in its examples, and should be about 1 in the mean.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
-        of such an array, its context and its weights, or a stream, which is read whole, once for
-        all resumptions of a run with a `directory`; or None.
+        of such an array, its context and its weights, or a stream, which is read whole; or None.
         Its noise is the same each time. The returned parameters are those that did best on it;
         without it, the last.
       steps: how many parameter updates.
@@ -105,8 +103,8 @@ def fit(
       variables: to start from; None to initialise them on the first batch.
       mesh: of devices, to train on all of them; see `train.make_mesh`. Each process of a run on
         several hosts calls `fit` with the same arguments.
-      directory: where to write metrics.jsonl, metrics.csv, checkpoints and, of streams, what is
-        validated on; None for nowhere. With it, SIGTERM writes a checkpoint and raises `Preempted`.
+      directory: where to write metrics.jsonl, metrics.csv and checkpoints; None for nowhere. With
+        it, SIGTERM writes a checkpoint and raises `Preempted`.
       checkpoint_every: steps between checkpoints; None for `evaluate_every`.
       keep: how many checkpoints, the last ones; each holds the best parameters, too.
       resume: whether to go on from the last good checkpoint in `directory`, if there is one. The
@@ -134,7 +132,7 @@ def fit(
     """
     key = as_key("fit", key)
     given = of_flow("data", flow, data, context, weights, batch_size=batch_size, workers=workers)
-    source, held_out = _split(flow, given, validation, key, directory)
+    source, held_out = _split(flow, given, validation, key)
     objective = _objective(flow, loss, augment, dimensions, validation_samples, check_drift)
     clip_ratio = _clip(flow, clip_ratio)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
@@ -177,11 +175,7 @@ def _objective(
 
 
 def _split(
-    flow: Flow,
-    source: Arrays | Stream,
-    validation: Any,
-    key: Array,
-    directory: str | os.PathLike[str] | None,
+    flow: Flow, source: Arrays | Stream, validation: Any, key: Array
 ) -> tuple[Arrays | Stream, Arrays | None]:
     """What to train on and what to validate on.
 
@@ -200,26 +194,19 @@ def _split(
             raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
         count = max(1, round(validation * len(source)))
         rest, held_out = source.split(count, int(rng.integers(2**31)))
-        return rest, _in_memory(held_out, directory)
+        return rest, _in_memory(held_out)
     parts = validation if isinstance(validation, tuple) else (validation,)
     if len(parts) > 3:
         raise ValueError(
             f"validation must be (y, context, weights), if a tuple; got {len(parts)} parts"
         )
-    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size), directory)
+    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size))
 
 
-def _in_memory(source: Arrays | Stream, directory: str | os.PathLike[str] | None) -> Arrays:
+def _in_memory(source: Arrays | Stream) -> Arrays:
     if isinstance(source, Arrays):
         return source
-    folder = None if directory is None else Path(directory).expanduser()
-    if folder is None:
-        values, weights = source.whole()
-    else:
-        # Not into the folder of a run, which may be another one.
-        taken = folder.is_file() or (folder / "metrics.jsonl").exists()
-        fresh = jax.process_index() == 0 and not taken
-        values, weights = source.whole(folder / "validation.npz", keep=fresh)
+    values, weights = source.whole()
     return Arrays(values, source.batch_size, weights)
 
 

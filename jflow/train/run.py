@@ -107,16 +107,14 @@ class Run:
         """A batch to look at: of validation, or the first."""
         if self.validation is None:
             return self._first()
-        return self.validation.at(
-            np.arange(min(self.source.batch_size, len(self.validation)))
-        ).values
+        count = min(self.source.batch_size, len(self.validation))
+        return jax.tree.map(jnp.asarray, self.validation.at(np.arange(count)).values)
 
     def _first(self) -> Any:
         """A batch to initialise on."""
-        examples, rows = self.source.first(self.seed)
-        if rows is None:
-            return self.placement.local_batch(jax.tree.map(lambda a: a[0], examples.values))
-        return self.placement.batch(jax.tree.map(lambda a: a[rows[0]], examples.values))
+        examples, rows, whole = self.source.first(self.seed)
+        put = self.placement.batch if whole else self.placement.local_batch
+        return put(jax.tree.map(lambda a: a[0 if rows is None else rows[0]], examples.values))
 
     def go(
         self, listeners: list[Callable[[Row], Any]], reach: Callable[[int], None],
@@ -221,7 +219,8 @@ class Run:
         if chunk.rows is not None:
             return chunk.examples, self.placement.batch(filled(chunk.rows), axis=1)
         index = self.placement.replicate(np.arange(self.rows, dtype=np.int32))
-        return self.placement.local_batch(jax.tree.map(filled, chunk.examples), axis=1), index
+        put = self.placement.batch if chunk.whole else self.placement.local_batch
+        return put(jax.tree.map(filled, chunk.examples), axis=1), index
 
     def _evaluate(self) -> bool:
         """Adds the row of the steps since the last, and keeps the parameters if they are best.
