@@ -1,4 +1,4 @@
-"""The memory that `fit` takes beside large data: python -m benchmarks.memory [GB].
+"""The memory that `fit` takes beside large data: python -m benchmarks.memory [GB]. Linux.
 
 Each kind of data in a process of its own, which a small `real_nvp` is fitted to: its peak, over the
 bytes of the data, and over those of the same fit of few rows, which are Python, JAX and compiled
@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+import jflow
+
 COLUMNS, PART, FEW = 50, 500_000, 1_000
+MAPPED = "a file that is mapped"
 KINDS = {
-    "an array": "y",
-    "a file that is mapped": "np.load(file, mmap_mode='r')",
-    "a stream of an array": "jflow.data.arrays(y)",
+    "an array": lambda y: y,
+    MAPPED: lambda y: y,
+    "a stream of an array": jflow.data.arrays,
 }
 
 
@@ -31,12 +34,10 @@ def fill(y: np.ndarray) -> np.ndarray:
 
 def child(kind: str, rows: int, file: str) -> None:
     """Fits, and prints the peak of this process in bytes."""
-    import jflow  # here, since the parent needs none
-
-    y = None if "file" in KINDS[kind] else fill(np.empty((rows, COLUMNS), np.float32))
-    given = eval(KINDS[kind], {"np": np, "jflow": jflow, "y": y, "file": file})
+    mapped = kind == MAPPED
+    y = np.load(file, mmap_mode="r") if mapped else fill(np.empty((rows, COLUMNS), np.float32))
     flow = jflow.flows.real_nvp(COLUMNS, 2, (32,))
-    jflow.fit(flow, given, key=0, steps=40, evaluate_every=20, progress=False)
+    jflow.fit(flow, KINDS[kind](y), key=0, steps=40, evaluate_every=20, progress=False)
     # Of this program: what getrusage tells may be of the one that started it.
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) * 1024)
@@ -45,7 +46,7 @@ def child(kind: str, rows: int, file: str) -> None:
 def peak(kind: str, rows: int, folder: str) -> int:
     """Of a process of its own, in bytes."""
     file = Path(folder) / f"{rows}.npy"
-    if "file" in KINDS[kind]:
+    if kind == MAPPED:
         y = np.lib.format.open_memmap(file, "w+", np.float32, (rows, COLUMNS))
         fill(y)
         y.flush()

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jflow.functional.arguments import as_weights, check_counts
-from jflow.functional.arrays import checksum
+from jflow.functional.arrays import as_host_array, checksum
 
 # More than these, or than this share of the device's own memory, stay in the host's.
 _LARGE, _SHARE = 2**28, 0.25
@@ -40,7 +40,8 @@ class Chunk(NamedTuple):
       examples: a `Batch` of arrays (rows, ...).
       rows: (count, batch_size); the examples in rows[i] are batch i. None where `examples` has
         arrays (count, batch_size, ...).
-      whole: of several processes, whether each has whole batches, and not its part of them.
+      whole: where `rows` is None, whether each of several processes has whole batches, and not its
+        part of them.
     """
 
     examples: Batch
@@ -99,7 +100,7 @@ class Arrays(Source):
 
     def __post_init__(self) -> None:
         check_counts("fit", batch_size=self.batch_size)
-        put = _as_jax_has if _stay(self.values) else _on_device
+        put = _on_host if _stay(self.values) else _on_device
         object.__setattr__(self, "values", jax.tree.map(put, self.values))
         if self.weights is not None:
             given = as_weights("weights", self.weights, len(jax.tree.leaves(self.values)[0]))
@@ -118,13 +119,13 @@ class Arrays(Source):
         return len(jax.tree.leaves(self.values)[0])
 
     @cached_property
-    def _on_host(self) -> bool:
+    def _stays(self) -> bool:
         return isinstance(jax.tree.leaves(self.values)[0], np.ndarray)
 
     @property
     def most(self) -> int:  # type: ignore[override]
         """As many as are no large copy."""
-        if not self._on_host:
+        if not self._stays:
             return Source.most
         return max(1, _CALL_BYTES // (self.batch_size * _each(self.values)))
 
@@ -145,10 +146,9 @@ class Arrays(Source):
         order = partial(self._order, len(self), epochs, seed)
         parts = [order(b)[max(first - b * length, 0) : end - b * length] for b in blocks]
         index = np.concatenate(parts).reshape(count, size)
-        if self._on_host:
+        if self._stays:
             return Chunk(self.at(index), whole=True)
-        examples = Batch(self.values, self.weights)
-        return Chunk(examples, self.rows(index).astype(np.int32), whole=True)
+        return Chunk(Batch(self.values, self.weights), self.rows(index).astype(np.int32))
 
     def in_order(self, size: int) -> Iterator[tuple[Batch, int]]:
         each = at_once(size, _each(self.values))
@@ -188,17 +188,13 @@ def _order(count: int, epochs: int, seed: int, block: int) -> np.ndarray:
     return rng.permuted(np.tile(whole, (epochs, 1)), axis=1).ravel()
 
 
+def _on_host(array: Any) -> np.ndarray:
+    return as_host_array("values", array)
+
+
 def _on_device(array: Any) -> Array:
     # A copy: a CPU may share memory with NumPy's array, which its owner may change.
-    return array if isinstance(array, jax.Array) else jnp.array(_as_jax_has(array))
-
-
-def _as_jax_has(array: Any) -> np.ndarray:
-    """On the host, in the dtype that it would have on the device."""
-    if np.ma.is_masked(array):
-        raise ValueError(f"{np.ma.count_masked(array)} values are masked; fill or leave them out")
-    found = np.asarray(array)
-    return found.astype(jax.dtypes.canonicalize_dtype(found.dtype), copy=False)
+    return array if isinstance(array, jax.Array) else jnp.array(_on_host(array))
 
 
 def _stay(values: Any) -> bool:

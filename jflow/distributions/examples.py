@@ -11,7 +11,7 @@ from jax import Array
 from jflow.distributions.contexts import converted, leaves
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import as_weights
-from jflow.functional.arrays import as_wide, check_fits
+from jflow.functional.arrays import as_host_array, as_wide
 from jflow.functional.dequantization import check_integers
 from jflow.functional.supports import beyond_a_turn
 
@@ -48,14 +48,7 @@ def _of_host(name: str, y: Any) -> np.ndarray:
             f"{name} must hold numbers; got dtype {y.dtype}, such as {first!r:.40}. "
             "jflow.data.table reads tables of other kinds"
         )
-    if np.ma.is_masked(y):
-        raise ValueError(
-            f"{name} has {np.ma.count_masked(y)} masked values; fill or leave them out"
-        )
-    check_fits(name, y)
-    with np.errstate(over="ignore"):  # infinities are refused elsewhere
-        dtype = jax.dtypes.canonicalize_dtype(y.dtype.newbyteorder("="))
-        return np.asarray(y).astype(dtype, copy=False)
+    return as_host_array(name, y)
 
 
 def _check_values(name: str, flow: Flow, y: Array | np.ndarray) -> None:

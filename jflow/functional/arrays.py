@@ -52,6 +52,23 @@ def check_fits(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name} must fit {dtype}; got {array.min()} to {array.max()}")
 
 
+def as_host_array(name: str, array: Any) -> np.ndarray:
+    """On the host, in the dtype and byte order that it would have on the device; no copy if it has.
+
+    Raises:
+      ValueError: masked values, or integers that JAX would wrap.
+    """
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} has {np.ma.count_masked(array)} masked values; fill or leave them out"
+        )
+    array = np.asarray(array)
+    check_fits(name, array)
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder("="))
+    with np.errstate(over="ignore"):  # infinities are refused elsewhere
+        return array.astype(dtype, copy=False)
+
+
 def is_hidden(x: ArrayLike) -> bool:
     """Whether x's values cannot be looked at here.
 

@@ -113,7 +113,8 @@ class Run:
     def _first(self) -> Any:
         """A batch to initialise on."""
         examples, rows, whole = self.source.first(self.seed)
-        put = self.placement.batch if whole else self.placement.local_batch
+        in_parts = rows is None and not whole
+        put = self.placement.local_batch if in_parts else self.placement.batch
         return put(jax.tree.map(lambda a: a[0 if rows is None else rows[0]], examples.values))
 
     def go(
