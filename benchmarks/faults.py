@@ -248,7 +248,7 @@ def damage(count: int) -> None:
     density.save("density")
     trainer_arrays = {"params": dict(density.variables)}
     (root / "store").mkdir()
-    store = Checkpoints(root / "store", {}, 3, False)
+    store = Checkpoints(root / "store", 3, False)
     store.save(1, trainer_arrays, {"rows": []})
     store.close()
     wanted = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(trainer_arrays)]
@@ -263,8 +263,8 @@ def damage(count: int) -> None:
         else:
             shutil.copytree("store", "copy/store")
             what = damage_one(Path("copy/store/checkpoints/1"), rng)
-            reader = Checkpoints(root / "copy" / "store", {}, 3, True)
-            outcome = attempt(lambda: (reader.restore(trainer_arrays) or [None])[0], wanted)  # noqa: B023
+            reader = Checkpoints(root / "copy" / "store", 3, True)
+            outcome = attempt(lambda: (reader.restore(trainer_arrays, {}) or [None])[0], wanted)  # noqa: B023
             reader.close()
         results[("density" if i % 2 else "checkpoint", outcome)] += 1
         if outcome not in ("refused", "read as it was written") or (

@@ -305,11 +305,11 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
         raise CheckpointError("no room")
 
     with pytest.raises(KeyError, match="first") as caught:  # noqa: PT012
-        with open_checkpoints(tmp_path, {}, 3, False):
+        with open_checkpoints(tmp_path, 3, False):
             monkeypatch.setattr(Checkpoints, "wait", full)
             raise KeyError("first")
     assert caught.value.__notes__ == ["no room"]
-    with pytest.raises(CheckpointError, match="no room"), open_checkpoints(tmp_path, {}, 3, True):
+    with pytest.raises(CheckpointError, match="no room"), open_checkpoints(tmp_path, 3, True):
         pass
 
 

@@ -79,6 +79,76 @@ def test_a_run_on_a_stream_is_resumed_bit_for_bit(workers, tmp_path, monkeypatch
         jflow.fit(flow(), data.arrays(Y[::-1]), resume=True, **options)
 
 
+class Counted:
+    """A data set that tells how many of its examples were read."""
+
+    def __init__(self, y):
+        self.y, self.read = y, 0
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, i):
+        self.read += 1
+        return {"y": self.y[i], "weights": np.float32(1 + i % 2)}
+
+
+def counted():
+    return Counted(np.random.default_rng(1).normal(size=(1000, 3)).astype(np.float32))
+
+
+def validated(held_out, directory, **given):
+    held_out.read = 0
+    options = {"validation": held_out, "directory": directory, **given}
+    return jflow.fit(flow(), data.arrays(Y), **OPTIONS, **options)[1].rows
+
+
+def test_validation_is_read_once_for_all_resumptions(tmp_path):
+    held_out, file = counted(), tmp_path / "checkpoints" / "validation.npz"
+    rows = validated(held_out, tmp_path)
+    assert held_out.read > 1000
+    assert validated(held_out, tmp_path, resume=True) == rows
+    assert held_out.read < 300  # it is looked at, to see whether it is the same
+    # A file that is missing or damaged is made again.
+    content = file.read_bytes()
+    for damaged in (None, content[:-30], b"", content[:500] + bytes(500) + content[1000:]):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        validated(held_out, tmp_path, resume=True)
+        assert held_out.read > 1000
+        validated(held_out, tmp_path, resume=True)
+        assert held_out.read < 300
+    held_out.y = held_out.y[::-1]
+    with pytest.raises(ValueError, match="validation was float32"):
+        validated(held_out, tmp_path, resume=True)
+
+
+def test_validation_is_kept_for_its_own_run_alone(tmp_path):
+    held_out, file = counted(), tmp_path / "checkpoints" / "validation.npz"
+
+    def begin(batch):
+        raise KeyError("killed")
+
+    with pytest.raises(KeyError, match="killed"):
+        validated(held_out, tmp_path, variables=begin)
+    assert file.exists()
+    held_out.y[1] += 1  # which is not looked at
+    validated(held_out, tmp_path, resume=True)
+    assert held_out.read > 1000
+    with np.load(file) as arrays:
+        np.testing.assert_array_equal(arrays["part_0"], held_out.y)
+
+
+def test_a_full_disk_leaves_validation_to_be_read_again(tmp_path, monkeypatch):
+    def full(path, **arrays):
+        path.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.warns(UserWarning, match="could not be kept in .*No space left.*read again"):
+        validated(counted(), tmp_path)
+    assert [p for p in (tmp_path / "checkpoints").iterdir() if p.is_file()] == []
+
+
 def test_contexts_and_validation_come_from_streams():
     context = np.eye(2, dtype=np.float32)[np.arange(100) % 2]
     source = data.arrays(Y + 4 * context[:, :1], context)

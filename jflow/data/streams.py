@@ -1,16 +1,20 @@
 """Batches of a stream that Grain reads."""
 
+import os
+import warnings
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jflow.data.batches import Batch, Chunk, Source, at_once
+from jflow.data.batches import Arrays, Batch, Chunk, Source, at_once
 from jflow.data.sources import parse_flags, read_options
 from jflow.data.splits import hold_out_stream
 from jflow.functional.arguments import check_counts
@@ -101,10 +105,35 @@ class Stream(Source):
         parts = hold_out_stream(self.data, count, seed)
         return tuple(Stream(p, self.batch_size, self._read, self._workers) for p in parts)  # type: ignore[return-value]
 
-    def whole(self) -> Batch:
-        """All examples, in memory."""
-        parts = list(self.data.batch(_ROWS).to_iter_dataset(read_options()))
-        return self._read(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts))
+    def in_memory(self, file: Path | None = None) -> Arrays:
+        """All examples.
+
+        Args:
+          file: that has them since the last time, or is to have them for the next.
+        """
+        known = "" if file is None else self.fingerprint()
+        found = None if file is None else self._kept(file, known)
+        if found is None:
+            parts = list(self.data.batch(_ROWS).to_iter_dataset(read_options()))
+            found = self._read(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts))
+            if file is not None and jax.process_index() == 0:
+                _keep(file, known, found)
+        return Arrays(found.values, self.batch_size, found.weights)
+
+    def _kept(self, file: Path, known: str) -> Batch | None:
+        """The examples in a file, if it is whole, and of a stream with this fingerprint.
+
+        A run is not resumed with others than it began with, whatever the file has.
+        """
+        one, tree = jax.tree.flatten(self._read(self.data.batch(1)[0]))
+        try:
+            with file.open("rb") as opened, np.load(opened) as arrays:
+                if str(arrays["of"]) != known:
+                    return None
+                found = [arrays[f"part_{i}"] for i in range(len(one))]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        return jax.tree.unflatten(tree, found)
 
     def fingerprint(self) -> str:
         """Of up to 256 examples, spread over the stream: more would take a whole reading of it."""
@@ -142,4 +171,21 @@ class Stream(Source):
         iterator = self._iterator
         return self._reader.submit(
             lambda: [self._read(batch) for batch in islice(iterator, max(count, 0))]
+        )
+
+
+def _keep(file: Path, known: str, found: Batch) -> None:
+    leaves = jax.tree.leaves(found)
+    if any(leaf.dtype.kind not in "biuf" for leaf in leaves):
+        return  # such as bfloat16, which have no place in NumPy's files
+    temporary = file.with_suffix(".tmp.npz")
+    try:
+        np.savez(temporary, **{"of": known, **{f"part_{i}": a for i, a in enumerate(leaves)}})
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        warnings.warn(
+            f"the validation examples could not be kept in {file} ({error}): they are read again "
+            "when the run is resumed",
+            stacklevel=2,
         )

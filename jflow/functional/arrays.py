@@ -139,5 +139,5 @@ def checksum(tree: Any, places: np.ndarray | None = None) -> str:
         # A part at a time: there is no copy as large as they are.
         for at in range(0, shape[0], _ROWS):
             part = rows[slice(at, at + _ROWS) if places is None else places[at : at + _ROWS]]
-            found = zlib.crc32(np.ascontiguousarray(part).data, found)
+            found = zlib.crc32(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data, found)
     return f"{first.dtype}{list(shape)}, checksum {found:08x}"

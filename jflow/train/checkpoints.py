@@ -33,13 +33,12 @@ class CheckpointError(RuntimeError):
 
 @contextmanager
 def open_checkpoints(
-    directory: Path | None, settings: Mapping[str, Any], keep: int, resume: bool
+    directory: Path | None, keep: int, resume: bool
 ) -> Iterator["Checkpoints | None"]:
     """The checkpoints of the run in a directory, locked for this run; None without a directory.
 
     Args:
       directory: of the run; made if it does not exist.
-      settings: as JSON can hold them; the run is not resumed with others.
       keep: how many checkpoints.
       resume: whether there may be some already.
 
@@ -55,7 +54,7 @@ def open_checkpoints(
     directory.mkdir(parents=True, exist_ok=True)
     lock = _locked(directory) if jax.process_index() == 0 else None
     try:
-        checkpoints = Checkpoints(directory, settings, keep, resume)
+        checkpoints = Checkpoints(directory, keep, resume)
         try:
             yield checkpoints
         except BaseException as error:
@@ -76,17 +75,23 @@ class Checkpoints:
     A checkpoint is written by Orbax into a temporary folder, in the background. When all is there,
     a file with the checksums of all others is added, and the folder gets its name: so it is there
     whole or not at all, and what is changed afterwards is found out.
+
+    Attributes:
+      validation: the file beside them for the validation examples of a stream.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], keep: int, resume: bool):
+    def __init__(self, directory: Path, keep: int, resume: bool):
         import orbax.checkpoint as ocp
 
         self._folder, self._keep = directory / "checkpoints", keep
-        self._settings = json.loads(json.dumps(settings))
+        self.validation = self._folder / "validation.npz"
+        self._settings: Any = {}
         self._first, self._saving = jax.process_index() == 0, None
         if self._first:
             self._folder.mkdir(exist_ok=True)
             self._remove_temporary()
+            if not self.steps():  # of a run that left nothing else, maybe of other data
+                self.validation.unlink(missing_ok=True)
         # Others may look only after the first has made and cleaned the folder.
         used = self._first and (self.steps() or (directory / "metrics.jsonl").exists())
         if _agreed(bool(used)) and not resume:
@@ -140,18 +145,22 @@ class Checkpoints:
             for step in self.steps()[: -self._keep]:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)
 
-    def restore(self, shapes: Any) -> tuple[Any, dict[str, Any]] | None:
+    def restore(
+        self, shapes: Any, settings: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]] | None:
         """The arrays and the record of the last good checkpoint, or None if there is none at all.
 
         Damaged ones are named in a warning, and moved out of the way to STEP.damaged.
 
         Args:
           shapes: the pytree, with arrays or `jax.ShapeDtypeStruct`, sharded as it is to be.
+          settings: of the run, as JSON can hold them; it is not resumed with others.
 
         Raises:
           CheckpointError: there are checkpoints, and all are damaged.
           ValueError: the settings are others, or the arrays are not those of `shapes`.
         """
+        self._settings = json.loads(json.dumps(settings))
         step = _agreed(self._last_good() if self._first else -1)
         if step < 0:
             return None

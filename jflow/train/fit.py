@@ -68,7 +68,8 @@ def fit(
         ones. They count in validation, too; only how they compare matters. Those of a stream are
         in its examples, and should be about 1 in the mean.
       validation: what to validate on: a share of the data, in (0, 1); an array (M, *event), a tuple
-        of such an array, its context and its weights, or a stream, which is read whole; or None.
+        of such an array, its context and its weights, or a stream, which is read whole, and once
+        for all resumptions of a run with a `directory` (they compare 256 examples); or None.
         Its noise is the same each time. The returned parameters are those that did best on it;
         without it, the last.
       steps: how many parameter updates.
@@ -145,7 +146,7 @@ def fit(
         mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
         cache=cache, progress=progress, callback=callback,
     )  # fmt: skip
-    if isinstance(validation, float) and isinstance(given, Arrays) and held_out is not None:
+    if isinstance(validation, float) and isinstance(held_out, Arrays):
         history.held_out = held_out.places
     return density, history
 
@@ -176,7 +177,7 @@ def _objective(
 
 def _split(
     flow: Flow, source: Arrays | Stream, validation: Any, key: Array
-) -> tuple[Arrays | Stream, Arrays | None]:
+) -> tuple[Arrays | Stream, Arrays | Stream | None]:
     """What to train on and what to validate on.
 
     Raises:
@@ -194,20 +195,13 @@ def _split(
             raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
         count = max(1, round(validation * len(source)))
         rest, held_out = source.split(count, int(rng.integers(2**31)))
-        return rest, _in_memory(held_out)
+        return rest, held_out
     parts = validation if isinstance(validation, tuple) else (validation,)
     if len(parts) > 3:
         raise ValueError(
             f"validation must be (y, context, weights), if a tuple; got {len(parts)} parts"
         )
-    return source, _in_memory(of_flow("validation", flow, *parts, batch_size=size))
-
-
-def _in_memory(source: Arrays | Stream) -> Arrays:
-    if isinstance(source, Arrays):
-        return source
-    values, weights = source.whole()
-    return Arrays(values, source.batch_size, weights)
+    return source, of_flow("validation", flow, *parts, batch_size=size)
 
 
 def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:

@@ -14,6 +14,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 
 from jflow.data.batches import Arrays, Chunk, Source
+from jflow.data.streams import Stream
 from jflow.functional.sharding import Placement
 from jflow.train.checkpoints import CheckpointError, Checkpoints
 from jflow.train.evaluation import all_losses
@@ -33,24 +34,21 @@ class Run:
     """One run: its state, its best parameters, and what has happened."""
 
     state: State
+    validation: Arrays | None
     best: Mapping[str, Any]
     record: Record
     step: int
 
     def __init__(
         self, objective: Objective, source: Source, step: Step, key: Array, plan: "Plan",
-        placement: Placement, validation: Arrays | None,
+        placement: Placement, validation: Arrays | Stream | None,
         callback: Callable[[Any, Row], Any] | None,
     ):  # fmt: skip
         if plan.patience is not None and validation is None:
             raise ValueError("patience needs validation examples to wait for; got validation=None")
-        if getattr(step, "objective", objective) != objective:
-            raise ValueError("the objective of the step is another than that of train")
-        if validation is not None and not isinstance(validation, Arrays):
-            raise TypeError(f"validation must be train.Arrays; got {type(validation).__name__}")
         self.objective, self.source, self.key = objective, source, key
         self._take = step.placed(placement)
-        self.plan, self.validation, self._callback = plan, validation, callback
+        self.plan, self._held_out, self._callback = plan, validation, callback
         self.placement = placement
         self.rows = min(plan.evaluate_every, plan.steps, source.most)
         entropy = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).tolist())
@@ -81,10 +79,12 @@ class Run:
             make = partial(self.objective.init, jax.random.fold_in(self.key, 0))
         initial = partial(make, self._first()) if make else lambda: variables
         found = None
+        held_out, file = self._held_out, checkpoints and checkpoints.validation
+        self.validation = held_out.in_memory(file) if isinstance(held_out, Stream) else held_out
         if checkpoints is not None:
             shapes = jax.eval_shape(initial) if make else variables
             fresh = jax.eval_shape(self._fresh, shapes)
-            found = checkpoints.restore(self.placement.shapes(fresh))
+            found = checkpoints.restore(self.placement.shapes(fresh), self.settings)
         if found:
             arrays, self.record = found[0], Record(**found[1])
         else:

@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jflow.data.batches import Arrays, Source
+from jflow.data.streams import Stream
 from jflow.distributions.compiled import cache_compilations
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.sharding import place
@@ -23,7 +24,7 @@ from jflow.train.terminal import show_progress, watch
 
 def train(
     objective: Objective, source: Source, *, key: Array | int, step: Step,
-    validation: Arrays | None = None, steps: int = 2000, evaluate_every: int = 100,
+    validation: Arrays | Stream | None = None, steps: int = 2000, evaluate_every: int = 100,
     patience: int | None = None, variables: Any = None, mesh: Mesh | None = None,
     directory: str | os.PathLike[str] | None = None, checkpoint_every: int | None = None,
     keep: int = 3, resume: bool = False, cache: str | os.PathLike[str] | None = None,
@@ -40,6 +41,8 @@ def train(
       key: a JAX random key or a whole number.
       step: such as `gradient_step(objective, optimizer)`, or `alternating(...)`.
       validation: examples to validate on; the returned variables are those that did best on them.
+        A stream is read whole. With a `directory` it is kept there, and resumptions, which compare
+        256 examples of it, do not read it again.
       steps: how many.
       evaluate_every: steps between validations, progress and rows of metrics.
       patience: stop after so many validations in a row without a better one; None for never.
@@ -71,14 +74,18 @@ def train(
     check_counts("fit", keep=keep)
     if directory is None and resume:
         raise ValueError("resume=True needs a directory to look in; got directory=None")
+    if not isinstance(validation, Arrays | Stream | None):
+        what = type(validation).__name__
+        raise TypeError(f"validation must be train.Arrays or a train.Stream; got {what}")
+    if getattr(step, "objective", objective) != objective:
+        raise ValueError("the objective of the step is another than that of train")
     plan = Plan(steps, evaluate_every, checkpoint_every, patience)
     placement = place(mesh, source.batch_size)
     run = Run(objective, source, step, as_key("train", key), plan, placement, validation, callback)
     folder = None if directory is None else Path(directory).expanduser()
-    known = {} if folder is None else run.settings
     with (
         cache_compilations(cache),
-        open_checkpoints(folder, known, keep, resume) as checkpoints,
+        open_checkpoints(folder, keep, resume) as checkpoints,
         watch(folder is not None) as asked,
         show_progress(progress, steps, source.batch_size, objective.unit) as bar,
     ):
