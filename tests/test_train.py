@@ -115,7 +115,9 @@ def test_an_objective_of_ones_own(tmp_path):
         train.train(other, source, directory=tmp_path, resume=True, **options | {"step": another})
     with pytest.raises(ValueError, match="the objective of the step is another than that of train"):
         train.train(other, source, **options)
-    with pytest.raises(TypeError, match=r"validation must be train.Arrays or a train.Stream; got ndarray"):
+    with pytest.raises(
+        TypeError, match=r"validation must be train.Arrays or a train.Stream; got ndarray"
+    ):
         train.train(objective, source, **options | {"validation": y})
     part = train.gradient_step(objective, ADAM, part="critic")
     with pytest.raises(ValueError, match=r"variables must have .* with a part"):
