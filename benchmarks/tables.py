@@ -45,7 +45,7 @@ def prepare(source: str, target: str, *names: str) -> None:
     with np.load(source) as tables:
         for name in names:
             mask = tables[f"{name}__test0"] if f"{name}__test0" in tables.files else 0.1
-            table = data.table(tables[name], test=mask, discrete="dequantize")
+            table = data.table(tables[name], test=mask, bend=False)
             print(f"{name}: {table.train.shape[1]} columns, {len(table.train)} rows, "
                   f"constant {list(table.constant)}, discrete {list(table.discrete)}")  # fmt: skip
             arrays |= {f"{name}/{part}": getattr(table, part) for part in PARTS}

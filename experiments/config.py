@@ -170,7 +170,9 @@ class TableExperiment(Experiment):
             from sklearn import datasets
 
             source = getattr(datasets, f"load_{source}")().data
-        return data.table(source, validation=self.validation, test=self.test)
+        return data.table(
+            source, validation=self.validation, test=self.test, discrete="drop", bend=False
+        )
 
     def flow(self, table: data.Table) -> Flow:
         """The flow for such data."""

@@ -60,11 +60,13 @@ class Config:
 def load(dataset: str, seed: int) -> data.Table:
     """A table, standardised; columns of few values are dequantized."""
     if dataset != "digits":
-        return data.table(dataset, seed=seed, discrete="dequantize")
+        return data.table(dataset, seed=seed, bend=False)
     from sklearn.datasets import load_digits
 
     images = np.asarray(load_digits(return_X_y=True)[0])
-    return data.table(images + np.random.default_rng(seed).random(images.shape), seed=seed)
+    return data.table(
+        images + np.random.default_rng(seed).random(images.shape), seed=seed, bend=False
+    )
 
 
 def rates(densities: list[jflow.Density], batch: int, seconds: float = 3.0) -> list[float]:

@@ -36,7 +36,7 @@ def test_every_public_name_is_documented_and_in_the_readme(module):
         assert re.search(rf"\b{name}\b", README), f"{module.__name__}.{name} is not in README.md"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tables.md"])
 def test_examples_run(page, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
     code = code.replace("steps=1_000", "steps=10").replace("steps=200", "steps=10")
@@ -61,7 +61,8 @@ assert variables["constants"]["bijector"]["bijector"]["bijectors_1"]["order"].sh
 
 def test_links_to_files_are_right():
     pages = (
-        "README.md", "CONTRIBUTING.md", "docs/design.md", "docs/training.md", "tests/README.md",
+        "README.md", "CONTRIBUTING.md", "docs/design.md", "docs/training.md", "docs/tables.md",
+        "tests/README.md",
     )  # fmt: skip
     for page in (ROOT / name for name in pages):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):

@@ -1,8 +1,11 @@
 """Data sets, streams of examples, tables, toy densities, grey levels and the way back to them."""
 
+from jflow.data.column import Column
 from jflow.data.images import digits, flip_left_right, images, npz, pad
+from jflow.data.schema import Rows, Schema
 from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
 from jflow.data.splits import Labelled, Splits
+from jflow.data.table_density import TableDensity
 from jflow.data.tables import Table, table
 from jflow.data.toy import TOY_NAMES, Banana, Checkerboard, Funnel, Pinwheel, Rings, toy
 from jflow.data.toy_mixtures import (
@@ -19,15 +22,19 @@ __all__ = [
     "TOY_NAMES",
     "Banana",
     "Checkerboard",
+    "Column",
     "EightGaussians",
     "Funnel",
     "GaussianGrid",
     "Labelled",
     "Pinwheel",
     "Rings",
+    "Rows",
+    "Schema",
     "Splits",
     "SwissRoll",
     "Table",
+    "TableDensity",
     "ToyDensity",
     "TwoMoons",
     "TwoSpirals",

@@ -46,7 +46,7 @@ def as_numbers(name: str, column: np.ndarray) -> np.ndarray:
         return numbers.filled(np.nan) if isinstance(numbers, np.ma.MaskedArray) else numbers
     if column.dtype.kind in "OUS" and column.ndim == 1:
         return np.asarray([_number(name, row, cell) for row, cell in enumerate(column)], np.float64)
-    raise _no_number(name, 0, column.ravel()[0] if column.size else None, column.dtype)
+    raise no_number(name, 0, column.ravel()[0] if column.size else None, column.dtype)
 
 
 def _number(name: str, row: int, cell: Any) -> float:
@@ -55,10 +55,11 @@ def _number(name: str, row: int, cell: Any) -> float:
     try:
         return float(cell)
     except (TypeError, ValueError):
-        raise _no_number(name, row, cell, type(cell).__name__) from None
+        raise no_number(name, row, cell, type(cell).__name__) from None
 
 
-def _no_number(name: str, row: int, cell: Any, kind: Any) -> TypeError:
+def no_number(name: str, row: int, cell: Any, kind: Any) -> TypeError:
+    """The error of a cell that is no number."""
     return TypeError(
         f"table: column {name!r}, row {row}: {str(cell)!r:.40} ({kind}) is no number; encode it, "
         "leave out the row, or leave out the column by ignore="

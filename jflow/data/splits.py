@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,35 @@ class _Some:
 
     def __getitem__(self, i: int) -> Any:
         return self.source[int(self.index[i])]
+
+
+def split_rows(
+    count: int, validation: float, test: float | ArrayLike, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows to train on, to validate on and to test on."""
+    mask, held = np.asarray(test), _share("validation", validation)
+    if mask.ndim == 0:
+        order, last = rng.permutation(count), max(1, round(_share("test", test) * count))
+        rest, tested = order[: count - last], order[count - last :]
+        held = max(1, round(held * count))
+    elif mask.dtype == bool and mask.shape == (count,) and mask.any():
+        rest, tested = rng.permutation(np.flatnonzero(~mask)), np.flatnonzero(mask)
+        held = max(1, round(held * len(rest)))
+    else:
+        raise ValueError(
+            f"test must be a share, or a mask of {count} booleans, some of them true; got "
+            f"{mask.dtype} {mask.shape}, with {np.count_nonzero(mask)} true"
+        )
+    if len(rest) - held < 2:
+        raise ValueError(
+            f"validation and test must leave 2 or more of {count} rows to train on; they take "
+            f"{held} and {len(tested)}"
+        )
+    return rest[:-held], rest[-held:], tested
+
+
+def _share(name: str, share: ArrayLike) -> float:
+    number = np.asarray(share)
+    if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < 1:
+        raise ValueError(f"{name} must be a share in (0, 1); got {share}")
+    return float(number)

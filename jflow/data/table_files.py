@@ -73,7 +73,13 @@ def _csv(file: Path) -> Columns:
     except ValueError:  # words, empty cells or lines of unequal length: slower, and says where
         comma = "," if delimiter != "," else None
         return header, _cells(file, list(csv.reader(body, delimiter=delimiter)), comma)
-    return header, list(values.T)
+    return header, [_whole(column) for column in values.T]
+
+
+def _whole(column: np.ndarray) -> np.ndarray:
+    """Whole numbers as such: text does not tell 3.0 from 3."""
+    whole = np.isfinite(column).all() and (column == np.round(column)).all()
+    return column.astype(np.int64) if whole and np.abs(column).max() < 2**53 else column
 
 
 def _text(file: Path) -> str:
@@ -103,7 +109,7 @@ def _cells(file: Path, rows: list[list[str]], comma: str | None) -> list[np.ndar
     for d, column in enumerate(columns):
         for cells in (column, np.char.replace(column, comma, ".") if comma else column):
             if all(map(_is_number, cells)):
-                columns[d] = cells.astype(np.float64)
+                columns[d] = _whole(cells.astype(np.float64))
                 break
     return columns
 

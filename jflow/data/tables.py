@@ -1,105 +1,133 @@
-"""Tables of real numbers: from arrays or files to standardised parts, and back to raw units."""
+"""Tables of any columns: from arrays, data frames or files to three parts that a flow can fit."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jflow.data.columns import as_numbers, integers_from, named_columns
+from jflow.data.columns import named_columns
+from jflow.data.find import Cells, find_column, looks_discrete, read_all
+from jflow.data.frames import kind_of_frame
+from jflow.data.schema import Rows, Schema
+from jflow.data.splits import split_rows
 from jflow.data.table_files import columns_of, read
 
-Discrete = Literal["drop", "keep", "dequantize"]
+Discrete = Literal["dequantize", "drop", "keep"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in three disjoint parts, standardised by the training rows: y = (raw - mean) / std.
+    """A table in three disjoint parts, as its schema tells them.
+
+    `jflow.fit(flow, table)` fits a flow to it and gives a `TableDensity`, that of the raw columns.
 
     Attributes:
-      train: (N, D), float32, to fit on.
-      validation: (M, D), float32, to choose by.
-      test: (K, D), float32, to report on.
-      columns: names of the D columns that were kept.
-      mean: (D,), of the training rows, in raw units.
-      std: (D,), of the training rows, in raw units.
-      constant: names of the columns that were dropped because they are constant in training.
+      schema: how columns are read, and told to a flow.
+      rows: those to fit on, to choose by and to report on.
+      constant: names of the columns that have one value in training, and so no density.
       discrete: names of the columns that look discrete.
-      handling: what was done with those: "drop", "keep" or "dequantize".
-      step: (D,), the width of the uniform noise that was added, in raw units; 0 for none.
+      handling: what was done with those: "dequantize", "drop" or "keep".
+      seed: of the split, and of the noise in `train`, `validation` and `test`.
     """
 
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    columns: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    schema: Schema
+    rows: tuple[Rows, Rows, Rows]
     constant: tuple[str, ...]
     discrete: tuple[str, ...]
     handling: Discrete
-    step: np.ndarray
+    seed: int = 0
 
     @property
-    def log_det(self) -> float:
-        """sum_d log(1 / std_d) in nats: log p(raw) = log p(y) + log_det."""
-        return -float(np.sum(np.log(self.std)))
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that are modelled."""
+        return self.schema.names
 
-    def standardize(self, raw: Any) -> np.ndarray:
-        """(raw - mean) / std, (..., D) to (..., D), float32. Raw values are taken as they are.
+    @property
+    def features(self) -> int:
+        """How many those are."""
+        return len(self.schema.columns)
 
-        Of a table with names (a dict of columns or a data frame), columns are taken by name,
-        whatever their order; others than those of `columns` are passed over.
+    @property
+    def context_shape(self) -> int | None:
+        """That a flow needs: of the given columns, and of cells that may be missing."""
+        return self.schema.context_shape
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        """Numbers to fit a flow on by hand, (N, D), float32, of mean 0 and standard deviation 1.
+
+        The noise in columns that are on a grid was drawn once.
 
         Raises:
-          ValueError: another number of columns, or one is missing.
+          ValueError: some cells are missing, or columns are given.
         """
-        named = named_columns(raw)
-        if named is not None:
-            found = dict(zip(*named, strict=True))
-            if missing := [name for name in self.columns if name not in found]:
-                raise ValueError(f"raw lacks the columns {missing}; it has {list(found)}")
-            chosen = {name: found[name] for name in self.columns}
-            raw = np.stack([as_numbers(name, c) for name, c in chosen.items()], axis=-1)
-        raw = self._checked("raw", raw)
-        return ((raw - self.mean) / self.std).astype(np.float32)
+        return self._once(0)
 
-    def restore(self, y: ArrayLike) -> np.ndarray:
-        """std y + mean, (..., D) to (..., D), float64: back to raw units."""
-        return self.std * self._checked("y", y) + self.mean
+    @cached_property
+    def validation(self) -> np.ndarray:
+        """The same to choose by, (M, D)."""
+        return self._once(1)
 
-    def _checked(self, name: str, values: ArrayLike) -> np.ndarray:
-        values = np.asarray(values, np.float64)
-        if values.shape[-1:] != self.mean.shape:
-            raise ValueError(
-                f"{name} must have shape (..., {len(self.columns)}), with the columns "
-                f"{list(self.columns)}; got {values.shape}"
-            )
-        return values
+    @cached_property
+    def test(self) -> np.ndarray:
+        """The same to report on, (K, D)."""
+        return self._once(2)
+
+    def _once(self, part: int) -> np.ndarray:
+        if self.context_shape is not None:
+            raise ValueError("cells are missing or columns given: use jflow.fit(flow, table)")
+        values = jnp.asarray(self.rows[part].values)
+        key = jax.random.fold_in(jax.random.key(self.seed), part)
+        return np.asarray(jax.jit(self.schema.spread)(values, key)[0])
+
+    def __str__(self) -> str:
+        counts = [len(part.values) for part in self.rows]
+        lines = ["{} rows to fit on, {} to choose by, {} to report on".format(*counts)]
+        lines += [f"{c.name}: {c}" for c in self.schema.columns]
+        lines += [f"{c.name}: {c}, given" for c in self.schema.given]
+        lines += [f"{name}: constant, left out" for name in self.constant]
+        if self.handling == "drop":
+            lines += [f"{name}: discrete, left out" for name in self.discrete]
+        return "\n".join(lines)
 
 
 def table(
     source: Any,
     *,
+    columns: Mapping[str, str] | None = None,
+    given: Sequence[str] = (),
+    conditionals: bool | None = None,
     validation: float = 0.1,
     test: float | ArrayLike = 0.1,
     seed: int = 0,
     names: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
-    discrete: Discrete = "drop",
+    discrete: Discrete = "dequantize",
     repeats: float = 0.2,
+    bend: bool = True,
 ) -> Table:
-    """A table of real numbers, split, cleaned and standardised for density estimation.
+    """A table of numbers, words, dates and angles, split and told for density estimation.
 
-    Columns that are constant in the training rows have no density; they are dropped, and named
-    in `Table.constant`. A column looks discrete if all its values are integers, or if more than a
-    share of `repeats` of the rows repeat the value of another, earlier row: there a density can
-    grow without bound, and likelihoods mean nothing. (Numbers from 2^52 on, in float32 2^23, are
-    all integers, which says nothing.) "dequantize" adds noise, uniform on [0, step), where step is
-    the smallest distance of two values; it is drawn once.
+    The kind of each column is found from its cells, or declared:
+
+    - "real": any number. Those with values far beyond the rest (50 interquartile ranges from the
+      median) are seen through arcsinh; positive and skewed ones by their logarithm, as "positive".
+    - "positive", "bounded(low, high)": through a logarithm or a logit; nothing is outside.
+    - "circular(period)", "angle" (2 pi): cut where cells are fewest; 0 follows the period.
+    - "integer", "boolean", "category" (words, the most frequent first), "date".
+
+    A column is on a grid if it is of integers, words or truths, of dates without hours, or if more
+    than a share of `repeats` of its rows repeat the value of another: there a density could grow
+    without bound. Uniform noise in cells of the smallest distance of two values makes it
+    continuous, anew at each step; the density is then a bound, and says so. (Numbers from 2^52 on,
+    in float32 2^23, are all integers, which says nothing.)
 
     The split is fixed by `seed`: a permutation of NumPy's default generator, of which the first
     rows train, the next validate and the last test.
@@ -108,47 +136,69 @@ def table(
       source: (N, D); names with columns (N,), as a dict or a data frame of pandas, polars or
         pyarrow; or the path of a .csv, .tsv, .npy or .parquet file, or of a compressed .csv.gz. The
         first line of a CSV file is a header unless all its cells are numbers, other than 0, 1, 2...
+      columns: kinds by name, where they are not to be found.
+      given: names of columns that the density is conditional on.
+      conditionals: whether the flow also learns all columns given any others, so that cells may be
+        missing, and be imputed. None: if some are missing.
       validation: the share of validation rows: of all rows, or of those that `test` leaves.
       test: the share of test rows; or a mask (N,) of booleans, where true is a test row.
       seed: for the split and the noise.
       names: of the columns, where the source has none; by default x0, x1, ...
       ignore: names of columns to leave out, such as labels.
-      discrete: what to do with columns that look discrete: "drop", "keep" or "dequantize".
+      discrete: what to do with columns that look discrete and are not declared: "dequantize" them,
+        "drop" them, or "keep" numbers as they are.
       repeats: the share of repeating rows above which a column looks discrete.
+      bend: whether logarithms and arcsinh are found.
 
     Raises:
       FileNotFoundError: no such file.
       ImportError: pyarrow is not installed, and the file is Parquet.
-      TypeError: a cell that is no number; row, column and cell are named.
-      ValueError: an unknown suffix; columns of unequal length or name; NaN or infinities; too few
-        rows; shares that do not fit; no column left.
+      TypeError: a cell that cannot be read; row, column and cell are named.
+      ValueError: an unknown suffix; columns of unequal length or name; infinities; words that are
+        names and not categories; too few rows; shares that do not fit; no column left.
     """
     _check_options(discrete, repeats)
-    names, given = _named(source, names)
-    columns, wide = _numbers(names, given, ignore)
-    values, rng = np.stack(list(columns.values()), axis=-1), np.random.default_rng(seed)
-    parts = _split(len(values), validation, test, rng)
-    constant = _are_constant(values[parts[0]])
-    looks = ~constant & _look_discrete(values, wide, repeats)
-    kept = ~constant & ~looks if discrete == "drop" else ~constant
-    if not kept.any():
+    names, arrays = _named(source, names)
+    declared = dict(columns or {})
+    cells = _cells(names, arrays, ignore, {"columns": declared, "given": given})
+    count = len(next(iter(cells.values())).found)
+    parts = split_rows(count, validation, test, np.random.default_rng(seed))
+    same = [n for n, c in cells.items() if _is_constant(c, parts[0])]
+    looks = [n for n, c in cells.items() if n not in same and _is_discrete(c, repeats)]
+    out = {*same, *(n for n in looks if discrete == "drop" and n not in {*declared, *given})}
+    _check_left(list(cells), same, looks, out, given)
+    grids = {n for n in looks if _gridded(cells[n], discrete, declared)}
+    found = {n: find_column(c, declared.get(n), parts[0], n in grids, bend=bend)
+             for n, c in cells.items() if n not in out}  # fmt: skip
+    if conditionals is None:
+        conditionals = any(cells[n].missing.any() for n in found if n not in given)
+    schema = Schema(
+        tuple(c for n, c in found.items() if n not in given),
+        tuple(c for n, c in found.items() if n in given), conditionals,
+        tuple((n, cells[n].known, _one(cells[n], parts[0])) for n in same),
+        tuple(n for n in names if n in cells), kind_of_frame(source),
+    )  # fmt: skip
+    rows = schema.encode({n: a for n, a in zip(names, arrays, strict=True) if n in found})
+    each = (rows.take(parts[0]), rows.take(parts[1]), rows.take(parts[2]))
+    return Table(schema, each, tuple(same), tuple(looks), discrete, seed)
+
+
+def _check_left(
+    names: list[str], same: list[str], looks: list[str], out: set[str], given: Sequence[str]
+) -> None:
+    if constant := sorted(set(given) & set(same)):
+        raise ValueError(f"given columns {constant} are constant; leave them out of given")
+    if not set(names) - out - set(given):
+        dropped = out != set(same)
         raise ValueError(
-            f"table: no column is left: {list(_pick(columns, constant))} are constant and "
-            f"{list(_pick(columns, looks))} look discrete; for these, try discrete='dequantize'"
+            f"table: no column is left: {same} are constant and {looks} look discrete"
+            + ("; for these, try discrete='dequantize'" if dropped else "")
         )
-    step = np.where(looks & (discrete == "dequantize"), _steps(values), 0.0)[kept]
-    values = values[:, kept] + step * rng.random((len(values), len(step)))
-    mean, std = _mean_and_std(values[parts[0]], _pick(columns, kept))
-    return Table(
-        *(((values[rows] - mean) / std).astype(np.float32) for rows in parts),
-        columns=_pick(columns, kept),
-        mean=mean,
-        std=std,
-        constant=_pick(columns, constant),
-        discrete=_pick(columns, looks),
-        handling=discrete,
-        step=step,
-    )
+
+
+def _gridded(cells: Cells, discrete: str, declared: Mapping[str, str]) -> bool:
+    """Whether noise is to be added to cells that look discrete."""
+    return discrete != "keep" or cells.known == "text" or cells.name in declared
 
 
 def _check_options(discrete: str, repeats: float) -> None:
@@ -158,111 +208,51 @@ def _check_options(discrete: str, repeats: float) -> None:
         raise ValueError(f"repeats must be a share in (0, 1]; got {repeats}")
 
 
-def _pick(names: Iterable[str], chosen: np.ndarray) -> tuple[str, ...]:
-    return tuple(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
+def _one(cells: Cells, train: np.ndarray) -> Any:
+    """The first training cell that there is, as JSON can hold it; None if there is none."""
+    there = cells.found[train][~cells.missing[train]].tolist()
+    return there[0] if there else None
 
 
-def _are_constant(values: np.ndarray) -> np.ndarray:
-    """Which columns do not vary, or by no more than rounding, (D,)."""
-    return np.ptp(values, axis=0) <= 8 * np.finfo(np.float64).eps * np.abs(values).max(axis=0)
+def _is_constant(cells: Cells, train: np.ndarray) -> bool:
+    """Whether the cells of the training rows are one value, or vary by no more than rounding."""
+    some = cells.found[train][~cells.missing[train]]
+    if not len(some):
+        return True
+    if cells.known == "text":
+        return len(set(some.tolist())) == 1
+    if not np.isfinite(some).all():
+        return False
+    return bool(np.ptp(some) <= 8 * np.finfo(np.float64).eps * np.abs(some).max())
 
 
-def _look_discrete(values: np.ndarray, wide: np.ndarray, repeats: float) -> np.ndarray:
-    """Which columns hold only integers, or repeat themselves in too many rows, (D,).
-
-    `wide` is, for each column, from where on all numbers of its dtype are integers.
-    """
-    distinct = np.asarray([len(np.unique(column)) for column in values.T])
-    could_differ = np.abs(values) < wide
-    whole = (values == np.round(values)) | ~could_differ
-    return (whole.all(axis=0) & could_differ.any(axis=0)) | (1 - distinct / len(values) > repeats)
+def _is_discrete(cells: Cells, repeats: float) -> bool:
+    if cells.known in ("text", "boolean", "integer"):
+        return True
+    return looks_discrete(cells.found[~cells.missing], cells.wide, repeats)
 
 
-def _mean_and_std(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the columns, also of numbers whose squares are 0 or infinite.
-
-    Raises:
-      ValueError: a standard deviation is 0, where numbers are among the smallest that there are.
-    """
-    mean = values.mean(axis=0)
-    largest = np.abs(values - mean).max(axis=0)
-    shares = (values - mean) / np.where(largest, largest, 1)
-    std = largest * np.sqrt(np.mean(np.square(shares), axis=0))
-    if not (std > 0).all():
-        few = list(_pick(names, std == 0))
-        raise ValueError(f"table: columns {few} vary too little for float64; change their units")
-    return mean, std
-
-
-def _steps(values: np.ndarray) -> np.ndarray:
-    """The smallest distance of two values in each column, 0 in one of equal values, (D,)."""
-    gaps = [np.diff(np.unique(column)) for column in values.T]
-    return np.asarray([gap.min() if gap.size else 0.0 for gap in gaps])
-
-
-def _split(
-    count: int, validation: float, test: float | ArrayLike, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows to train on, to validate on and to test on."""
-    mask, held = np.asarray(test), _share("validation", validation)
-    if mask.ndim == 0:
-        order, last = rng.permutation(count), max(1, round(_share("test", test) * count))
-        rest, tested = order[: count - last], order[count - last :]
-        held = max(1, round(held * count))
-    elif mask.dtype == bool and mask.shape == (count,) and mask.any():
-        rest, tested = rng.permutation(np.flatnonzero(~mask)), np.flatnonzero(mask)
-        held = max(1, round(held * len(rest)))
-    else:
-        raise ValueError(
-            f"test must be a share, or a mask of {count} booleans, some of them true; got "
-            f"{mask.dtype} {mask.shape}, with {np.count_nonzero(mask)} true"
-        )
-    if len(rest) - held < 2:
-        raise ValueError(
-            f"validation and test must leave 2 or more of {count} rows to train on; they take "
-            f"{held} and {len(tested)}"
-        )
-    return rest[:-held], rest[-held:], tested
-
-
-def _share(name: str, share: ArrayLike) -> float:
-    number = np.asarray(share)
-    if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < 1:
-        raise ValueError(f"{name} must be a share in (0, 1); got {share}")
-    return float(number)
-
-
-def _numbers(
-    names: list[str], columns: list[np.ndarray], ignore: Sequence[str]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The columns but the ignored ones, checked, in float64.
-
-    And, for each, from where on all numbers of the dtype that it had are integers.
-    """
-    unknown = sorted(set(ignore) - set(names))
-    if unknown:
-        raise ValueError(f"ignore must name columns of the table; {unknown} are not in {names}")
-    given = {n: c for n, c in zip(names, columns, strict=True) if n not in set(ignore)}
-    found = {name: as_numbers(name, column) for name, column in given.items()}
-    lengths = {name: column.shape for name, column in found.items()}
-    if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
-        raise ValueError(f"table: columns must have one and the same shape (N,); got {lengths}")
-    rows = max((len(column) for column in found.values()), default=0)
+def _cells(
+    names: list[str], arrays: list[np.ndarray], ignore: Sequence[str],
+    asked: Mapping[str, Any],
+) -> dict[str, Cells]:  # fmt: skip
+    """The cells of the columns but the ignored ones."""
+    for what, some in {"ignore": ignore, **asked}.items():
+        if isinstance(some, str):
+            raise ValueError(f"{what} must be a list of names; got {some!r}")
+        if unknown := sorted(set(some) - set(names)):
+            raise ValueError(f"{what} must name columns of the table; {unknown} are not in {names}")
+    kept = {n: c for n, c in zip(names, arrays, strict=True) if n not in set(ignore)}
+    shapes = {name: column.shape for name, column in kept.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise ValueError(f"table: columns must have one and the same shape (N,); got {shapes}")
+    rows = max((len(column) for column in kept.values()), default=0)
     if rows < 4:
         raise ValueError(
-            f"table: {rows} rows of {len(found)} columns; a table needs 4 rows or more, to train "
-            "on, validate and test"
+            f"table: {rows} rows of {len(kept)} columns; a table needs 4 rows or more, to "
+            "train on, validate and test"
         )
-    bad = {name: ~np.isfinite(column) for name, column in found.items()}
-    where = [name for name, flags in bad.items() if flags.any()]
-    if where:
-        count = np.count_nonzero(np.any([bad[name] for name in where], axis=0))
-        raise ValueError(
-            f"table: columns {where} hold NaN or infinities, in {count} of {rows} rows; leave out "
-            "those rows, or fill them in"
-        )
-    wide = [integers_from(column.dtype) for column in given.values()]
-    return {name: column.astype(np.float64) for name, column in found.items()}, np.asarray(wide)
+    return read_all(kept, asked["columns"])
 
 
 def _named(source: Any, given: Sequence[str] | None) -> tuple[list[str], list[np.ndarray]]:

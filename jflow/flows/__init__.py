@@ -9,6 +9,7 @@ from jflow.flows.nice import nice
 from jflow.flows.nsf import nsf
 from jflow.flows.real_nvp import real_nvp
 from jflow.flows.residual import i_densenet, i_resnet, residual_flow
+from jflow.flows.tabular import tabular
 
 __all__ = [
     "bnaf",
@@ -27,5 +28,6 @@ __all__ = [
     "residual_flow",
     "sos",
     "sylvester",
+    "tabular",
     "umnn",
 ]

@@ -1,26 +1,31 @@
 """Fitting a flow to data."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 
 from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
 from jflow.data.batches import Arrays
+from jflow.data.schema import Schema
 from jflow.data.streams import Stream
+from jflow.data.table_density import TableDensity
+from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
-from jflow.train.evaluation import of_flow
+from jflow.train.evaluation import calibrated, of_flow, of_table
 from jflow.train.history import History, Row
-from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, Moving, OfFlow
 from jflow.train.optimizer import build_optimizer
 from jflow.train.steps import GradientStep
 from jflow.train.train import train
@@ -59,7 +64,7 @@ def fit(
         copied; see `Arrays`. Or a stream, for data that are read as they are needed: a
         `grain.MapDataset` of examples, {"y": ..., "context": ..., "weights": ...} or y alone, as
         `jflow.data.tfds`, `folder` and `arrays` give, or another data set with a length and an
-        index.
+        index. Or a `jflow.data.Table`, whose `TableDensity` is then returned, that of raw columns.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
       context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
@@ -132,9 +137,8 @@ def fit(
       Preempted: SIGTERM came; a `SystemExit` with status 75.
     """
     key = as_key("fit", key)
-    given = of_flow("data", flow, data, context, weights, batch_size=batch_size, workers=workers)
-    source, held_out = _split(flow, given, validation, key)
-    objective = _objective(flow, loss, augment, dimensions, validation_samples, check_drift)
+    source, held_out = _split(flow, data, (context, weights), validation, key, batch_size, workers)
+    objective = _objective(flow, data, loss, augment, dimensions, validation_samples, check_drift)
     clip_ratio = _clip(flow, clip_ratio)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     density, history = train(
@@ -148,7 +152,70 @@ def fit(
     )  # fmt: skip
     if isinstance(validation, float) and isinstance(held_out, Arrays):
         history.held_out = held_out.places
-    return density, history
+    return calibrated(density, data) if isinstance(data, Table) else density, history
+
+
+@dataclass(frozen=True)
+class TableLikelihood(MaximumLikelihood):
+    """-log p of the rows of a table, in their own units: nats.
+
+    If any columns may be given any others, half of the rows in training have all their cells asked
+    for; of the others random shares are given, or missing (as Li et al., 2020, do,
+    https://arxiv.org/abs/1909.06319).
+
+    Attributes:
+      schema: of the table.
+    """
+
+    schema: Schema = field(kw_only=True)
+
+    def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
+        """The flow's variables, from rows as it will see them."""
+        values, given = batch
+        whole = jnp.ones(values.shape, bool)
+        y, context, _ = self.schema.seen(values, given, whole, jax.random.fold_in(key, 4))
+        return super().init(key, (y, context))
+
+    def losses(
+        self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
+    ) -> tuple[Array, Moving]:
+        """See `Objective.losses`; the batch is (values, given)."""
+        (values, given), asked = batch, jnp.ones(batch[0].shape, bool)
+        first, second, third = jax.random.split(key, 3)
+        if training and self.schema.conditionals:
+            values, asked = _asked(values, third)
+
+        def once(first: Array) -> tuple[Array, Moving]:
+            y, context, log_det = self.schema.seen(values, given, asked, first)
+            losses, moved = super(TableLikelihood, self).losses(
+                variables, (y, context), second, training=training
+            )
+            return losses - log_det, moved
+
+        if training or self.samples == 1:
+            return once(first)
+        return lax.map(lambda k: once(k)[0], jax.random.split(first, self.samples)).mean(0), {}
+
+    def finish(self, variables: Mapping[str, Any]) -> Any:
+        """The density of the raw columns."""
+        return TableDensity(self.schema, super().finish(variables))
+
+    def view(self, variables: Mapping[str, Any]) -> Any:
+        """The same as it is then."""
+        return TableDensity(self.schema, super().view(variables))
+
+
+def _asked(values: Array, key: Array) -> tuple[Array, Array]:
+    """Values with more cells missing, and which of the others are asked for."""
+    keys = jax.random.split(key, 6)
+    each = (*values.shape[:-1], 1)
+    whole = jax.random.bernoulli(keys[0], 0.5, each)
+    known = jax.random.uniform(keys[1], values.shape) < jax.random.uniform(keys[2], each)
+    share = jnp.where(
+        jax.random.bernoulli(keys[4], 0.5, each), jax.random.uniform(keys[3], each), 0
+    )
+    lost = jax.random.uniform(keys[5], values.shape) < share
+    return jnp.where(lost & ~whole, jnp.nan, values), whole | ~known
 
 
 def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
@@ -159,10 +226,15 @@ def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
 
 
 def _objective(
-    flow: Flow, loss: Any, augment: Any, dimensions: int | None, samples: int, check_drift: bool
-) -> MaximumLikelihood | FlowLoss:
+    flow: Flow, data: Any, loss: Any, augment: Any, dimensions: int | None, samples: int,
+    check_drift: bool,
+) -> MaximumLikelihood | FlowLoss:  # fmt: skip
     check_counts("fit", validation_samples=samples)
     check_counts("fit", dimensions=1 if dimensions is None else dimensions)
+    if isinstance(data, Table):
+        if (loss, augment, dimensions, check_drift) != (None, None, None, False):
+            raise ValueError("leave out loss, augment, dimensions and check_drift beside a table")
+        return TableLikelihood(flow, samples=samples, schema=data.schema)
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
     if loss is None:
@@ -176,14 +248,21 @@ def _objective(
 
 
 def _split(
-    flow: Flow, source: Arrays | Stream, validation: Any, key: Array
-) -> tuple[Arrays | Stream, Arrays | Stream | None]:
-    """What to train on and what to validate on.
+    flow: Flow, data: Any, beside: tuple[Any, Any], validation: Any, key: Array, size: int,
+    workers: int,
+) -> tuple[Arrays | Stream, Arrays | Stream | None]:  # fmt: skip
+    """What to train on and what to validate on; `beside` data are the context and weights.
 
     Raises:
       TypeError, ValueError: they do not fit the flow.
     """
-    rng, size = np.random.default_rng(np.asarray(jax.random.key_data(key))), source.batch_size
+    if isinstance(data, Table):
+        if any(b is not None for b in beside) or validation != 0.1:
+            what = "leave out context, weights and validation"
+            raise ValueError(f"a table has its own given columns and validation: {what}")
+        return of_table(flow, data, size)
+    source = of_flow("data", flow, data, *beside, batch_size=size, workers=workers)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if isinstance(source, Arrays):
         advise(source.values[0])
     if validation is None:
@@ -194,8 +273,7 @@ def _split(
         if not 0 < validation < 1:
             raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
         count = max(1, round(validation * len(source)))
-        rest, held_out = source.split(count, int(rng.integers(2**31)))
-        return rest, held_out
+        return source.split(count, int(rng.integers(2**31)))
     parts = validation if isinstance(validation, tuple) else (validation,)
     if len(parts) > 3:
         raise ValueError(
@@ -207,7 +285,8 @@ def _split(
 def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:
     """Variables initialised on a batch; the units of contexts are those of the whole data."""
     variables = objective.init(jax.random.fold_in(key, 0), batch)
-    if isinstance(source, Arrays) and batch[1] is not None:
+    in_units = isinstance(objective, TableLikelihood)  # its contexts are, already
+    if isinstance(source, Arrays) and batch[1] is not None and not in_units:
         count = min(len(source), _UNITS)
         spread = np.linspace(0, len(source) - 1, count).astype(np.int32)
         variables = in_units_of(variables, source.at(spread).values[1], (count,))
