@@ -10,7 +10,7 @@ import time
 
 PROGRAMS = {
     "jax, flax.linen, optax": "import jax, flax.linen, optax",
-    "jflow": "import jax, flax.linen, optax, jflow",
+    "jflow": "import jax, flax.linen, optax, jflow; jflow.fit",
 }
 
 

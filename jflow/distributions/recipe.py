@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ class Recipe:
         Raises:
           ValueError: no recipe has that name, or it does not take those arguments.
         """
+        import_module("jflow.flows")  # which registers its own, when it is imported
         if self.name not in RECIPES:
             raise ValueError(
                 f"unknown recipe {self.name!r}; known are {', '.join(sorted(RECIPES))}. Import "

@@ -1,0 +1,173 @@
+"""The command line: from a file to a model, scores, samples, filled cells; errors; exit codes."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tyro")
+
+from jflow import cli
+from jflow.data import TableDensity
+
+SMALL = ["--steps", "20", "--recipe", "real_nvp"]
+
+
+def rows(count, seed=0):
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["a", "b"], count)
+    x = np.where(kind == "a", 0.0, 3.0) + rng.normal(size=count)
+    x = [f"{v:.4f}" if rng.random() > 0.1 else "" for v in x]
+    return [
+        ["x", "kind", "n"],
+        *zip(x, kind.tolist(), map(str, rng.poisson(3, count)), strict=True),
+    ]
+
+
+def write(path, some):
+    path.write_text("\n".join(",".join(row) for row in some) + "\n")
+    return str(path)
+
+
+def run(*arguments):
+    """The exit code."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+def written(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    source = write(folder / "t.csv", rows(300))
+    assert run("fit", source, "--out", folder / "m", *SMALL) == 0
+    return folder / "m"
+
+
+def test_scores_of_a_file_and_of_a_pipe_agree(model, tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "new.csv", rows(50, seed=1))
+    assert run("score", model, source, "--out", tmp_path / "s.csv") == 0
+    scores = written((tmp_path / "s.csv").read_text())
+    assert list(scores[0]) == ["log_prob", "p_value"]
+    table = {n: c for n, *c in zip(*rows(50, seed=1), strict=True)}
+    wanted = TableDensity.load(model).log_prob({n: np.asarray(c) for n, c in table.items()})
+    np.testing.assert_allclose([float(s["log_prob"]) for s in scores], wanted, rtol=1e-6)
+    monkeypatch.setattr("sys.stdin", io.StringIO((tmp_path / "new.csv").read_text()))
+    assert run("score", model, "-", "--contributions") == 0
+    piped = written(capsys.readouterr().out)
+    assert [p["log_prob"] for p in piped] == [s["log_prob"] for s in scores]
+    assert {"surprise_x", "surprise_kind", "surprise_n"} < set(piped[0])
+
+
+def test_files_are_read_in_parts(model, tmp_path, monkeypatch):
+    from jflow.cli import files
+
+    monkeypatch.setattr(files, "_ROWS", 7)
+    source = write(tmp_path / "new.csv", rows(20, seed=1))
+    parts = list(files.read_parts(source, ("x", "kind", "n")))
+    assert [len(part["x"]) for part in parts] == [7, 7, 6]
+    bare = write(tmp_path / "bare.csv", rows(20, seed=1)[1:])
+    again = list(files.read_parts(bare, ("x", "kind", "n")))
+    for part, other in zip(parts, again, strict=True):
+        assert {n: c.tolist() for n, c in part.items()} == {n: c.tolist() for n, c in other.items()}
+    np.save(tmp_path / "t.npy", np.arange(30.0).reshape(10, 3))
+    parts = list(files.read_parts(str(tmp_path / "t.npy"), ("a", "b", "c")))
+    np.testing.assert_array_equal(parts[1]["b"], [22, 25, 28])
+    assert run("score", model, source, "--out", tmp_path / "s.csv") == 0
+    assert len(written((tmp_path / "s.csv").read_text())) == 20
+
+
+def test_samples_and_filled_cells_are_read_again(model, tmp_path, capsys):
+    assert run("sample", model, 30, "--out", tmp_path / "more.csv") == 0
+    more = written((tmp_path / "more.csv").read_text())
+    assert len(more) == 30
+    assert {row["kind"] for row in more} == {"a", "b"}
+    assert all(row["n"].lstrip("-").isdigit() for row in more)
+    assert run("score", model, tmp_path / "more.csv") == 0
+    assert len(written(capsys.readouterr().out)) == 30
+    source = write(tmp_path / "holes.csv", [*rows(20, seed=2), ["", "a", "3"], ["1.0", "", "2"]])
+    for options in ([], ["--draw"]):
+        assert run("impute", model, source, *options) == 0
+        filled = written(capsys.readouterr().out)
+        assert all(float(row["x"]) == float(row["x"]) for row in filled)
+        assert filled[-1]["x"] == "1.0"
+        assert filled[-1]["kind"] in ("a", "b")
+
+
+def test_a_model_says_what_it_is(model, capsys):
+    assert run("info", model) == 0
+    assert "kind: category of 2" in capsys.readouterr().out
+    assert run("info", model, "--as-json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["conditionals"]
+    assert list(said["columns"]) == ["x", "kind", "n"]
+    assert said["calibration_rows"] == 30
+
+
+def test_declared_and_given_columns(tmp_path, capsys):
+    source = write(tmp_path / "t.csv", [row if row[0] else ["0.5", *row[1:]] for row in rows(100)])
+    options = ["--columns", "x=bounded(-9, 12)", "--given", "kind", "--ignore", "n"]
+    assert run("fit", source, "--out", tmp_path / "m", *SMALL, *options) == 2
+    assert "Coupling: mask" in capsys.readouterr().err
+    assert (
+        run("fit", source, "--out", tmp_path / "m", "--steps", "5", "--recipe", "maf", *options)
+        == 0
+    )
+    assert run("sample", tmp_path / "m", 4, "--given", "kind=b") == 0
+    capsys.readouterr()
+    assert run("sample", tmp_path / "m", 4) == 2
+    assert "sample needs the given columns ['kind']" in capsys.readouterr().err
+    assert run("sample", tmp_path / "m", 4, "--given", "kind") == 2
+    assert "--given must be of the form NAME=VALUE" in capsys.readouterr().err
+
+
+def test_errors_of_users_are_one_line(model, tmp_path, capsys):
+    source = write(tmp_path / "bad.csv", [["x", "kind", "n"], ["1", "a", "2"], ["1", "a", "much"]])
+    for arguments, said in (
+        (["score", tmp_path, source], "no saved density of a table"),
+        (["score", model, tmp_path / "none.csv"], "No such file"),
+        (["score", model, source], "column 'n', row 1: 'much' cannot be read as 'integer'"),
+        (["score", model, tmp_path / "t.xlsx"], "must be a .csv, .tsv, .parquet or .npy file"),
+        (["score", model, source, "--out", "s.json"], "--out must be a .csv file"),
+        (["fit", source, "--out", model], "holds a model; give --overwrite"),
+    ):
+        assert run(*arguments) == 2
+        text = capsys.readouterr().err
+        assert said in text
+        assert "Traceback" not in text
+        assert len(text.strip().splitlines()) == 1
+    (tmp_path / "short.csv").write_text("x,kind,n\n1,a,2\n3,b\n")
+    assert run("score", model, tmp_path / "short.csv") == 2
+    assert "row 2 has 2 cells, where the header has 3" in capsys.readouterr().err
+    (tmp_path / "empty.csv").write_text("")
+    assert run("score", model, tmp_path / "empty.csv") == 2
+    assert "the source is empty" in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_jax():
+    code = (
+        "import sys; from jflow import cli\n"
+        "try: cli.main(['--help'])\nfinally: print(sorted(sys.modules))"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - began < 20  # a busy machine; a second on an idle one
+    assert "jflow sample penguins 1000" in done.stdout
+    assert "'jax'" not in done.stdout
+
+
+def test_without_tyro(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert run("info", "m") == 2
+    assert "pip install 'jflow[cli]'" in capsys.readouterr().err
