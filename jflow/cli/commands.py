@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jflow.cli.files import read_parts, writer
+from jflow.cli.files import Part, read_parts, writer
 
 if TYPE_CHECKING:
     from jflow.data import TableDensity
@@ -60,8 +60,9 @@ class Fit:
 
         options: dict[str, Any] = {"conditionals": True} if self.conditionals else {}
         table = jflow.data.table(
-            self.source, columns=_kinds(self.columns), given=self.given, ignore=self.ignore,
-            validation=self.validation, test=self.test, seed=self.seed, **options,
+            self.source, columns=_pairs("--columns", self.columns), given=self.given,
+            ignore=self.ignore, validation=self.validation, test=self.test, seed=self.seed,
+            **options,
         )  # fmt: skip
         print(table, file=sys.stderr)
         if self.recipe == "nsf":
@@ -83,12 +84,8 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Score:
-    """Writes log p of rows, and p-values of how usual they are.
-
-    jflow score penguins new.csv --out scores.csv
-    cat new.csv | jflow score penguins - | head
-    """
+class _OfRows:
+    """What commands share that write something for the rows of a table."""
 
     model: Model
     """The directory of a model."""
@@ -96,23 +93,41 @@ class Score:
     """A .csv, .tsv, .parquet or .npy file, or - for standard input."""
     out: str = "-"
     """A .csv file, or - for standard output."""
-    contributions: bool = False
-    """Whether to add how surprising each cell is, given the others in its row, in nats."""
     seed: int = 0
-    """Of noise, where log p is a bound."""
+    """Of noise and draws."""
 
     def __call__(self) -> None:
         density = _load(self.model)
         with writer(self.out) as rows:
             for number, part in enumerate(read_parts(self.source, density.schema.order)):
-                key = self.seed + 1000 * number
-                found = {"log_prob": density.log_prob(part, key=key)}
-                if density.calibration is not None:
-                    found["p_value"] = density.p_value(part, key=key)
-                if self.contributions:
-                    each = density.contributions(part, key=key)
-                    found |= {f"surprise_{name}": values for name, values in each.items()}
-                rows.write(found)
+                rows.write(self.of_part(density, part, number))
+
+    def of_part(self, density: "TableDensity", part: Part, number: int) -> Part:
+        """Columns to be written, of some rows."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Score(_OfRows):
+    """Writes log p of rows, and p-values of how usual they are.
+
+    jflow score penguins new.csv --out scores.csv
+    cat new.csv | jflow score penguins - | head
+    """
+
+    contributions: bool = False
+    """Whether to add how surprising each cell is, given the others in its row, in nats."""
+
+    def of_part(self, density: "TableDensity", part: Part, number: int) -> Part:
+        from jflow.data.anomalies import p_values
+
+        found = {"log_prob": density.log_prob(part, key=self.seed)}
+        if density.calibration is not None:
+            found["p_value"] = p_values(density.calibration, found["log_prob"], tails=2)
+        if self.contributions:
+            each = density.contributions(part, key=self.seed)
+            found |= {f"surprise_{name}": values for name, values in each.items()}
+        return found
 
 
 @dataclass(frozen=True)
@@ -140,37 +155,24 @@ class Sample:
         with writer(self.out) as rows:
             for number, first in enumerate(range(0, self.count, 10_000)):
                 count = min(10_000, self.count - first)
-                key = self.seed + 1000 * number
-                rows.write(density.sample(count, given or None, key=key))
+                rows.write(density.sample(count, given or None, key=_key(self.seed, number)))
 
 
 @dataclass(frozen=True)
-class Impute:
+class Impute(_OfRows):
     """Writes rows with their missing cells filled in.
 
     jflow impute penguins holes.csv --out whole.csv
     """
 
-    model: Model
-    """The directory of a model of a table with missing cells, or fitted with --conditionals."""
-    source: Source
-    """A .csv, .tsv, .parquet or .npy file, or - for standard input."""
-    out: str = "-"
-    """A .csv file, or - for standard output."""
     draw: bool = False
     """Whether to draw the missing cells of a row together, rather than write the median of each."""
-    seed: int = 0
-    """Equal seeds fill in equally."""
 
-    def __call__(self) -> None:
-        density = _load(self.model)
-        with writer(self.out) as rows:
-            for number, part in enumerate(read_parts(self.source, density.schema.order)):
-                key = self.seed + 1000 * number
-                if self.draw:
-                    rows.write(density.impute(part, samples=1, key=key)[0])
-                else:
-                    rows.write(density.impute(part, key=key))
+    def of_part(self, density: "TableDensity", part: Part, number: int) -> Part:
+        key = _key(self.seed, number)
+        if self.draw:
+            return density.impute(part, samples=1, key=key)[0]
+        return density.impute(part, key=key)
 
 
 @dataclass(frozen=True)
@@ -228,5 +230,8 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _kinds(given: tuple[str, ...]) -> dict[str, str]:
-    return _pairs("--columns", given)
+def _key(seed: int, number: int) -> Any:
+    """Of a part of the rows."""
+    import jax
+
+    return jax.random.fold_in(jax.random.key(seed), number)

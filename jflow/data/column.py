@@ -24,8 +24,8 @@ class Column:
       origin: a point of that grid.
       low: where the turn of a circle begins that samples are in.
       curve: what is done to v.
-      center: see above.
-      scale: see above.
+      center: of what the curve gives, as `Schema` uses it.
+      scale: likewise.
       categories: the words of a "category", the most frequent first.
       dtype: of samples.
     """

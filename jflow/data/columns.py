@@ -1,4 +1,4 @@
-"""The columns of tables of any kind, as NumPy arrays of numbers."""
+"""The columns of tables of any kind, as NumPy arrays."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,30 +32,6 @@ def _array(column: Any) -> np.ndarray:
 def integers_from(dtype: np.dtype) -> float:
     """From where on all numbers of a dtype are integers; infinity where it has only integers."""
     return 2.0 ** np.finfo(dtype).nmant if dtype.kind == "f" else np.inf
-
-
-def as_numbers(name: str, column: np.ndarray) -> np.ndarray:
-    """A column in a floating dtype of this machine's byte order, with NaN where it is masked.
-
-    Raises:
-      TypeError: a cell is no number. Row, column and cell are named.
-    """
-    if column.dtype.kind in "biuf":
-        floating = np.result_type(column.dtype.newbyteorder("="), np.float32)
-        numbers = column.astype(floating)
-        return numbers.filled(np.nan) if isinstance(numbers, np.ma.MaskedArray) else numbers
-    if column.dtype.kind in "OUS" and column.ndim == 1:
-        return np.asarray([_number(name, row, cell) for row, cell in enumerate(column)], np.float64)
-    raise no_number(name, 0, column.ravel()[0] if column.size else None, column.dtype)
-
-
-def _number(name: str, row: int, cell: Any) -> float:
-    if cell is None or cell is np.ma.masked or type(cell).__name__ == "NAType":
-        return np.nan
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise no_number(name, row, cell, type(cell).__name__) from None
 
 
 def no_number(name: str, row: int, cell: Any, kind: Any) -> TypeError:

@@ -45,11 +45,6 @@ class TableDensity:
     calibration: np.ndarray | None = None
     trained: np.ndarray | None = None
 
-    @property
-    def log_prob_kind(self) -> str:
-        """Of log_prob: "exact", or a "bound"."""
-        return "bound" if self.schema.is_bound else "exact"
-
     def log_prob(
         self,
         raw: Any,
@@ -166,6 +161,8 @@ class TableDensity:
     def impute(self, raw: Any, *, samples: int | None = None, key: Array | int = 0) -> Any:
         """The rows with their missing cells drawn from p(missing | present).
 
+        Rows with a cell outside the support, such as a word never seen, stay as they are.
+
         Args:
           raw: a data frame or a dict of columns.
           samples: None for one frame, in which each missing cell has the median of 64 draws, or
@@ -178,10 +175,8 @@ class TableDensity:
         """
         self._need_conditionals("impute")
         check_counts("impute", samples=1 if samples is None else samples)
-        rows, keys = (
-            self.schema.encode(raw),
-            jax.random.split(as_key("impute", key), samples or _FILLS),
-        )
+        rows = self.schema.encode(raw)
+        keys = jax.random.split(as_key("impute", key), samples or _FILLS)
         missing = np.isnan(rows.values)
         holed = np.flatnonzero(missing.any(axis=1) & np.isfinite(rows.log_det))
         some = rows.take(holed)

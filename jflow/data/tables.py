@@ -61,7 +61,7 @@ class Table:
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Numbers to fit a flow on by hand, (N, D), float32, of mean 0 and standard deviation 1.
+        """Numbers to fit a flow on by hand, (N, D), float32: y of `Schema.spread`.
 
         The noise in columns that are on a grid was drawn once.
 
