@@ -23,6 +23,7 @@ from experiments.baselines import fit_baselines
 from experiments.config import Experiment, ImageExperiment, TableExperiment, mesh
 from experiments.report import draw_pictures, print_result, tile
 from experiments.tracking import environment, tracker, write_json
+from jflow.data.told import spread
 
 HERE = Path(__file__).parent
 EXPERIMENTS = tuple(
@@ -109,7 +110,8 @@ def _run_table(
         )
     key = jax.random.key(config.seed + 1)
     test = jflow.evaluate(density, table.test, key=key, mesh=mesh(config))
-    log_det = float(table.schema.spread(jnp.asarray(table.rows[2].values), key)[1].sum(-1).mean())
+    _, log_dets = spread(table.schema.numbers, jnp.asarray(table.rows[2].values), key)
+    log_det = float(log_dets.sum(-1).mean())
     return {
         "test_nll": test.mean,
         "standard_error": test.standard_error,

@@ -12,6 +12,7 @@ from scipy import stats
 import jflow
 from jflow import data, flows
 from jflow.data import TableDensity, table_density
+from jflow.data.told import gather, spread
 
 RNG = np.random.default_rng(0)
 N = 600
@@ -202,13 +203,13 @@ def test_log_det_is_a_change_of_variables(table):
     def seen(x):
         t = [(x[d] - c.offset) / c.unit for d, c in enumerate(schema.columns)]
         t[3] = t[3] % 1.0
-        return schema.spread(jnp.stack(t), jax.random.key(0))
+        return spread(schema.numbers, jnp.stack(t), jax.random.key(0))
 
     slopes = jax.vmap(jax.jacobian(lambda x: seen(x)[0]))(jnp.asarray(x))
     wanted = np.log(np.abs(np.diagonal(slopes, axis1=1, axis2=2)))
     np.testing.assert_allclose(jax.vmap(seen)(jnp.asarray(x))[1], wanted, rtol=1e-9)
-    y, _ = schema.spread(jnp.asarray(schema.encode(raw).values), jax.random.key(0))
-    v = np.asarray(schema.gather(y), np.float64)
+    y, _ = spread(schema.numbers, jnp.asarray(schema.encode(raw).values), jax.random.key(0))
+    v = np.asarray(gather(schema.numbers, y), np.float64)
     for d, column in enumerate(schema.columns):
         np.testing.assert_allclose(column.decode(v[:, d]), x[:, d], rtol=2e-4, atol=2e-5)
 
@@ -514,3 +515,40 @@ def test_frames(library, with_holes):
     for found in (drawn, filled):
         assert type(found).__module__.startswith(library)
         assert list(getattr(found, "column_names", found.columns)) == list(source)
+
+
+def test_tables_with_columns_of_the_same_kinds_share_programs():
+    from jflow.train import evaluation
+    from jflow.train.steps import advance
+
+    programs = advance, evaluation._losses, table_density._seen
+    flow = flows.real_nvp(2, layers=2, hidden=(4,))
+
+    def fitted(seed, rows):
+        x = np.random.default_rng(seed).normal(3 * seed, 1 + seed, size=(rows, 2))
+        table = data.table(x, seed=seed)
+        return jflow.fit(flow, table, key=0, steps=4, batch_size=16, progress=False)[0], x
+
+    first, x = fitted(0, 60)
+    first.log_prob(x)
+    counts = [program._cache_size() for program in programs]
+    second, x = fitted(1, 66)
+    assert np.isfinite(second.log_prob(x)).all()
+    assert [program._cache_size() for program in programs] == counts
+
+
+def test_weights_count_as_copies_do():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, 200), rng.normal(8, 1, 200)])[:, None]
+    weights = np.where(x[:, 0] > 4, 3.0, 1.0)
+    table = data.table(x, weights=weights)
+    assert [len(w) for w in table.weights] == [len(r.values) for r in table.rows]
+    flow = flows.nsf(1, layers=1, hidden=(16,), autoregressive=True)
+    density, _ = jflow.fit(flow, table, key=0, steps=300, progress=False)
+    assert density.calibration is None
+    share = (density.sample(4000, key=1)["x0"] > 4).mean()
+    assert abs(share - 0.75) < 0.05
+    with pytest.raises(ValueError, match="weights must have shape"):
+        data.table(x, weights=weights[:3])
+    with pytest.raises(ValueError, match=r"give them to data\.table"):
+        jflow.fit(flow, table, key=0, weights=weights)

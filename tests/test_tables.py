@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jflow.data import Table, table
+from jflow.data.told import gather
 
 RNG = np.random.default_rng(0)
 RAW = RNG.normal(size=(100, 3)) * [1.0, 50.0, 1e-3] + [0.0, 1e4, 5.0]
@@ -86,7 +87,7 @@ def test_dequantization_by_one_step():
     assert (column.kind, column.step) == ("real", 0.25)
     order = np.random.default_rng(0).permutation(100)
     together = np.concatenate([found.train, found.validation, found.test])
-    v = np.asarray(found.schema.gather(jnp.asarray(together)))[:, 2]
+    v = np.asarray(gather(found.schema.numbers, jnp.asarray(together)))[:, 2]
     noise = (column.offset + column.unit * v - levels[order]) / 0.25
     assert -1e-5 < noise.min() < 0.1
     assert 0.9 < noise.max() < 1 + 1e-5

@@ -10,6 +10,7 @@ from jax import Array
 
 from jflow.data.parts import in_parts
 from jflow.data.schema import Rows, Schema
+from jflow.data.told import spread
 from jflow.distributions import Density
 from jflow.functional.arguments import check_counts
 
@@ -117,7 +118,8 @@ def _by_quadrature(table: "TableDensity", rows: Rows, points: int, key: Array) -
         z = np.quantile(np.asarray(drawn, np.float64).reshape(-1, width), levels, axis=0)
         told = np.full((noises, len(index), width), -np.inf)
         for draw in range(noises):
-            y, log_det = schema.spread(jnp.asarray(part.values), jax.random.fold_in(second, draw))
+            t, own_key = jnp.asarray(part.values), jax.random.fold_in(second, draw)
+            y, log_det = spread(schema.numbers, t, own_key)
             own = density.log_prob(y, part.given)
             for d in range(width):
                 nodes = np.concatenate([z[:, d], _FAR_POINTS])

@@ -1,32 +1,20 @@
-"""Columns of a table as a flow sees them: cells to numbers on the line, and back.
+"""The columns of a table: from raw cells to numbers, on the host; `told` goes on from there."""
 
-A cell x becomes t = (x - offset) / unit on the host, and on the device, where noise is drawn,
-
-    v = t + u step / unit,    y = (curve(v) - center) / scale,    u uniform on [0, 1)
-
-so that log p(x) = log p(y) + log|dy/dx| for a continuous column, and for one of a grid (integers,
-categories, rounded numbers) log P(x) >= E_u log p(y) + log|dy/dx| + log(step), of which the last is
-left out: log_prob is that of a density, and of a probability where steps are 1 (Theis et al., 2016,
-https://arxiv.org/abs/1511.01844).
-"""
-
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jflow.data.column import Column
 from jflow.data.columns import named_columns
 from jflow.data.frames import as_columns
+from jflow.data.parts import in_parts
+from jflow.data.told import CIRCLE, NUMBER, Layout, channels
 
-# How near v may come to the ends of an interval: numbers at its ends are there, too.
-_EDGE = 1e-6
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+# Rows whose given columns are told in one call.
+_AT_ONCE = 4096
 
 
 class Rows(NamedTuple):
@@ -85,8 +73,14 @@ class Schema:
             size += sum(column.channels + 2 for column in self.columns)
         return size or None
 
+    @property
+    def layout(self) -> Layout:
+        """What programs are compiled for."""
+        return _layout(self.columns, self.conditionals)
+
     @cached_property
-    def _numbers(self) -> dict[str, np.ndarray]:
+    def numbers(self) -> dict[str, np.ndarray]:
+        """What programs are given: see `told.spread`."""
         of = lambda name: np.asarray([getattr(c, name) for c in self.columns], np.float64)  # noqa: E731
         curves = np.asarray([c.curve for c in self.columns])
         found = {"width": of("step") / of("unit"), "center": of("center"), "scale": of("scale")}
@@ -155,7 +149,11 @@ class Schema:
             raise ValueError(
                 f"given column {self.given[d].name!r}, row {row}: the cell is missing, and must not"
             )
-        return np.asarray(Schema(self.given).channels(jnp.asarray(values, jnp.float32)))
+        own, told = Schema(self.given), []
+        for index, end in in_parts(count, _AT_ONCE):
+            found = channels(own.layout, own.numbers, jnp.asarray(values[index], jnp.float32))
+            told.append(np.asarray(found)[: end - index[0]])
+        return np.concatenate(told)
 
     def _check_whole(self, values: np.ndarray) -> None:
         if np.isnan(values).any():
@@ -165,92 +163,7 @@ class Schema:
                 "with conditionals=True, or give all cells"
             )
 
-    def spread(self, t: Array, key: Array) -> tuple[Array, Array]:
-        """y and log|dy/dx| of t, (..., D) each, with new noise in the cells of grids."""
-        noise = jax.random.uniform(key, t.shape, t.dtype)
-        return self._curved(t + self._like(t)["width"] * noise)
 
-    def _like(self, t: Array) -> dict[str, Array]:
-        """The numbers of each column, in the shape of t."""
-        dtypes = {name: bool if v.dtype == bool else t.dtype for name, v in self._numbers.items()}
-        return {
-            name: jnp.broadcast_to(value.astype(dtypes[name]), t.shape)
-            for name, value in self._numbers.items()
-        }
-
-    def _curved(self, v: Array) -> tuple[Array, Array]:
-        number = self._like(v)
-        inside = jnp.clip(jnp.where(number["logit"], v, 0.5), _EDGE, 1 - _EDGE)
-        above = jnp.where(number["log"], v, 1.0)
-        bent = jnp.where(number["asinh"], v, 0.0)
-        y = jnp.where(number["logit"], jnp.log(inside) - jnp.log1p(-inside), v)
-        y = jnp.where(number["log"], jnp.log(above), y)
-        y = jnp.where(number["asinh"], jnp.arcsinh(bent), y)
-        log_det = (
-            -jnp.log(inside) - jnp.log1p(-inside) - jnp.where(number["logit"], 0, 2 * math.log(2))
-        )
-        log_det -= jnp.log(above) + jnp.log(jnp.hypot(1.0, bent)) + number["log_unit"]
-        return (y - number["center"]) / number["scale"], log_det
-
-    def gather(self, y: Array) -> Array:
-        """v of y: where the curve came from, (..., D)."""
-        number = self._like(y)
-        f = y * number["scale"] + number["center"]
-        v = jnp.where(number["logit"], jax.nn.sigmoid(f), f)
-        v = jnp.where(number["log"], jnp.exp(jnp.where(number["log"], f, 0)), v)
-        return jnp.where(number["asinh"], jnp.sinh(jnp.where(number["asinh"], f, 0)), v)
-
-    def seen(
-        self, values: Array, given: Array | None, asked: Array, key: Array
-    ) -> tuple[Array, Array | None, Array]:
-        """What a flow is given of rows: y (..., D), the context, and log|dy/dx| (...).
-
-        A cell is asked for, or it is known, and told by the context, or it is missing. Where it is
-        not asked for, y is noise e, N(0, 1), and -log N(e) is in log|dy/dx|: since noise has
-        nothing to do with the rest, E log p(y) - log N(e) is at most log p of what is asked for.
-
-        Args:
-          values: t, NaN where a cell is missing.
-          given: what tells the given columns; None if there are none.
-          asked: which cells are asked for, (..., D); where they are missing, they are not.
-          key: for noise.
-        """
-        first, second = jax.random.split(key)
-        missing = jnp.isnan(values)
-        whole = jnp.where(missing, 0.5, values)
-        y, log_det = self.spread(whole, first)
-        if not self.conditionals:
-            return y, given, log_det.sum(-1)
-        asked = asked & ~missing
-        noise = jax.random.normal(second, y.shape, y.dtype)
-        y = jnp.where(asked, y, noise)
-        log_det = jnp.where(asked, log_det, noise**2 / 2 + _HALF_LOG_2PI)
-        return y, self.context(values, given, asked), log_det.sum(-1)
-
-    def context(self, values: Array, given: Array | None, asked: Array) -> Array | None:
-        """What tells a flow the given columns and, of others, the cells that are known."""
-        if not self.conditionals:
-            return given
-        missing = jnp.isnan(values)
-        known = ~missing & ~asked
-        of_channel = np.repeat(np.arange(len(self.columns)), [c.channels for c in self.columns])
-        channels = jnp.where(
-            known[..., of_channel], self.channels(jnp.where(missing, 0.5, values)), 0
-        )
-        flags = [known.astype(values.dtype), (missing & ~asked).astype(values.dtype)]
-        return jnp.concatenate([*([] if given is None else [given]), channels, *flags], -1)
-
-    def channels(self, t: Array) -> Array:
-        """What tells cells to a network, (..., C): categories one by one, angles as points."""
-        middle, parts = t + self._like(t)["width"] / 2, []
-        y, _ = self._curved(middle)
-        for d, column in enumerate(self.columns):
-            if count := len(column.categories):
-                place = jnp.round(t[..., d] * count).astype(int)
-                parts.append(jax.nn.one_hot(place, count, dtype=t.dtype))
-            elif column.kind == "circular":
-                angle = 2 * jnp.pi * middle[..., d]
-                parts.append(jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1))
-            else:
-                parts.append(y[..., d : d + 1])
-        return jnp.concatenate(parts, -1)
+def _layout(columns: tuple[Column, ...], conditionals: bool) -> Layout:
+    kinds = (len(c.categories) or (CIRCLE if c.kind == "circular" else NUMBER) for c in columns)
+    return Layout(tuple(kinds), conditionals)

@@ -18,6 +18,8 @@ from jflow.data.frames import as_columns, as_frame
 from jflow.data.imputing import middle, with_cells
 from jflow.data.parts import in_parts
 from jflow.data.schema import Rows, Schema
+from jflow.data.told import Layout, Numbers, gather, seen
+from jflow.data.told import context as context_of
 from jflow.distributions import Density
 from jflow.functional.arguments import as_key, check_counts
 
@@ -89,7 +91,14 @@ class TableDensity:
         for index, end in in_parts(count, batch_size // draws):
             part = rows.take(index)
             y, context, log_det = _seen(
-                self.schema, part.values, part.given, asked[index], places[index], first, draws
+                self.schema.layout,
+                self.schema.numbers,
+                part.values,
+                part.given,
+                asked[index],
+                places[index],
+                first,
+                draws,
             )
             log_p = np.asarray(self.density.log_prob(y, context, key=noise) + log_det, np.float64)
             found[index[0] : end] = (np.logaddexp.reduce(log_p) - np.log(draws))[: end - index[0]]
@@ -146,9 +155,10 @@ class TableDensity:
         found = np.empty(values.shape)
         for index, end in in_parts(len(values), _AT_ONCE):
             some, told = values[index], None if given is None else given[index]
-            context = _told(self.schema, some, told, np.isnan(some))
+            schema = self.schema
+            context = context_of(schema.layout, schema.numbers, some, told, np.isnan(some))
             y = self.density.sample(jax.random.fold_in(key, index[0]), len(index), context)
-            found[index[0] : end] = np.asarray(self.schema.gather(y))[: end - index[0]]
+            found[index[0] : end] = np.asarray(gather(self.schema.numbers, y))[: end - index[0]]
         return found
 
     def _cells(self, v: np.ndarray, known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -276,20 +286,15 @@ class TableDensity:
         return cls(*table_saving.load(Path(path).expanduser()))
 
 
-@partial(jax.jit, static_argnums=(0, 6))
+@partial(jax.jit, static_argnums=(0, 7))
 def _seen(
-    schema: Schema, values: Array, given: Array | None, asked: Array, places: Array, key: Array,
-    draws: int,
+    layout: Layout, numbers: Numbers, values: Array, given: Array | None, asked: Array,
+    places: Array, key: Array, draws: int,
 ) -> tuple[Array, Array | None, Array]:  # fmt: skip
     """What the flow is given of rows, (draws, N, ...); the noise of a row depends on it alone."""
 
     def of_row(values: Array, given: Array | None, asked: Array, place: Array) -> Any:
         keys = jax.random.split(jax.random.fold_in(key, place), draws)
-        return jax.vmap(lambda own: schema.seen(values, given, asked, own))(keys)
+        return jax.vmap(lambda own: seen(layout, numbers, values, given, asked, own))(keys)
 
     return jax.vmap(of_row, out_axes=1)(values, given, asked, places)
-
-
-@partial(jax.jit, static_argnums=0)
-def _told(schema: Schema, values: Array, given: Array | None, asked: Array) -> Array | None:
-    return schema.context(values, given, asked)

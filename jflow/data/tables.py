@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jflow.data.columns import named_columns
-from jflow.data.find import Cells, find_column, looks_discrete, read_all
+from jflow.data.find import Cells, read_all
+from jflow.data.find_schema import find_schema
 from jflow.data.frames import kind_of_frame
 from jflow.data.schema import Rows, Schema
 from jflow.data.splits import split_rows
 from jflow.data.table_files import columns_of, read
+from jflow.data.told import spread
+from jflow.functional.arguments import as_weights
 
 Discrete = Literal["dequantize", "drop", "keep"]
 
@@ -35,6 +38,7 @@ class Table:
       discrete: names of the columns that look discrete.
       handling: what was done with those: "dequantize", "drop" or "keep".
       seed: of the split, and of the noise in `train`, `validation` and `test`.
+      weights: of the rows of each part; None for equal ones.
     """
 
     schema: Schema
@@ -43,6 +47,7 @@ class Table:
     discrete: tuple[str, ...]
     handling: Discrete
     seed: int = 0
+    weights: tuple[np.ndarray, ...] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -61,7 +66,7 @@ class Table:
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Numbers to fit a flow on by hand, (N, D), float32: y of `Schema.spread`.
+        """Numbers to fit a flow on by hand, (N, D), float32: y of `jflow.data.told.spread`.
 
         The noise in columns that are on a grid was drawn once.
 
@@ -85,7 +90,7 @@ class Table:
             raise ValueError("cells are missing or columns given: use jflow.fit(flow, table)")
         values = jnp.asarray(self.rows[part].values)
         key = jax.random.fold_in(jax.random.key(self.seed), part)
-        return np.asarray(jax.jit(self.schema.spread)(values, key)[0])
+        return np.asarray(jax.jit(spread)(self.schema.numbers, values, key)[0])
 
     def __str__(self) -> str:
         counts = [len(part.values) for part in self.rows]
@@ -104,6 +109,7 @@ def table(
     columns: Mapping[str, str] | None = None,
     given: Sequence[str] = (),
     conditionals: bool | None = None,
+    weights: ArrayLike | None = None,
     validation: float = 0.1,
     test: float | ArrayLike = 0.1,
     seed: int = 0,
@@ -140,6 +146,8 @@ def table(
       given: names of columns that the density is conditional on.
       conditionals: whether the flow also learns all columns given any others, so that cells may be
         missing, and be imputed. None: if some are missing.
+      weights: (N,), of the rows in the mean that is minimised and in validation, zero or more;
+        None for equal ones. p-values need a calibration of their own, then.
       validation: the share of validation rows: of all rows, or of those that `test` leaves.
       test: the share of test rows; or a mask (N,) of booleans, where true is a test row.
       seed: for the split and the noise.
@@ -158,47 +166,33 @@ def table(
         names and not categories; too few rows; shares that do not fit; no column left.
     """
     _check_options(discrete, repeats)
+    frame = kind_of_frame(source)
     names, arrays = _named(source, names)
     declared = dict(columns or {})
     cells = _cells(names, arrays, ignore, {"columns": declared, "given": given})
     count = len(next(iter(cells.values())).found)
     parts = split_rows(count, validation, test, np.random.default_rng(seed))
-    same = [n for n, c in cells.items() if _is_constant(c, parts[0])]
-    looks = [n for n, c in cells.items() if n not in same and _is_discrete(c, repeats)]
-    out = {*same, *(n for n in looks if discrete == "drop" and n not in {*declared, *given})}
-    _check_left(list(cells), same, looks, out, given)
-    grids = {n for n in looks if _gridded(cells[n], discrete, declared)}
-    found = {n: find_column(c, declared.get(n), parts[0], n in grids, bend=bend)
-             for n, c in cells.items() if n not in out}  # fmt: skip
-    if conditionals is None:
-        conditionals = any(cells[n].missing.any() for n in found if n not in given)
-    schema = Schema(
-        tuple(c for n, c in found.items() if n not in given),
-        tuple(c for n, c in found.items() if n in given), conditionals,
-        tuple((n, cells[n].known, _one(cells[n], parts[0])) for n in same),
-        tuple(n for n in names if n in cells), kind_of_frame(source),
+    schema, looks = find_schema(
+        cells, parts[0], declared, given, conditionals, discrete=discrete, repeats=repeats,
+        bend=bend,
     )  # fmt: skip
-    rows = schema.encode({n: a for n, a in zip(names, arrays, strict=True) if n in found})
+    schema = replace(schema, frame=frame)
+    modelled = {column.name for column in (*schema.columns, *schema.given)}
+    rows = schema.encode({n: a for n, a in zip(names, arrays, strict=True) if n in modelled})
     each = (rows.take(parts[0]), rows.take(parts[1]), rows.take(parts[2]))
-    return Table(schema, each, tuple(same), tuple(looks), discrete, seed)
+    same = tuple(name for name, _, _ in schema.constants)
+    own = _in_parts(weights, parts, count)
+    return Table(schema, each, same, looks, discrete, seed, own)
 
 
-def _check_left(
-    names: list[str], same: list[str], looks: list[str], out: set[str], given: Sequence[str]
-) -> None:
-    if constant := sorted(set(given) & set(same)):
-        raise ValueError(f"given columns {constant} are constant; leave them out of given")
-    if not set(names) - out - set(given):
-        dropped = out != set(same)
-        raise ValueError(
-            f"table: no column is left: {same} are constant and {looks} look discrete"
-            + ("; for these, try discrete='dequantize'" if dropped else "")
-        )
-
-
-def _gridded(cells: Cells, discrete: str, declared: Mapping[str, str]) -> bool:
-    """Whether noise is to be added to cells that look discrete."""
-    return discrete != "keep" or cells.known == "text" or cells.name in declared
+def _in_parts(
+    weights: ArrayLike | None, parts: tuple[np.ndarray, ...], count: int
+) -> tuple[np.ndarray, ...] | None:
+    """The weights of the rows of each part."""
+    if weights is None:
+        return None
+    each = as_weights("weights", weights, count)
+    return tuple(each[part] for part in parts)
 
 
 def _check_options(discrete: str, repeats: float) -> None:
@@ -206,30 +200,6 @@ def _check_options(discrete: str, repeats: float) -> None:
         raise ValueError(f"discrete must be one of {list(get_args(Discrete))}; got {discrete!r}")
     if not 0 < repeats <= 1:
         raise ValueError(f"repeats must be a share in (0, 1]; got {repeats}")
-
-
-def _one(cells: Cells, train: np.ndarray) -> Any:
-    """The first training cell that there is, as JSON can hold it; None if there is none."""
-    there = cells.found[train][~cells.missing[train]].tolist()
-    return there[0] if there else None
-
-
-def _is_constant(cells: Cells, train: np.ndarray) -> bool:
-    """Whether the cells of the training rows are one value, or vary by no more than rounding."""
-    some = cells.found[train][~cells.missing[train]]
-    if not len(some):
-        return True
-    if cells.known == "text":
-        return len(set(some.tolist())) == 1
-    if not np.isfinite(some).all():
-        return False
-    return bool(np.ptp(some) <= 8 * np.finfo(np.float64).eps * np.abs(some).max())
-
-
-def _is_discrete(cells: Cells, repeats: float) -> bool:
-    if cells.known in ("text", "boolean", "integer"):
-        return True
-    return looks_discrete(cells.found[~cells.missing], cells.wide, repeats)
 
 
 def _cells(

@@ -1,9 +1,8 @@
 """Means of an objective over data sets, with their standard errors."""
 
 import math
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,11 +12,9 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from jflow.data.anomalies import FEWEST, fingerprints
 from jflow.data.batches import Arrays, Batch, Source
 from jflow.data.sources import as_stream
 from jflow.data.streams import Stream
-from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
 from jflow.distributions.examples import as_weights, check_examples, only_given, read_batch
 from jflow.functional.arguments import as_key
@@ -122,38 +119,6 @@ def of_flow(
     return Stream(stream.map(partial(only_given, name)), batch_size, read, workers)
 
 
-def of_table(flow: Flow, table: Table, batch_size: int) -> tuple[Arrays, Arrays]:
-    """What to train on and what to validate on, of a table.
-
-    Raises:
-      ValueError: the flow does not fit the table.
-    """
-    wanted = ((table.features,), table.context_shape)
-    shape = flow.context_shape
-    if (flow.event_shape, shape[0] if isinstance(shape, tuple) else shape) != wanted:
-        raise ValueError(
-            f"the flow must have {table.features} features and context_shape="
-            f"{table.context_shape}, as this table does (flows.tabular(table) builds one); got "
-            f"event_shape {flow.event_shape} and context_shape {shape}"
-        )
-    if flow.integers is not None:
-        raise ValueError("a table needs a flow of real numbers; leave out values=")
-    train, validation, _ = table.rows
-    return tuple(Arrays((r.values, r.given), batch_size) for r in (train, validation))  # type: ignore[return-value]
-
-
-def calibrated(density: Any, table: Table) -> Any:
-    """With the rows that it was fitted on, and, if there are enough, calibrated by the others."""
-    density = replace(density, trained=np.unique(fingerprints(table.rows[0])))
-    if len(table.rows[2].values) < FEWEST:
-        return density
-    try:
-        return density.calibrate(table.rows[2])
-    except ValueError as error:  # of a table whose rows occur several times
-        warnings.warn(f"the density is not calibrated: {error}", stacklevel=3)
-        return density
-
-
 def _estimate(losses: np.ndarray, weights: np.ndarray | None) -> Estimate:
     w = np.ones(len(losses)) if weights is None else weights / weights.mean()
     w, counted = w[w > 0], losses[w > 0]
@@ -182,7 +147,8 @@ def all_losses(
     """
     parts: list[np.ndarray] = []
     weights: list[np.ndarray] = []
-    size, first = min(batch_size, placement.rounded(len(source))), 0
+    few = 1 << max(0, len(source) - 1).bit_length()  # so that few sizes are compiled
+    size, first = min(batch_size, placement.rounded(few)), 0
     for batches, count in source.in_order(size):
         wanted = np.int32(-(-count // size))
         numbers = placement.replicate((np.int32(first), wanted))

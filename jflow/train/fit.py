@@ -1,33 +1,30 @@
 """Fitting a flow to data."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh
 
 from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
 from jflow.data.batches import Arrays
-from jflow.data.schema import Schema
 from jflow.data.streams import Stream
-from jflow.data.table_density import TableDensity
 from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
-from jflow.train.evaluation import calibrated, of_flow, of_table
+from jflow.train.evaluation import of_flow
 from jflow.train.history import History, Row
-from jflow.train.objectives import FlowLoss, MaximumLikelihood, Moving, OfFlow
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
 from jflow.train.optimizer import build_optimizer
 from jflow.train.steps import GradientStep
+from jflow.train.tables import TableLikelihood, calibrated, of_table
 from jflow.train.train import train
 
 # How many contexts, all over the data, their units are taken from.
@@ -150,72 +147,11 @@ def fit(
         mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
         cache=cache, progress=progress, callback=callback,
     )  # fmt: skip
+    if isinstance(data, Table):
+        return calibrated(density, data), history
     if isinstance(validation, float) and isinstance(held_out, Arrays):
         history.held_out = held_out.places
-    return calibrated(density, data) if isinstance(data, Table) else density, history
-
-
-@dataclass(frozen=True)
-class TableLikelihood(MaximumLikelihood):
-    """-log p of the rows of a table, in their own units: nats.
-
-    If any columns may be given any others, half of the rows in training have all their cells asked
-    for; of the others random shares are given, or missing (as Li et al., 2020, do,
-    https://arxiv.org/abs/1909.06319).
-
-    Attributes:
-      schema: of the table.
-    """
-
-    schema: Schema = field(kw_only=True)
-
-    def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
-        """The flow's variables, from rows as it will see them."""
-        values, given = batch
-        whole = jnp.ones(values.shape, bool)
-        y, context, _ = self.schema.seen(values, given, whole, jax.random.fold_in(key, 4))
-        return super().init(key, (y, context))
-
-    def losses(
-        self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
-    ) -> tuple[Array, Moving]:
-        """See `Objective.losses`; the batch is (values, given)."""
-        (values, given), asked = batch, jnp.ones(batch[0].shape, bool)
-        first, second, third = jax.random.split(key, 3)
-        if training and self.schema.conditionals:
-            values, asked = _asked(values, third)
-
-        def once(first: Array) -> tuple[Array, Moving]:
-            y, context, log_det = self.schema.seen(values, given, asked, first)
-            losses, moved = super(TableLikelihood, self).losses(
-                variables, (y, context), second, training=training
-            )
-            return losses - log_det, moved
-
-        if training or self.samples == 1:
-            return once(first)
-        return lax.map(lambda k: once(k)[0], jax.random.split(first, self.samples)).mean(0), {}
-
-    def finish(self, variables: Mapping[str, Any]) -> Any:
-        """The density of the raw columns."""
-        return TableDensity(self.schema, super().finish(variables))
-
-    def view(self, variables: Mapping[str, Any]) -> Any:
-        """The same as it is then."""
-        return TableDensity(self.schema, super().view(variables))
-
-
-def _asked(values: Array, key: Array) -> tuple[Array, Array]:
-    """Values with more cells missing, and which of the others are asked for."""
-    keys = jax.random.split(key, 6)
-    each = (*values.shape[:-1], 1)
-    whole = jax.random.bernoulli(keys[0], 0.5, each)
-    known = jax.random.uniform(keys[1], values.shape) < jax.random.uniform(keys[2], each)
-    share = jnp.where(
-        jax.random.bernoulli(keys[4], 0.5, each), jax.random.uniform(keys[3], each), 0
-    )
-    lost = jax.random.uniform(keys[5], values.shape) < share
-    return jnp.where(lost & ~whole, jnp.nan, values), whole | ~known
+    return density, history
 
 
 def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
@@ -234,7 +170,7 @@ def _objective(
     if isinstance(data, Table):
         if (loss, augment, dimensions, check_drift) != (None, None, None, False):
             raise ValueError("leave out loss, augment, dimensions and check_drift beside a table")
-        return TableLikelihood(flow, samples=samples, schema=data.schema)
+        return TableLikelihood(flow, samples=samples, layout=data.schema.layout, schema=data.schema)
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
     if loss is None:
@@ -258,8 +194,10 @@ def _split(
     """
     if isinstance(data, Table):
         if any(b is not None for b in beside) or validation != 0.1:
-            what = "leave out context, weights and validation"
-            raise ValueError(f"a table has its own given columns and validation: {what}")
+            raise ValueError(
+                "a table has its own given columns, weights and validation rows: leave out "
+                "context, weights and validation here, and give them to data.table"
+            )
         return of_table(flow, data, size)
     source = of_flow("data", flow, data, *beside, batch_size=size, workers=workers)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
