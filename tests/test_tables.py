@@ -144,6 +144,16 @@ def test_csv_errors(tmp_path):
         table(file)
 
 
+def test_npz_files(tmp_path):
+    np.savez(tmp_path / "t.npz", RAW)
+    np.testing.assert_array_equal(table(tmp_path / "t.npz").train, table(RAW).train)
+    np.savez(tmp_path / "n.npz", a=RAW[:, 0], b=RAW[:, 1])
+    assert table(tmp_path / "n.npz").columns == ("a", "b")
+    np.savez(tmp_path / "o.npz", a=RAW, b=RAW[:, 1])
+    with pytest.raises(ValueError, match=r"must have columns \(N,\) by name, or one \(N, D\)"):
+        table(tmp_path / "o.npz")
+
+
 def test_npy_files(tmp_path):
     np.save(tmp_path / "t.npy", RAW)
     np.testing.assert_array_equal(table(tmp_path / "t.npy").train, table(RAW).train)
@@ -182,7 +192,7 @@ def test_wrong_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*none.csv; give the path of a table"):
         table(tmp_path / "none.csv")
     with pytest.raises(
-        ValueError, match=r"t.xlsx must be one of \['.csv', '.tsv', '.npy', '.parquet', "
+        ValueError, match=r"t.xlsx must be one of \['.csv', '.tsv', '.npy', '.npz', '.parquet', "
     ):
         table(tmp_path / "t.xlsx")
     for empty in (np.zeros((0, 3)), np.zeros((5, 0)), np.zeros(5)):
@@ -334,3 +344,18 @@ def test_text_files_as_people_have_them(tmp_path):
     (tmp_path / "t.npy.gz").touch()
     with pytest.raises(ValueError, match=r"t.npy.gz must be one of"):
         table(tmp_path / "t.npy.gz")
+
+
+def test_given_columns_take_any_number():
+    some = {
+        "y": RNG.normal(size=100),
+        "n": RNG.poisson(3, 100),
+        "p": np.exp(2 * RNG.normal(size=100)),
+    }
+    found = table(some, given=["n", "p"])
+    assert [column.kind for column in found.schema.given] == ["real", "real"]
+    rows = found.schema.encode({"y": [0.0], "n": [1.5], "p": [-1.0]})
+    assert np.isfinite(rows.given).all()
+    declared = table(some, given=["n", "p"], columns={"p": "positive"})
+    with pytest.raises(ValueError, match="is not among what it was built with"):
+        declared.schema.encode({"y": [0.0], "n": [1], "p": [-1.0]})

@@ -8,6 +8,8 @@ import numpy as np
 
 from jflow.data.cells import MISSING, as_kind
 
+# Beyond, float32 could not hold what becomes of them.
+_LARGEST = 1e30
 Curve = Literal["none", "log", "asinh", "logit"]
 
 
@@ -80,7 +82,7 @@ class Column:
         if self.curve in ("log", "logit"):
             last = 1 - self.step / self.unit + 1e-9 if self.curve == "logit" else np.inf
             outside |= (t < 0) | (t > last) | ((self.curve == "log") & (t == 0))
-        return np.where(outside, 0.5, t), outside
+        return np.where(outside, 0.5, t.clip(-_LARGEST, _LARGEST)), outside
 
     def decode(self, v: np.ndarray) -> np.ndarray:
         """Cells in their own type, of v, (N,)."""

@@ -51,8 +51,9 @@ class Cells:
 
 
 def find_column(
-    cells: Cells, spec: str | None, train: np.ndarray, gridded: bool, *, bend: bool
-) -> Column:
+    cells: Cells, spec: str | None, train: np.ndarray, gridded: bool, *, bend: bool,
+    anywhere: bool = False,
+) -> Column:  # fmt: skip
     """How to tell a column.
 
     Args:
@@ -61,6 +62,7 @@ def find_column(
       train: the rows whose cells give the units.
       gridded: whether the cells are on a grid, for all that is known.
       bend: whether columns with heavy tails, or positive and skewed ones, are found.
+      anywhere: whether all numbers are to be told, those too that no integer is, or not positive.
 
     Raises:
       TypeError: cells are not of the kind that was declared.
@@ -74,7 +76,7 @@ def find_column(
         return _boolean(cells.name, x)
     seen = x[~np.isnan(x)]
     _check_range(cells.name, kind, x, numbers)
-    if kind == "integer" and not gridded and spec is None:
+    if kind == "integer" and (anywhere or not gridded) and spec is None:
         kind = "real"
     step = _step(seen, kind, looks=gridded)
     column = Column(cells.name, kind, dtype=_dtype(kind), step=step)
@@ -83,7 +85,7 @@ def find_column(
     if kind in ("bounded", "circular"):
         column = _on_interval(column, units, numbers)
     else:
-        curve = _curve(kind, units, seen, bend=bend and spec is None)
+        curve = _curve(kind, units, seen, bend=bend and spec is None, anywhere=anywhere)
         column = _on_line(column, units, curve)
     if kind == "real" and column.curve == "log":
         column = replace(column, kind="positive")
@@ -186,18 +188,18 @@ def _step(x: np.ndarray, kind: str, *, looks: bool) -> float:
     return 0.0 if kind == "date" else finest
 
 
-def _curve(kind: str, x: np.ndarray, seen: np.ndarray, *, bend: bool) -> Curve:
+def _curve(kind: str, x: np.ndarray, seen: np.ndarray, *, bend: bool, anywhere: bool) -> Curve:
     if kind == "positive":
         return "log"
     if not bend or kind == "date" or len(x) < 3 or not np.ptp(x):
         return "none"
+    median = np.median(x)
+    spread = np.subtract(*np.quantile(x, (0.75, 0.25)))
     least = 0 if kind == "integer" else np.nextafter(0, 1)
     if seen.min() >= least:
         skew = abs(_skewness(np.log(x + 0.5 * (kind == "integer"))))
         if _skewness(x) > _SKEWED and skew < _skewness(x) / 2:
-            return "log"
-    median = np.median(x)
-    spread = np.subtract(*np.quantile(x, (0.75, 0.25)))
+            return "log" if not anywhere else "asinh" if spread > 0 else "none"
     return "asinh" if 0 < _FAR * spread < np.abs(x - median).max() else "none"
 
 

@@ -19,6 +19,7 @@ def find_schema(
     discrete: str = "dequantize",
     repeats: float = 0.2,
     bend: bool = True,
+    anywhere: bool = False,
 ) -> tuple[Schema, tuple[str, ...]]:
     """The schema, and the names of columns that look discrete.
 
@@ -31,6 +32,8 @@ def find_schema(
       discrete: as well.
       repeats: as well.
       bend: as well.
+      anywhere: whether numbers that no training row could have, such as those below zero where
+        all are positive, are told, too; those of given columns are.
 
     Raises:
       ValueError: no column is left; given columns that are constant.
@@ -40,8 +43,13 @@ def find_schema(
     out = {*same, *(n for n in looks if discrete == "drop" and n not in {*declared, *given})}
     _check_left(list(cells), same, looks, out, given)
     grids = {n for n in looks if _gridded(cells[n], discrete, declared)}
-    found = {n: find_column(c, declared.get(n), train, n in grids, bend=bend)
-             for n, c in cells.items() if n not in out}  # fmt: skip
+    found = {}
+    for n in (n for n in cells if n not in out):
+        free = n in given and n not in declared  # no number that is given is an error
+        gridded = n in grids and not (free and cells[n].known in ("integer", "real"))
+        found[n] = find_column(
+            cells[n], declared.get(n), train, gridded, bend=bend, anywhere=anywhere or free
+        )
     if conditionals is None:
         conditionals = any(cells[n].missing.any() for n in found if n not in given)
     schema = Schema(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jflow.data.cells import as_kind
 from jflow.data.column import Column
 from jflow.data.columns import named_columns
 from jflow.data.frames import as_columns
@@ -111,6 +112,9 @@ class Schema:
                 x = column.numbers(cells[column.name])
                 values[:, d], outside = column.encode(x)
                 log_det[outside] = -np.inf
+        if modelled:
+            for constant in self.constants:
+                log_det[_differs(cells, *constant)] = -np.inf
         if modelled and not self.conditionals:
             self._check_whole(values)
         return Rows(values.astype(np.float32), self._told(cells, count), log_det)
@@ -162,6 +166,16 @@ class Schema:
                 f"column {self.columns[d].name!r}, row {row}: the cell is missing; build the table "
                 "with conditionals=True, or give all cells"
             )
+
+
+def _differs(cells: dict[str, np.ndarray], name: str, known: str, value: Any) -> np.ndarray:
+    """Which cells of a column that had one value have another; those that are missing have not."""
+    if name not in cells or value is None:
+        return np.zeros(0, int)
+    found = as_kind(name, "category" if known == "text" else known, cells[name])
+    if known == "text":
+        return np.flatnonzero([cell is not None and cell != str(value) for cell in found])
+    return np.flatnonzero(np.abs(found - value) > 16 * np.finfo(np.float64).eps * abs(value))
 
 
 def _layout(columns: tuple[Column, ...], conditionals: bool) -> Layout:

@@ -147,10 +147,10 @@ class TableDensity:
             columns = {n: np.broadcast_to(np.asarray(c), (count,)) for n, c in columns.items()}
         elif given is not None:
             raise ValueError("given: no columns of this table are given; see data.table(given=)")
-        v = self._draw(values, told, as_key("sample", key))
+        v = self.draw_missing(values, told, as_key("sample", key))
         return as_frame(self.schema.frame, self._cells(v, columns))
 
-    def _draw(self, values: np.ndarray, given: np.ndarray | None, key: Array) -> np.ndarray:
+    def draw_missing(self, values: np.ndarray, given: np.ndarray | None, key: Array) -> np.ndarray:
         """v of the cells that are missing from rows, given the others; (N, D)."""
         found = np.empty(values.shape)
         for index, end in in_parts(len(values), _AT_ONCE):
@@ -190,7 +190,7 @@ class TableDensity:
         missing = np.isnan(rows.values)
         holed = np.flatnonzero(missing.any(axis=1) & np.isfinite(rows.log_det))
         some = rows.take(holed)
-        drawn = [self._draw(some.values, some.given, k) for k in keys]
+        drawn = [self.draw_missing(some.values, some.given, k) for k in keys]
         frames = drawn if samples else [middle(self.schema, np.stack(drawn))]
         filled = []
         for v in frames:

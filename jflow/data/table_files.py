@@ -30,7 +30,7 @@ def read(file: Path) -> Columns:
       ImportError: pyarrow is not installed, and the file is Parquet.
       ValueError: an unknown suffix, no rows, or rows of unequal length.
     """
-    readers = {".csv": _csv, ".tsv": _csv, ".npy": _npy, ".parquet": _parquet}
+    readers = {".csv": _csv, ".tsv": _csv, ".npy": _npy, ".npz": npz, ".parquet": _parquet}
     compressed = file.suffix.lower() == ".gz"
     suffix = Path(file.stem if compressed else file.name).suffix.lower()
     if suffix not in readers or (compressed and readers[suffix] is not _csv):
@@ -46,6 +46,22 @@ def _npy(file: Path) -> Columns:
     if values.dtype.names:
         return list(values.dtype.names), [values[name] for name in values.dtype.names]
     return None, columns_of(str(file), values)
+
+
+def npz(file: Path) -> Columns:
+    """The columns of an archive: arrays (N,) by their names, or one array (N, D).
+
+    Raises:
+      ValueError: it has other arrays.
+    """
+    with np.load(file, allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    if len(found) == 1 and next(iter(found.values())).ndim == 2:
+        return None, columns_of(str(file), next(iter(found.values())))
+    if not found or any(array.ndim != 1 for array in found.values()):
+        shapes = {name: array.shape for name, array in found.items()}
+        raise ValueError(f"{file} must have columns (N,) by name, or one (N, D); got {shapes}")
+    return list(found), list(found.values())
 
 
 def _parquet(file: Path) -> Columns:

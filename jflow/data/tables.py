@@ -140,8 +140,9 @@ def table(
 
     Args:
       source: (N, D); names with columns (N,), as a dict or a data frame of pandas, polars or
-        pyarrow; or the path of a .csv, .tsv, .npy or .parquet file, or of a compressed .csv.gz. The
-        first line of a CSV file is a header unless all its cells are numbers, other than 0, 1, 2...
+        pyarrow; or the path of a .csv, .tsv, .npy, .npz or .parquet file, or of a compressed
+        .csv.gz. The first line of a CSV file is a header unless all its cells are numbers, other
+        than 0, 1, 2...
       columns: kinds by name, where they are not to be found.
       given: names of columns that the density is conditional on.
       conditionals: whether the flow also learns all columns given any others, so that cells may be
