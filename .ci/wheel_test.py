@@ -11,6 +11,7 @@ import jflow
 site = Path(sys.argv[1]).resolve()
 assert Path(jflow.__file__).resolve().is_relative_to(site), jflow.__file__
 assert (site / "jflow" / "py.typed").is_file(), "the wheel lacks py.typed"
+assert (site / "jflow" / "report" / "templates" / "report.html").is_file()
 sources = {p.relative_to(site) for p in (site / "jflow").rglob("*.py")}
 assert len(sources) > 30, sorted(sources)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -68,6 +69,48 @@ def test_scores_of_a_file_and_of_a_pipe_agree(model, tmp_path, capsys, monkeypat
     piped = written(capsys.readouterr().out)
     assert [p["log_prob"] for p in piped] == [s["log_prob"] for s in scores]
     assert {"surprise_x", "surprise_kind", "surprise_n"} < set(piped[0])
+
+
+def test_archives(model, tmp_path, capsys):
+    table = {n: np.asarray(c) for n, *c in zip(*rows(30, seed=1), strict=True)}
+    np.savez(tmp_path / "t.npz", **table)
+    source = write(tmp_path / "t.csv", rows(30, seed=1))
+    assert run("score", model, source) == 0
+    wanted = capsys.readouterr().out
+    assert run("score", model, tmp_path / "t.npz") == 0
+    assert capsys.readouterr().out == wanted
+
+
+def test_report(model, capsys):
+    pytest.importorskip("jinja2")
+    assert run("report", model) == 0
+    assert "t.csv" in (model / "report.html").read_text()
+    assert "saved in" in capsys.readouterr().err
+    (model / "evidence.json").rename(model / "kept.json")
+    assert run("report", model) == 2
+    assert "no rows to report on" in capsys.readouterr().err
+    (model / "kept.json").rename(model / "evidence.json")
+
+
+def test_compare(tmp_path, capsys):
+    source = write(tmp_path / "t.csv", rows(200))
+    short = ("--steps", 20, "--recipes", "real_nvp", "maf")
+    assert run("compare", source, "--out", tmp_path / "m", *short) == 0
+    told = capsys.readouterr().err
+    found = {n: float(v) for n, v in re.findall(r"^(\w+): (-[\d.]+) nats a row on", told, re.M)}
+    assert set(found) == {"real_nvp", "maf"}
+    assert f"chosen: {max(found, key=found.get)}" in told
+    recipe = TableDensity.load(tmp_path / "m").density.flow.recipe.name
+    assert recipe == max(found, key=found.get)
+    assert run("compare", source, "--out", tmp_path / "n", *short, "--minutes", 0) == 2
+    assert "--minutes must be" in capsys.readouterr().err
+
+
+def test_compare_keeps_to_its_time(tmp_path, capsys):
+    source = write(tmp_path / "t.csv", rows(200))
+    long = ("--steps", 100_000, "--patience", 10_000, "--recipes", "real_nvp", "--minutes", 0.001)
+    assert run("compare", source, "--out", tmp_path / "m", *long) == 0
+    assert re.search(r"\(step \d00, \d+ s, stopped\)", capsys.readouterr().err)
 
 
 def test_files_are_read_in_parts(model, tmp_path, monkeypatch):
@@ -138,7 +181,10 @@ def test_errors_of_users_are_one_line(model, tmp_path, capsys):
         (["score", tmp_path, source], "no saved density of a table"),
         (["score", model, tmp_path / "none.csv"], "No such file"),
         (["score", model, source], "column 'n', row 1: 'much' cannot be read as 'integer'"),
-        (["score", model, tmp_path / "t.xlsx"], "must be a .csv, .tsv, .parquet or .npy file"),
+        (
+            ["score", model, tmp_path / "t.xlsx"],
+            "must be a .csv, .tsv, .parquet, .npy or .npz file",
+        ),
         (["score", model, source, "--out", "s.json"], "--out must be a .csv file"),
         (["fit", source, "--out", model], "holds a model; give --overwrite"),
     ):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import jflow
+from jflow import report as jflow_report
+from jflow import sklearn as jflow_sklearn
 from jflow import testing
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +25,8 @@ README = (ROOT / "README.md").read_text()
         jflow.nets,
         jflow.flows,
         jflow.data,
+        jflow_report,
+        jflow_sklearn,
         jflow.train,
         jflow.distributions,
         jflow.functional,
@@ -36,7 +40,9 @@ def test_every_public_name_is_documented_and_in_the_readme(module):
         assert re.search(rf"\b{name}\b", README), f"{module.__name__}.{name} is not in README.md"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tables.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/training.md", "docs/tables.md", "docs/estimators.md"]
+)
 def test_examples_run(page, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
     code = code.replace("steps=1_000", "steps=10").replace("steps=200", "steps=10")

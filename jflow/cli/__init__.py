@@ -1,4 +1,4 @@
-"""The command line: `jflow fit`, `score`, `sample`, `impute` and `info`."""
+"""The command line: `jflow fit`, `compare`, `score`, `sample`, `report`, `impute` and `info`."""
 
 import os
 import sys

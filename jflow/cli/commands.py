@@ -4,83 +4,18 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from jflow.cli.files import Part, read_parts, writer
+from jflow.cli.fitting import Compare, Fit, Source, pairs
 
 if TYPE_CHECKING:
     from jflow.data import TableDensity
 
 Model = Annotated[Path, tyro.conf.Positional]
-Source = Annotated[str, tyro.conf.Positional]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fits a flow to a table, and saves the density of its raw columns.
-
-    jflow fit penguins.csv --out penguins
-    jflow fit trips.parquet --out trips --columns "hour=circular(24)" fare=positive --given city
-    """
-
-    source: Source
-    """A .csv, .tsv, .csv.gz, .parquet or .npy file."""
-    out: Path
-    """The directory of the model."""
-    columns: tuple[str, ...] = ()
-    """Kinds that are not to be found: NAME=KIND, such as "hour=circular(24)"."""
-    given: tuple[str, ...] = ()
-    """Columns that the density is conditional on."""
-    ignore: tuple[str, ...] = ()
-    """Columns to leave out."""
-    conditionals: bool = False
-    """Whether every part of a row is learned given any other, as it is if cells are missing."""
-    recipe: Literal["nsf", "maf", "real_nvp", "naf", "sos"] = "nsf"
-    """The flow; nsf is autoregressive."""
-    steps: int = 2000
-    """Parameter updates."""
-    patience: int = 5
-    """Stop after so many validations, one each 100 steps, without a better one."""
-    validation: float = 0.1
-    """The share of rows to choose by."""
-    test: float = 0.1
-    """The share of rows to report on and to calibrate by."""
-    seed: int = 0
-    """Of the split, the parameters and the noise."""
-    overwrite: bool = False
-    """Whether a model that is there already may be replaced."""
-
-    def __call__(self) -> None:
-        if (self.out.expanduser() / "table.json").exists() and not self.overwrite:
-            raise FileExistsError(f"{self.out} holds a model; give --overwrite, or another --out")
-        import jflow
-
-        options: dict[str, Any] = {"conditionals": True} if self.conditionals else {}
-        table = jflow.data.table(
-            self.source, columns=_pairs("--columns", self.columns), given=self.given,
-            ignore=self.ignore, validation=self.validation, test=self.test, seed=self.seed,
-            **options,
-        )  # fmt: skip
-        print(table, file=sys.stderr)
-        if self.recipe == "nsf":
-            flow = jflow.flows.tabular(table)
-        else:
-            build = getattr(jflow.flows, self.recipe)
-            flow = build(table.features, context_shape=table.context_shape)
-        density: Any
-        density, history = jflow.fit(
-            flow, table, key=self.seed, steps=self.steps, patience=self.patience
-        )
-        density.save(self.out)
-        test = density.log_prob_of(table.rows[2])
-        error = float(np.std(test) / np.sqrt(len(test)))
-        kind = "at least " if table.schema.is_bound else ""
-        print(f"test log-likelihood, {kind}{np.mean(test):.3f} +- {error:.3f} nats a row "
-              f"({len(test)} rows; step {history.best_step}); saved in {self.out}",
-              file=sys.stderr)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,7 +25,7 @@ class _OfRows:
     model: Model
     """The directory of a model."""
     source: Source
-    """A .csv, .tsv, .parquet or .npy file, or - for standard input."""
+    """A .csv, .tsv, .parquet, .npy or .npz file, or - for standard input."""
     out: str = "-"
     """A .csv file, or - for standard output."""
     seed: int = 0
@@ -151,7 +86,7 @@ class Sample:
 
     def __call__(self) -> None:
         density = _as_dicts(_load(self.model))
-        given = {name: np.asarray([cell]) for name, cell in _pairs("--given", self.given).items()}
+        given = {name: np.asarray([cell]) for name, cell in pairs("--given", self.given).items()}
         with writer(self.out) as rows:
             for number, first in enumerate(range(0, self.count, 10_000)):
                 count = min(10_000, self.count - first)
@@ -208,7 +143,34 @@ class Info:
               f"{'; cells may be missing' if schema.conditionals else ''}")  # fmt: skip
 
 
-COMMANDS = {"fit": Fit, "score": Score, "sample": Sample, "impute": Impute, "info": Info}
+@dataclass(frozen=True)
+class Report:
+    """Writes a page about a model: likelihood, samples, calibration, the strangest rows.
+
+    jflow report penguins
+    jflow report penguins --out penguins.html
+    """
+
+    model: Model
+    """The directory of a model."""
+    out: Path | None = None
+    """An .html file; by default report.html in the model's directory."""
+    seed: int = 0
+    """Of samples."""
+
+    def __call__(self) -> None:
+        from jflow.report import Evidence, report
+
+        out = self.out or self.model / "report.html"
+        density = _load(self.model)
+        report(density, Evidence.load(self.model.expanduser()), out, seed=self.seed)
+        print(f"saved in {out}", file=sys.stderr)
+
+
+COMMANDS = {
+    "fit": Fit, "compare": Compare, "score": Score, "sample": Sample, "report": Report,
+    "impute": Impute, "info": Info,
+}  # fmt: skip
 
 
 def _load(model: Path) -> "TableDensity":
@@ -221,13 +183,6 @@ def _as_dicts(density: "TableDensity") -> "TableDensity":
     from dataclasses import replace
 
     return replace(density, schema=replace(density.schema, frame="dict"))
-
-
-def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
-    pairs = dict(text.split("=", 1) for text in given if "=" in text)
-    if len(pairs) != len(given):
-        raise ValueError(f"{option} must be of the form NAME=VALUE; got {list(given)}")
-    return pairs
 
 
 def _key(seed: int, number: int) -> Any:

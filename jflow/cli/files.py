@@ -18,7 +18,7 @@ def read_parts(source: str, names: tuple[str, ...]) -> Iterator[Part]:
     """The rows of a file, or of standard input ("-"), some at a time.
 
     Args:
-      source: a .csv, .tsv, .parquet or .npy file; "-" is read as comma-separated values.
+      source: a .csv, .tsv, .parquet, .npy or .npz file; "-" is read as comma-separated values.
       names: of the columns, for a source that has none.
 
     Raises:
@@ -38,8 +38,17 @@ def read_parts(source: str, names: tuple[str, ...]) -> Iterator[Part]:
         whole = np.load(Path(source).expanduser(), mmap_mode="r", allow_pickle=False)
         for first in range(0, len(whole), _ROWS):
             yield dict(zip(names, np.asarray(whole[first : first + _ROWS]).T, strict=True))
+    elif suffix == ".npz":
+        from jflow.data.table_files import npz
+
+        own, columns = npz(Path(source).expanduser())
+        for first in range(0, len(columns[0]), _ROWS):
+            part = (column[first : first + _ROWS] for column in columns)
+            yield dict(zip(own or names, part, strict=True))
     else:
-        raise ValueError(f"{source} must be a .csv, .tsv, .parquet or .npy file, or - for a pipe")
+        raise ValueError(
+            f"{source} must be a .csv, .tsv, .parquet, .npy or .npz file, or - for a pipe"
+        )
 
 
 def _csv(file: TextIO, delimiter: str, names: tuple[str, ...]) -> Iterator[Part]:

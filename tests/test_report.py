@@ -1,0 +1,210 @@
+"""Reports: what they find, that they need nothing beside them, and how they are read."""
+
+import html
+import html.parser
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+import jflow
+from jflow.data.schema import Rows
+from jflow.report import Evidence, checks, report
+
+RNG = np.random.default_rng(0)
+N = 400
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    kind = RNG.choice(["near", "far", "<b>odd</b>"], N, p=[0.5, 0.4, 0.1])
+    size = np.where(kind == "far", 5.0, 0.0) + RNG.normal(size=N)
+    size[::15] = np.nan
+    columns = {
+        "kind": kind, "size": size, "count": RNG.poisson(4, N), "same": np.ones(N),
+        "day": np.datetime64("2024-01-01") + RNG.integers(0, 300, N),
+    }  # fmt: skip
+    table = jflow.data.table(columns, test=0.3, validation=0.2)
+    flow = jflow.flows.tabular(table, layers=1, hidden=(32,))
+    density, history = jflow.fit(flow, table, key=0, steps=300, progress=False)
+    return density, Evidence.of(table, history, "birds & <birds>.csv")
+
+
+@pytest.fixture(scope="module")
+def page(fitted):
+    return report(*fitted)
+
+
+class Read(html.parser.HTMLParser):
+    """Tags and their attributes, and those that were not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def of(self, *names):
+        return [attrs for tag, attrs in self.tags if tag in names]
+
+
+def test_a_page_needs_nothing_beside_it(page):
+    read = Read(page)
+    assert read.open == []
+    assert not read.of("script", "link", "iframe")
+    for attrs in read.of("img"):
+        assert attrs["src"].startswith("data:image/png;base64,")
+        assert len(attrs["alt"]) > 20
+    assert "http" not in re.sub(r"base64,[\w+/=]+", "", page)
+    assert len(page) < 2e6
+
+
+def test_a_page_can_be_heard(page):
+    read = Read(page)
+    assert read.of("html") == [{"lang": "en"}]
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for attrs in read.of("a"):
+        assert attrs["href"][1:] in ids
+    for attrs in read.of("section"):
+        assert attrs["aria-labelledby"] in ids
+    assert len(read.of("h1")) == 1
+    assert len(read.of("table")) == len(read.of("caption")) == 3
+    assert all("scope" in attrs for attrs in read.of("th"))
+    for attrs in read.of("div"):
+        if attrs.get("class") == "scroll":  # can be reached, and scrolled, by keys
+            assert (attrs["tabindex"], attrs["role"]) == ("0", "region")
+            assert attrs["aria-label"]
+
+
+def test_a_page_says_what_there_is(page, fitted):
+    assert "birds &amp; &lt;birds&gt;.csv" in page
+    assert "<b>odd" not in page
+    for words in (
+        "one Gaussian",
+        "Gaussian mixture",
+        "kernel estimate",
+        "tells",
+        "validation rows",
+    ):
+        assert words in page
+    assert "Left out, since they have one value: same." in page
+    assert "2024-" in page
+    assert report(*fitted) == page  # nothing is drawn anew
+
+
+def test_evidence_is_kept(fitted, tmp_path, page):
+    density, evidence = fitted
+    evidence.save(tmp_path)
+    again = Evidence.load(tmp_path)
+    assert report(density, again, tmp_path / "r.html") == page
+    assert (tmp_path / "r.html").read_text() == page
+    with pytest.raises(FileNotFoundError, match="no rows to report on"):
+        Evidence.load(tmp_path / "other")
+
+
+def test_likelihoods_are_of_the_same_rows(fitted):
+    density, evidence = fitted
+    found = checks.likelihoods(density, evidence.parts)
+    whole = np.isfinite(evidence.parts[2].values).all(1)
+    assert found.rows == whole.sum() < len(whole)
+    wanted = density.log_prob_of(evidence.parts[2].take(np.flatnonzero(whole)))
+    assert found.each["flow"][0] == pytest.approx(wanted.mean())
+    gain, _ = found.gains["one Gaussian"]
+    assert gain == pytest.approx(found.each["flow"][0] - found.each["one Gaussian"][0])
+    assert gain > 0  # there are two clusters
+    few = Rows(*(None if a is None else a[:5] for a in evidence.parts[2]))
+    assert checks.likelihoods(density, (*evidence.parts[:2], few)) is None
+
+
+def test_baselines_are_densities():
+    y = RNG.normal(size=(500, 1))
+    grid = np.linspace(-8, 8, 2001)[:, None]
+    for name, score in checks._baselines(y[:400], y[400:]).items():
+        assert np.exp(score(grid)).sum() * 0.008 == pytest.approx(1, abs=1e-3), name
+
+
+def test_two_samples():
+    same = checks.two_sample(RNG.normal(size=(300, 2)), RNG.normal(size=(300, 2)))
+    assert abs(same.accuracy - 0.5) < 0.07
+    assert not same.told_apart
+    other = checks.two_sample(RNG.normal(size=(300, 2)), RNG.normal(size=(300, 2)) + 2)
+    assert other.accuracy > 0.85
+    assert other.told_apart
+    assert checks.two_sample(np.full((300, 2), np.nan), RNG.normal(size=(300, 2))) is None
+
+
+def test_ranks_tell_draws_that_are_too_narrow(fitted, monkeypatch):
+    density, evidence = fitted
+    right = checks.ranks(density, evidence.parts[2], 0)
+    assert set(right) == {"kind", "size", "count", "day"}
+    assert all(((each.values > 0) & (each.values < 1)).all() for each in right.values())
+    assert right["size"].p_value > 1e-3
+
+    def narrow(self, values, given, key):
+        return np.where(np.isnan(values), 0.0, values)
+
+    monkeypatch.setattr(type(density), "draw_missing", narrow)
+    assert checks.ranks(density, evidence.parts[2], 0)["size"].p_value < 1e-6
+
+
+def test_given_columns(tmp_path):
+    x = RNG.normal(size=200)
+    table = jflow.data.table({"x": x, "y": x + RNG.normal(size=200)}, given=["x"], test=0.2)
+    flow = jflow.flows.tabular(table, layers=1, hidden=(8,))
+    page = report(*_split(jflow.fit(flow, table, key=0, steps=20, progress=False), table))
+    assert "given x" in page
+    assert "do not know the given columns" in page
+
+
+def _split(fit, table):
+    return fit[0], (table, fit[1])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_in_a_browser(page, tmp_path, width, dark):
+    # In a frame, since the window of Chromium is never narrower than 500.
+    script = """<script>
+      const frame = document.querySelector("iframe");
+      frame.addEventListener("load", () => {
+        const inner = frame.contentDocument, root = inner.documentElement;
+        const reached = [...inner.querySelectorAll('a, [tabindex="0"]')].map(
+          e => (e.focus(), inner.activeElement === e));
+        const shown = [...inner.images].map(i => i.complete && i.naturalWidth > 0);
+        document.body.dataset.found = JSON.stringify([root.scrollWidth,
+          frame.contentWindow.innerWidth, reached.length > 9 && reached.every(Boolean),
+          shown.length > 8 && shown.every(Boolean),
+          frame.contentWindow.getComputedStyle(inner.body).backgroundColor]);
+      });</script>"""
+    frame = f'<iframe width="{width}" height="2000" frameborder="0" srcdoc="{html.escape(page)}">'
+    head = '<!doctype html><meta name="color-scheme" content="light dark">'
+    (tmp_path / "page.html").write_text(f"{head}<body>{frame}</iframe>{script}")
+    options = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path}/browser", "--window-size=1400,2000",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom",
+    ]  # fmt: skip
+    dom = subprocess.run(
+        ["chromium", *options, str(tmp_path / "page.html")], capture_output=True, text=True,
+        timeout=120,
+    ).stdout  # fmt: skip
+    found = re.search(r'data-found="\[(\d+),(\d+),(\w+),(\w+),&quot;(.*?)&quot;', dom).groups()
+    assert int(found[0]) <= int(found[1]) == width
+    assert found[2:4] == ("true", "true")
+    assert (found[4] == "rgb(20, 23, 28)") == dark
