@@ -106,6 +106,28 @@ def test_compare(tmp_path, capsys):
     assert "--minutes must be" in capsys.readouterr().err
 
 
+def test_compare_leaves_out_what_does_not_fit(tmp_path, capsys):
+    source = write(tmp_path / "t.csv", [row[:1] for row in rows(200) if row[0]])
+    short = ("--steps", 20, "--recipes", "real_nvp", "maf")
+    assert run("compare", source, "--out", tmp_path / "m", *short) == 0
+    told = capsys.readouterr().err
+    assert "real_nvp: left out: " in told
+    assert "chosen: maf" in told
+    assert run("compare", source, "--out", tmp_path / "n", *short[:3], "real_nvp") == 2
+    assert "none of ['real_nvp'] could be fitted" in capsys.readouterr().err
+
+
+def test_what_a_report_needs_is_asked_for_before_a_fit(tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "t.csv", rows(200))
+    for name in [name for name in sys.modules if name.startswith("jflow.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert run("fit", source, "--out", tmp_path / "m", *SMALL) == 2
+    told = capsys.readouterr().err
+    assert "pip install 'jflow[report]'" in told
+    assert "step" not in told
+
+
 def test_compare_keeps_to_its_time(tmp_path, capsys):
     source = write(tmp_path / "t.csv", rows(200))
     long = ("--steps", 100_000, "--patience", 10_000, "--recipes", "real_nvp", "--minutes", 0.001)

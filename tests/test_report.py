@@ -5,6 +5,7 @@ import html.parser
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,14 +22,21 @@ RNG = np.random.default_rng(0)
 N = 400
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Each test draws the same, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    kind = RNG.choice(["near", "far", "<b>odd</b>"], N, p=[0.5, 0.4, 0.1])
-    size = np.where(kind == "far", 5.0, 0.0) + RNG.normal(size=N)
+    rng = np.random.default_rng(1)
+    kind = rng.choice(["near", "far", "<b>odd</b>"], N, p=[0.5, 0.4, 0.1])
+    size = np.where(kind == "far", 5.0, 0.0) + rng.normal(size=N)
     size[::15] = np.nan
     columns = {
-        "kind": kind, "size": size, "count": RNG.poisson(4, N), "same": np.ones(N),
-        "day": np.datetime64("2024-01-01") + RNG.integers(0, 300, N),
+        "kind": kind, "size": size, "count": rng.poisson(4, N), "same": np.ones(N),
+        "day": np.datetime64("2024-01-01") + rng.integers(0, 300, N),
     }  # fmt: skip
     table = jflow.data.table(columns, test=0.3, validation=0.2)
     flow = jflow.flows.tabular(table, layers=1, hidden=(32,))
@@ -114,6 +122,15 @@ def test_evidence_is_kept(fitted, tmp_path, page):
     assert (tmp_path / "r.html").read_text() == page
     with pytest.raises(FileNotFoundError, match="no rows to report on"):
         Evidence.load(tmp_path / "other")
+
+
+def test_evidence_of_something_else(fitted):
+    density, evidence = fitted
+    other = jflow.data.table({"size": RNG.normal(size=60)})
+    with pytest.raises(ValueError, match="of the table that the density was fitted to"):
+        report(density, (other, jflow.train.History("nll", [], 0)))
+    with pytest.raises(ValueError, match="before its first validation"):
+        report(density, replace(evidence, history=[]))
 
 
 def test_likelihoods_are_of_the_same_rows(fitted):

@@ -562,3 +562,14 @@ def test_another_value_in_a_constant_column_is_outside():
     rows = table.schema.encode(new)
     np.testing.assert_array_equal(np.isneginf(rows.log_det), [False, True, True, False])
     assert np.isfinite(table.schema.encode({"x": np.zeros(4)}).log_det).all()
+
+
+def test_a_fit_that_starts_from_variables():
+    x = np.random.default_rng(0).normal(2, 3, size=(80, 2))
+    table, flow = data.table(x), flows.real_nvp(2, layers=2, hidden=(4,))
+    first, _ = jflow.fit(flow, table, key=0, steps=3, progress=False)
+    start, _ = jflow.fit(
+        flow, table, key=1, steps=1, progress=False, learning_rate=0.0,
+        variables=first.density.variables,
+    )  # fmt: skip
+    np.testing.assert_allclose(start.log_prob(x), first.log_prob(x), rtol=1e-6)

@@ -49,7 +49,7 @@ class _OfTable:
         """The table, once it is clear that the model may be written."""
         if (self.out.expanduser() / "table.json").exists() and not self.overwrite:
             raise FileExistsError(f"{self.out} holds a model; give --overwrite, or another --out")
-        import jflow
+        import jflow.report  # so that it is told before time is spent if something is missing
 
         options: dict[str, Any] = {"conditionals": True} if self.conditionals else {}
         table = jflow.data.table(
@@ -99,7 +99,6 @@ class Fit(_OfTable):
     """The flow; nsf is autoregressive."""
 
     def __call__(self) -> None:
-
         table = self.table()
         self.save(table, *self.fit(table, self.recipe))
 
@@ -118,20 +117,30 @@ class Compare(_OfTable):
     """For all of them; each has an equal share of what is left, and one validation at least."""
 
     def __call__(self) -> None:
-
         if not self.recipes or not self.minutes > 0:
             raise ValueError(
                 f"--recipes and --minutes must be some; got {self.recipes}, {self.minutes}"
             )
+        from jflow.train import NonFiniteLossError
+
         table, end = self.table(), time.monotonic() + 60 * self.minutes
         fits = {}
         for place, recipe in enumerate(self.recipes):
             now = time.monotonic()
             until = now + max(0.0, end - now) / (len(self.recipes) - place)
             stop = lambda density, row, until=until: "stop" if time.monotonic() > until else None  # noqa: E731
-            density, history = self.fit(table, recipe, stop)
-            best = min(row["validation_nll"] for row in history.rows)
-            fits[recipe] = best, density, history, time.monotonic() - now
+            try:
+                density, history = self.fit(table, recipe, stop)
+            except (ValueError, NonFiniteLossError) as error:
+                print(f"{recipe}: left out: {error}", file=sys.stderr)
+                continue
+            if history.rows:
+                best = min(row["validation_nll"] for row in history.rows)
+                fits[recipe] = best, density, history, time.monotonic() - now
+            if history.ended == "interrupted":
+                break
+        if not fits:
+            raise ValueError(f"none of {list(self.recipes)} could be fitted")
         for recipe, (best, _, history, seconds) in sorted(fits.items(), key=lambda f: f[1][0]):
             print(f"{recipe}: {-best:.3f} nats a row on validation rows (step {history.best_step}, "
                   f"{seconds:.0f} s, {history.ended})", file=sys.stderr)  # fmt: skip

@@ -40,3 +40,8 @@ def no_number(name: str, row: int, cell: Any, kind: Any) -> TypeError:
         f"table: column {name!r}, row {row}: {str(cell)!r:.40} ({kind}) is no number; encode it, "
         "leave out the row, or leave out the column by ignore="
     )
+
+
+def vary(x: np.ndarray) -> bool:
+    """Whether numbers differ by more than rounding."""
+    return bool(len(x) and np.ptp(x) > 8 * np.finfo(np.float64).eps * np.abs(x).max())

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jflow.data.columns import vary
 from jflow.data.find import Cells, find_column, looks_discrete
 from jflow.data.schema import Schema
 
@@ -93,7 +94,7 @@ def _is_constant(cells: Cells, train: np.ndarray) -> bool:
         return len(set(some.tolist())) == 1
     if not np.isfinite(some).all():
         return False
-    return bool(np.ptp(some) <= 8 * np.finfo(np.float64).eps * np.abs(some).max())
+    return not vary(some)
 
 
 def _is_discrete(cells: Cells, repeats: float) -> bool:

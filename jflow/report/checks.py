@@ -121,7 +121,7 @@ class TwoSample:
     @property
     def told_apart(self) -> bool:
         """Whether that is more than chance."""
-        return self.accuracy > 0.5 + 2 * self.error
+        return bool(self.accuracy > 0.5 + 2 * self.error)
 
 
 def two_sample(real: np.ndarray, drawn: np.ndarray) -> TwoSample | None:
@@ -141,7 +141,7 @@ def two_sample(real: np.ndarray, drawn: np.ndarray) -> TwoSample | None:
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     found: Any = cross_val_predict(forest, rows, kinds, cv=folds)
     right = np.asarray(found) == kinds
-    return TwoSample(float(np.mean(right)), 0.5 / np.sqrt(len(kinds)), len(real))
+    return TwoSample(float(np.mean(right)), float(0.5 / np.sqrt(len(kinds))), len(real))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """What a report needs to know of a fit, beside the density that came of it."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jflow.data import Table
-from jflow.data.schema import Rows
+from jflow.data.schema import Rows, Schema
 from jflow.train import History
 
 # Rows of each part that are kept.
@@ -29,6 +30,7 @@ class Evidence:
       ended: why the run did.
       source: the name of the data.
       constant: columns that were left out because they have one value.
+      schema: the digest of the schema that the rows are told by.
     """
 
     parts: tuple[Rows, Rows, Rows]
@@ -38,6 +40,7 @@ class Evidence:
     ended: str
     source: str = "a table"
     constant: tuple[str, ...] = ()
+    schema: str = ""
 
     @classmethod
     def of(cls, table: Table, history: History, source: str = "a table") -> "Evidence":
@@ -47,7 +50,7 @@ class Evidence:
         return cls(
             (first, second, third), (count[0], count[1], count[2]),
             [dict(row) for row in history.rows], history.best_step, history.ended, source,
-            table.constant,
+            table.constant, digest(table.schema),
         )  # fmt: skip
 
     def save(self, folder: Path) -> None:
@@ -57,8 +60,8 @@ class Evidence:
             named = {f"{name}_{field}": array for field, array in part._asdict().items()}
             arrays |= {field: array for field, array in named.items() if array is not None}
         np.savez_compressed(folder / _ARRAYS, **arrays)
-        rest = {name: getattr(self, name) for name in
-                ("counts", "history", "best_step", "ended", "source", "constant")}  # fmt: skip
+        names = ("counts", "history", "best_step", "ended", "source", "constant", "schema")
+        rest = {name: getattr(self, name) for name in names}
         (folder / _REST).write_text(json.dumps(rest))
 
     @classmethod
@@ -81,6 +84,11 @@ class Evidence:
         )
         counts, constant = tuple(rest.pop("counts")), tuple(rest.pop("constant"))
         return cls((first, second, third), counts, constant=constant, **rest)
+
+
+def digest(schema: Schema) -> str:
+    """Equal for equal schemas."""
+    return hashlib.sha256(json.dumps(asdict(schema)).encode()).hexdigest()
 
 
 def _some(rows: Rows, seed: int) -> Rows:

@@ -13,7 +13,7 @@ from jflow.data import Table, TableDensity
 from jflow.data.anomalies import fingerprints
 from jflow.data.schema import Rows
 from jflow.report import checks, figures
-from jflow.report.evidence import Evidence
+from jflow.report.evidence import Evidence, digest
 from jflow.train import History
 
 # Columns whose marginals are drawn, columns of the table of the strangest rows, and how many those.
@@ -44,9 +44,16 @@ def report(
 
     Returns:
       The page.
+
+    Raises:
+      ValueError: the evidence is of another table, or of a fit without a single validation.
     """
     if not isinstance(evidence, Evidence):
         evidence = Evidence.of(*evidence)
+    if evidence.schema != digest(density.schema):
+        raise ValueError("evidence must be of the table that the density was fitted to")
+    if not evidence.history:
+        raise ValueError("evidence has no history: the fit ended before its first validation")
     page = _environment().get_template("report.html").render(**_findings(density, evidence, seed))
     if out is not None:
         Path(out).expanduser().write_text(page, encoding="utf-8")

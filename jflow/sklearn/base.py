@@ -10,6 +10,7 @@ from sklearn.utils.validation import validate_data
 
 import jflow
 from jflow.data import Table, TableDensity
+from jflow.data.columns import vary
 from jflow.data.find import read_all
 from jflow.data.find_schema import find_schema
 from jflow.data.schema import Rows
@@ -42,6 +43,17 @@ class FlowEstimator(BaseEstimator):
     """
 
     n_features_in_: int
+    layers: int
+    hidden: Any
+    dropout: Any
+    steps: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    validation: float
+    members: int
+    random_state: Any
+    verbose: int
 
     def __init_subclass__(cls) -> None:
         """Docstrings have the arguments that all estimators share."""
@@ -53,17 +65,7 @@ class FlowEstimator(BaseEstimator):
         self, *, layers=5, hidden=(128, 128), dropout="auto", steps=2000, batch_size=256,
         learning_rate=2e-3, patience=10, validation=0.1, members=1, random_state=None, verbose=0,
     ):  # fmt: skip
-        self.layers = layers
-        self.hidden = hidden
-        self.dropout = dropout
-        self.steps = steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.patience = patience
-        self.validation = validation
-        self.members = members
-        self.random_state = random_state
-        self.verbose = verbose
+        keep(self, locals())
 
     def _checked(self, *arrays: Any, reset: bool = True, **options: Any) -> Any:
         """X, or X and y, as scikit-learn checks them."""
@@ -79,8 +81,8 @@ class FlowEstimator(BaseEstimator):
         self, columns: dict[str, np.ndarray], seed: int, given: tuple[str, ...] = (),
         weights: np.ndarray | None = None, declared: dict[str, str] | None = None,
         held_out: np.ndarray | None = None, conditionals: bool = False,
-    ) -> Rows:  # fmt: skip
-        """Fits the members; returns the rows as they see them.
+    ) -> None:  # fmt: skip
+        """Fits the members.
 
         Args:
           columns: of numbers, by name.
@@ -123,7 +125,6 @@ class FlowEstimator(BaseEstimator):
             self.members_.append(density)
             self.histories_.append(history)
             self.held_out_.append(np.sort(places))
-        return rows
 
     def _fit_member(
         self, rows: Rows, weights: np.ndarray | None, parts: tuple[np.ndarray, np.ndarray],
@@ -154,6 +155,11 @@ class FlowEstimator(BaseEstimator):
         return mixed([log_prob(member, rows) for member in self.members_])
 
 
+def keep(estimator: FlowEstimator, arguments: dict[str, Any]) -> None:
+    """Sets the arguments of an estimator's `__init__`, its locals, as scikit-learn has them."""
+    vars(estimator).update({n: value for n, value in arguments.items() if n != "self"})
+
+
 def mixed(each: list[np.ndarray]) -> np.ndarray:
     """log of the mean of densities."""
     return np.logaddexp.reduce(np.stack(each), axis=0) - np.log(len(each))
@@ -179,8 +185,7 @@ def columns_of(X: np.ndarray) -> dict[str, np.ndarray]:
 
 def varying(X: np.ndarray) -> np.ndarray:
     """Which columns are not constant, up to rounding; (d,)."""
-    spread = np.nanmax(X, axis=0) - np.nanmin(X, axis=0)
-    return spread > 8 * np.finfo(np.float64).eps * np.nanmax(np.abs(X), axis=0)
+    return np.asarray([vary(column[~np.isnan(column)]) for column in X.T])
 
 
 def counted(rows: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,5 +1,6 @@
 """Density estimation."""
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -7,7 +8,6 @@ from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from jflow.functional.arguments import check_counts
 from jflow.sklearn.base import FlowEstimator, columns_of, counted
 
 
@@ -39,7 +39,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Rows that the density draws, (n_samples, d)."""
         check_is_fitted(self)
-        check_counts("sample", n_samples=n_samples + 1)  # it may be 0
+        if not isinstance(n_samples, Integral) or n_samples < 0:
+            raise ValueError(f"n_samples must be a whole number, 0 or more; got {n_samples!r}")
         rng = check_random_state(self.random_state if random_state is None else random_state)
         counts = rng.multinomial(n_samples, np.full(len(self.members_), 1 / len(self.members_)))
         parts = []

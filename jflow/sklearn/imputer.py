@@ -7,7 +7,7 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from jflow.sklearn.base import FlowEstimator, columns_of, varying
+from jflow.sklearn.base import FlowEstimator, columns_of, keep, varying
 
 
 class FlowImputer(OneToOneFeatureMixin, TransformerMixin, FlowEstimator):
@@ -20,17 +20,15 @@ class FlowImputer(OneToOneFeatureMixin, TransformerMixin, FlowEstimator):
         `transform`: draws differ as they are uncertain. Otherwise each has the median of 64.
     """
 
+    sample_posterior: bool
+    members = 1
+
     def __init__(
         self, *, sample_posterior=False, layers=5, hidden=(128, 128), dropout="auto", steps=2000,
         batch_size=256, learning_rate=2e-3, patience=10, validation=0.1, random_state=None,
         verbose=0,
     ):  # fmt: skip
-        super().__init__(
-            layers=layers, hidden=hidden, dropout=dropout, steps=steps, batch_size=batch_size,
-            learning_rate=learning_rate, patience=patience, validation=validation,
-            random_state=random_state, verbose=verbose,
-        )  # fmt: skip
-        self.sample_posterior = sample_posterior
+        keep(self, locals())
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fits the flow to X, (n, d), NaN where cells are missing.

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from jflow.data.anomalies import p_values
-from jflow.sklearn.base import FlowEstimator, columns_of
+from jflow.sklearn.base import FlowEstimator, columns_of, keep
 
 # The least score; rows that a fit needs.
 _STRANGEST, _FEWEST = -1e30, 6
@@ -20,8 +20,9 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
 
     With `contamination="auto"`, X are usual rows. A part of them is held out, and a row is an
     outlier if its conformal p-value is at most `alpha`: of usual rows, a share of at most `alpha`
-    is. Otherwise `contamination` is the share of outliers in X, and so many of its rows are found.
-    The threshold of `score_samples` is `offset_`.
+    is. (A warning says where too few are held out for that.) Otherwise `contamination` is the share
+    of outliers in X, and so many of its rows are found. The threshold of `score_samples` is
+    `offset_`.
 
     Args:
       contamination: "auto", or a share in (0, 0.5].
@@ -29,19 +30,16 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
       calibration: the share of rows that are held out for it, then.
     """
 
+    contamination: Any
+    alpha: float
+    calibration: float
+
     def __init__(
         self, *, contamination: Any = "auto", alpha=0.05, calibration=0.2,
         layers=5, hidden=(128, 128), dropout="auto", steps=2000, batch_size=256, learning_rate=2e-3,
         patience=10, validation=0.1, members=1, random_state=None, verbose=0,
     ):  # fmt: skip
-        super().__init__(
-            layers=layers, hidden=hidden, dropout=dropout, steps=steps, batch_size=batch_size,
-            learning_rate=learning_rate, patience=patience, validation=validation,
-            members=members, random_state=random_state, verbose=verbose,
-        )  # fmt: skip
-        self.contamination = contamination
-        self.alpha = alpha
-        self.calibration = calibration
+        keep(self, locals())
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fits the flows to X, (n, d), and finds the threshold."""

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from jflow.data import TableDensity
 from jflow.data.schema import Rows
 from jflow.data.told import gather
-from jflow.sklearn.base import FlowEstimator, columns_of, counted, filled, varying
+from jflow.sklearn.base import FlowEstimator, columns_of, counted, filled, keep, varying
 
 # Latents at which laws are looked at, and their weights: a trapezoidal rule, which for smooth
 # functions under a Gaussian is as good as exact.
@@ -31,11 +31,7 @@ class FlowRegressor(RegressorMixin, FlowEstimator):
         self, *, layers=2, hidden=(128, 128), dropout="auto", steps=2000, batch_size=256,
         learning_rate=2e-3, patience=10, validation=0.2, members=5, random_state=None, verbose=0,
     ):  # fmt: skip
-        super().__init__(
-            layers=layers, hidden=hidden, dropout=dropout, steps=steps, batch_size=batch_size,
-            learning_rate=learning_rate, patience=patience, validation=validation,
-            members=members, random_state=random_state, verbose=verbose,
-        )  # fmt: skip
+        keep(self, locals())
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fits the flows to y, (n,), given X, (n, d); a weight k is the same as k copies."""

@@ -137,6 +137,8 @@ def fit(
     source, held_out = _split(flow, data, (context, weights), validation, key, batch_size, workers)
     objective = _objective(flow, data, loss, augment, dimensions, validation_samples, check_drift)
     clip_ratio = _clip(flow, clip_ratio)
+    if variables is not None and isinstance(objective, TableLikelihood):
+        variables = objective.with_numbers(variables)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     density, history = train(
         objective, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,

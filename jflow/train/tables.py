@@ -97,7 +97,7 @@ class TableLikelihood(MaximumLikelihood):
 
     def with_numbers(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         """Variables of the flow, and the numbers of the schema."""
-        return {**variables, _NUMBERS: jax.tree.map(jnp.asarray, self.schema.numbers)}
+        return {**variables, _NUMBERS: jax.tree.map(jnp.array, self.schema.numbers)}
 
     def fingerprint(self) -> Any:
         """What a run may not be resumed without: the schema, too."""
