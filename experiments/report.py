@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from experiments.config import ImageExperiment
-from jflow import Density
+from jflow import Density, data
+from jflow.data.image_scores import slerp
 from jflow.train import History
 
 matplotlib.use("Agg")
@@ -33,21 +34,14 @@ def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> 
 
     A straight line would pass nearer to the origin than latents of real images lie.
     """
-    a, b = density.latents(first, key=0), density.latents(last, key=1)
-    cosine = jnp.vdot(a, b) / jnp.sqrt(jnp.vdot(a, a) * jnp.vdot(b, b))
-    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    t = jnp.linspace(0.0, 1.0, count, dtype=a.dtype).reshape(count, *(1,) * a.ndim)
-    z = (jnp.sin((1 - t) * angle) * a[None] + jnp.sin(t * angle) * b[None]) / jnp.sin(angle)
-    return density.from_latents(z)
+    a, b = (np.asarray(density.latents(y, key=i)) for i, y in enumerate((first, last)))
+    return density.from_latents(slerp(a, b, np.linspace(0, 1, count)))
 
 
 def tile(images: Any, rows: int, levels: int) -> np.ndarray:
     """(rows * columns, H, W, C) images of grey levels as one in [0, 1], with gaps between them."""
     images = np.clip(np.asarray(images) / (levels - 1), 0, 1)
-    images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    count, height, width, channels = images.shape
-    grid = images.reshape(rows, count // rows, height, width, channels)
-    return grid.swapaxes(1, 2).reshape(rows * height, -1, channels)
+    return data.tile(images, len(images) // rows)
 
 
 def show(axes: Any, image: np.ndarray, title: str = "") -> None:

@@ -43,11 +43,46 @@ def test_npz_files(arrays, tmp_path):
     assert sorted(map(bytes, together)) == sorted(map(bytes, arrays["x_train"]))
 
 
+def test_archives_of_images_alone(arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", scans=arrays["x_train"], weights=np.ones(20))
+    splits = data.images(tmp_path / "a.npz", validation=0.2, seed=1)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [12, 4, 4]
+    parts = [part.y for part in (splits.train, splits.validation, splits.test)]
+    together = np.concatenate(parts)[..., 0]
+    assert sorted(map(bytes, together)) == sorted(map(bytes, arrays["x_train"]))
+    assert (
+        str(splits) == "examples of 4x4x1, 256 levels: 12 to train on, 4 to choose by, 4 to test on"
+    )
+    assert len(data.images(tmp_path / "a.npz").test) == 2  # a tenth
+    without = {name: array for name, array in arrays.items() if name != "y_test"}
+    np.savez(tmp_path / "b.npz", **without)
+    assert not data.npz(tmp_path / "b.npz", validation=5).test.labels.any()
+    for share in (1.0, 1.5):
+        with pytest.raises(ValueError, match=rf"a whole number or a share below 1; got {share}"):
+            data.images(tmp_path / "a.npz", validation=share)
+    for options in ({"size": (2, 2)}, {"grey": True}):
+        with pytest.raises(ValueError, match="size and grey are of folders of images"):
+            data.images(tmp_path / "a.npz", **options)
+    np.savez(tmp_path / "c.npz", scans=arrays["x_train"][:2])
+    with pytest.raises(ValueError, match="must have 3 images to train on or more; it has 2"):
+        data.images(tmp_path / "c.npz")
+    np.savez(tmp_path / "d.npz", scans=np.zeros((9, 3, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"channels last.* got \(9, 3, 8, 8\)"):
+        data.images(tmp_path / "d.npz")
+
+
+def test_test_images_are_not_trained_on(arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", x_test=arrays["x_train"])
+    splits = data.images(tmp_path / "a.npz", validation=0.2)
+    parts = [part.y for part in (splits.train, splits.validation, splits.test)]
+    assert sorted(map(bytes, np.concatenate(parts))) == sorted(map(bytes, arrays["x_train"]))
+
+
 def test_npz_errors(arrays, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*; give the path of a .npz file"):
         data.npz(tmp_path / "none.npz")
-    np.savez(tmp_path / "b.npz", x_train=arrays["x_train"])
-    with pytest.raises(ValueError, match=r"lacks \['x_test', 'y_test', 'y_train'\]"):
+    np.savez(tmp_path / "b.npz", a=arrays["x_train"], b=arrays["x_test"])
+    with pytest.raises(ValueError, match=r"must have x_train, or one array of images.*'a': 'uint8"):
         data.npz(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", **{**arrays, "x_train": arrays["x_train"] / 255})
     with pytest.raises(ValueError, match=r"images must be uint8 .*; got float64 \(20, 4, 4\)"):
@@ -146,6 +181,27 @@ def test_folders_of_images(picture_folder):
         source[0]
     with pytest.raises(FileNotFoundError, match=r"no images \(.png, .*\) in .*nowhere"):
         data.folder(picture_folder / "nowhere")
+
+
+def test_greys_are_found(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for place in range(30):
+        image.fromarray(np.full((2, 2), place, np.uint8)).save(tmp_path / f"{place:02d}.png")
+    assert data.images(tmp_path).shape == (2, 2, 1)
+    assert data.images(tmp_path, grey=False).shape == (2, 2, 3)
+    image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "30.png")
+    assert data.images(tmp_path).shape == (2, 2, 3)
+    assert data.images(tmp_path, grey=True).shape == (2, 2, 1)
+
+
+def test_other_files_do_not_tell_greys(picture_folder):
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for file in (picture_folder / part).rglob("*.png"):
+            Image.fromarray(np.zeros((6, 8), np.uint8)).save(file)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(picture_folder / "thumb.png")
+    assert data.images(picture_folder, validation=4).shape == (6, 8, 1)
 
 
 @pytest.mark.parametrize("stream", [False, True])

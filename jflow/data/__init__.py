@@ -1,7 +1,10 @@
 """Data sets, streams of examples, tables, toy densities, grey levels and the way back to them."""
 
 from jflow.data.column import Column
-from jflow.data.images import digits, flip_left_right, images, npz, pad
+from jflow.data.complexity import complexity
+from jflow.data.image_density import ImageDensity
+from jflow.data.image_files import tile
+from jflow.data.images import digits, flip_left_right, images, mutate, npz, pad
 from jflow.data.schema import Rows, Schema
 from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
 from jflow.data.splits import Labelled, Splits
@@ -26,6 +29,7 @@ __all__ = [
     "EightGaussians",
     "Funnel",
     "GaussianGrid",
+    "ImageDensity",
     "Labelled",
     "Pinwheel",
     "Rings",
@@ -39,17 +43,20 @@ __all__ = [
     "TwoMoons",
     "TwoSpirals",
     "arrays",
+    "complexity",
     "dequantize",
     "digits",
     "flip_left_right",
     "folder",
     "images",
     "load",
+    "mutate",
     "npz",
     "pad",
     "quantize",
     "skip_corrupt",
     "table",
     "tfds",
+    "tile",
     "toy",
 ]

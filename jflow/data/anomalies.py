@@ -27,35 +27,49 @@ _FAR_POINTS = np.linspace(-15, 15, 121)
 _NEAR_POINTS = np.outer([-1, 1], [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]).ravel()
 # Densities that one call computes.
 _AT_ONCE = 2**16
+# Numbers of which fingerprints are taken at once.
+_NUMBERS = 2**21
 
 
 def fingerprints(rows: Rows) -> np.ndarray:
     """One number for each row, (N,), uint64: equal for equal rows, rarely for others."""
     parts = [part for part in (rows.values, rows.given) if part is not None]
-    words = np.concatenate(parts, axis=1).astype(np.float32).view(np.uint32).astype(np.uint64)
+    return fingerprints_of(np.concatenate(parts, axis=1).astype(np.float32).view(np.uint32))
+
+
+def fingerprints_of(words: np.ndarray) -> np.ndarray:
+    """The same of whole numbers, (N, D)."""
     factors = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64)
-    return np.asarray(np.sum(words * (2 * factors + 1), axis=1, dtype=np.uint64))
+    found, most = np.empty(len(words), np.uint64), max(1, _NUMBERS // words.shape[1])
+    for first in range(0, len(words), most):
+        part = words[first : first + most].astype(np.uint64)
+        found[first : first + most] = np.sum(part * (2 * factors + 1), axis=1, dtype=np.uint64)
+    return found
 
 
 def check_held_out(schema: Schema, rows: Rows, trained: np.ndarray | None) -> None:
-    """Refuses rows that p-values may not refer to.
+    """Refuses rows that p-values may not refer to; see `check_apart`."""
+    # Rows of few possible values are the same by chance.
+    fine = np.asarray([not column.step for column in schema.columns])
+    told = rows.take(np.flatnonzero(np.isfinite(rows.values[:, fine]).any(axis=1)))
+    check_apart("rows", len(rows.values), fingerprints(told), trained)
+
+
+def check_apart(kind: str, count: int, found: np.ndarray, trained: np.ndarray | None) -> None:
+    """Refuses rows or images that p-values may not refer to.
 
     Raises:
       ValueError: the density was fitted on more than a fifth of them, or there are too few.
     """
-    count = len(rows.values)
     if count < FEWEST:
-        raise ValueError(f"held_out must have {FEWEST} rows or more; got {count}")
-    # Rows of few possible values are the same by chance.
-    fine = np.asarray([not column.step for column in schema.columns])
-    told = rows.take(np.flatnonzero(np.isfinite(rows.values[:, fine]).any(axis=1)))
-    if trained is None or len(told.values) < FEWEST:
+        raise ValueError(f"held_out must have {FEWEST} {kind} or more; got {count}")
+    if trained is None or len(found) < FEWEST:
         return
-    shared = float(np.isin(fingerprints(told), trained).mean())
+    shared = float(np.isin(found, trained).mean())
     if shared > _SHARED:
         raise ValueError(
-            f"held_out must be rows that the density was not fitted on; it was fitted on "
-            f"{shared:.0%} of them, so that too many others would seem strange. Rows that occur "
+            f"held_out must be {kind} that the density was not fitted on; it was fitted on "
+            f"{shared:.0%} of them, so that too many others would seem strange. Those that occur "
             "several times are to be on one side"
         )
 
@@ -76,16 +90,30 @@ def check_alpha(alpha: float, count: int, tails: int) -> None:
 
 
 def p_values(calibration: np.ndarray, log_p: np.ndarray, tails: int) -> np.ndarray:
-    """See `TableDensity.p_value`; `calibration` is sorted."""
+    """See `Calibrated.p_value`; `calibration` is sorted. NaN of NaN."""
     if tails not in (1, 2):
         raise ValueError(f"tails must be 1 or 2; got {tails}")
     count = len(calibration)
     below = np.searchsorted(calibration, log_p, side="right")
     above = count - np.searchsorted(calibration, log_p, side="left")
     low = (below + 1) / (count + 1)
-    if tails == 1:
-        return low
-    return np.minimum(1, 2 * np.minimum(low, (above + 1) / (count + 1)))
+    if tails == 2:
+        low = np.minimum(1, 2 * np.minimum(low, (above + 1) / (count + 1)))
+    return np.where(np.isnan(log_p), np.nan, low)
+
+
+def as_calibration(scores: np.ndarray) -> np.ndarray:
+    """Scores of held-out data, sorted.
+
+    Raises:
+      ValueError: some are NaN.
+    """
+    if bad := int(np.isnan(scores).sum()):
+        raise ValueError(
+            f"held_out has {bad} of {len(scores)} whose log_prob is NaN: the density did not "
+            "converge there"
+        )
+    return np.sort(scores)
 
 
 def surprises(table: "TableDensity", rows: Rows, points: int, key: Array) -> dict[str, np.ndarray]:

@@ -1,13 +1,18 @@
 """Image files in folders: which there are, their classes, and their pixels."""
 
+import math
 import os
 import warnings
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# Modes of Pillow without colours.
+_GREY = ("1", "L", "LA", "F")
 
 
 def files_below(root: Path) -> list[Path]:
@@ -59,7 +64,7 @@ def readable(files: list[Path]) -> list[Path]:
     good, bad = [], []
     for file in files:
         try:
-            _pixels(file, grey=False, size=None)
+            pixels_of(file, grey=False, size=None)
         except ValueError:
             bad.append(file)
         else:
@@ -73,6 +78,47 @@ def readable(files: list[Path]) -> list[Path]:
             stacklevel=3,
         )
     return good
+
+
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
+    """What a .npz file holds.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it cannot be read.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; give the path of a .npz file")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is damaged, or no .npz file of arrays: {error}") from error
+
+
+def need_pillow() -> None:
+    """Refuses to go on without Pillow.
+
+    Raises:
+      ImportError: it is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise ImportError("to read images, Pillow is needed: `pip install pillow`")
+
+
+def all_grey(files: list[Path]) -> bool:
+    """Whether none has colours; those that cannot be read do not count."""
+    need_pillow()
+    from PIL import Image
+
+    for file in files:
+        try:
+            with Image.open(file) as opened:
+                if opened.mode not in _GREY and not opened.mode.startswith("I"):
+                    return False
+        except (OSError, SyntaxError, Image.DecompressionBombError):
+            continue
+    return True
 
 
 class Images:
@@ -89,13 +135,13 @@ class Images:
         self, files: list[Path], labels: list[int] | None, size: tuple[int, int] | None, grey: bool
     ):
         self.files, self.labels, self.size, self.grey = files, labels, size, grey
-        self._shape = None if size is not None else _pixels(files[0], grey, None).shape
+        self._shape = None if size is not None else pixels_of(files[0], grey, None).shape
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        pixels = _pixels(self.files[index], self.grey, self.size)
+        pixels = pixels_of(self.files[index], self.grey, self.size)
         if self._shape is not None and pixels.shape != self._shape:
             raise ValueError(
                 f"{self.files[index]} has {pixels.shape[:2]} pixels, but {self.files[0]} has "
@@ -108,7 +154,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _pixels(file: Path, grey: bool, size: tuple[int, int] | None) -> np.ndarray:
+def pixels_of(file: Path, grey: bool, size: tuple[int, int] | None) -> np.ndarray:
     """uint8 (height, width, 1 or 3).
 
     Raises:
@@ -144,3 +190,26 @@ def _in_8_bits(file: Path, image: Any) -> Any:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image.load()
     return image
+
+
+def tile(images: np.ndarray, columns: int | None = None, gap: int = 0) -> np.ndarray:
+    """Images (N, height, width, channels) side by side in rows, as one.
+
+    Args:
+      images: of any numbers.
+      columns: how many in a row; None for about as many as rows.
+      gap: the number of the line of a pixel between them.
+
+    Raises:
+      ValueError: there are none, or they have another number of axes.
+    """
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images must be (N, height, width, channels); got {images.shape}")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = -(-len(images) // columns)
+    empty = np.full((rows * columns - len(images), *images.shape[1:]), gap, images.dtype)
+    whole = np.concatenate([images, empty])
+    padded = np.pad(whole, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=gap)
+    height, width, channels = padded.shape[1:]
+    grid = padded.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width, channels)[:-1, :-1]

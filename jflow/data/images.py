@@ -1,6 +1,7 @@
 """Images with grey levels: from a package, from a file, or by TensorFlow Datasets."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jflow.data.image_files import classes_of, files_below
+from jflow.data.image_files import all_grey, arrays_of, classes_of, files_below
 from jflow.data.sources import folder, load, tfds
 from jflow.data.splits import Labelled, Splits, hold_out, hold_out_stream
 
@@ -34,41 +35,63 @@ def digits() -> Splits:
     return Splits(every.take(train), every.take(validation), every.take(test), values=17)
 
 
-def npz(path: str | os.PathLike[str], *, validation: int = 5000, seed: int = 0) -> Splits:
-    """Images of a .npz file with x_train, y_train, x_test and y_test.
+def npz(
+    path: str | os.PathLike[str], *, validation: int | float | None = None, seed: int = 0
+) -> Splits:
+    """Images of a .npz file with x_train, x_test, y_train and y_test, or some of these.
 
     x are 8-bit images (N, height, width[, channels]), y labels (N,). This is the layout of the
-    usual MNIST file.
+    usual MNIST file. Without labels, they are 0; without x_test, some of x_train are held out; and
+    instead of x_train there may be one array of images by another name.
 
     Args:
       path: of the file.
-      validation: how many training images to hold out.
+      validation: how many training images to hold out, or a share; see `images`.
       seed: for their choice.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: an array is missing, or images are not 8-bit integers.
+      ValueError: there are no images, or they are not 8-bit integers.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}; give the path of a .npz file")
-    with np.load(file, allow_pickle=False) as arrays:
-        missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
-        if missing:
-            raise ValueError(f"{file} lacks {sorted(missing)}; it has {sorted(arrays.files)}")
-        train = _labelled(file, arrays["x_train"], arrays["y_train"])
-        test = _labelled(file, arrays["x_test"], arrays["y_test"])
-    return Splits(*hold_out(train, validation, seed), test, values=256)
+    found = arrays_of(file)
+    # Alone, x_test is no part of a whole.
+    test = found.pop("x_test") if "x_train" in found and "x_test" in found else None
+    train = _labelled(file, images_among(file, found), found.get("y_train"))
+    count = _held(file, validation, len(train), alone=test is None)
+    if test is not None:
+        test = _labelled(file, test, found.get("y_test"))
+    else:
+        train, test = hold_out(train, count, seed)
+    return Splits(*hold_out(train, count, seed), test, values=256)
+
+
+def images_among(source: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The array "x_train", or the only one of 8-bit images.
+
+    Raises:
+      ValueError: there is none, or there are several.
+    """
+    fit = [name for name, a in arrays.items() if a.dtype == np.uint8 and a.ndim in (3, 4)]
+    name = "x_train" if "x_train" in arrays else fit[0] if len(fit) == 1 else None
+    if name is None:
+        told = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
+        raise ValueError(
+            f"{source} must have x_train, or one array of images, uint8 (N, height, width[, "
+            f"channels]); it has {told}"
+        )
+    return arrays[name]
 
 
 def images(
     name: str | os.PathLike[str],
     *,
-    validation: int = 5000,
+    validation: int | float | None = None,
     seed: int = 0,
     bits: int = 8,
     stream: bool = False,
     size: tuple[int, int] | None = None,
+    grey: bool | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Splits:
     """Images in three parts, by name or by path.
@@ -76,12 +99,14 @@ def images(
     Args:
       name: "digits"; the path of a .npz file; of a folder with the folders train and test, of
         images, or of images alone; or a data set of TensorFlow Datasets, such as "cifar10".
-      validation: how many training images to hold out; of a folder of images alone, so many are the
-        test images, too.
+      validation: how many training images to hold out, or a share of them, below 1; None for 5,000,
+        or a tenth where there are fewer than 50,000. Where there are no test images, such as in a
+        folder of images alone, so many are those, too.
       seed: for their choice.
       bits: grey levels of 8-bit images are cut to so many bits, 1 to 8: y // 2**(8 - bits).
       stream: whether training images are read as they are needed. Otherwise they are in memory.
       size: (height, width) that images of a folder are resized to; see `folder`.
+      grey: whether images of a folder have one channel, not three; None for one if all files do.
       data_dir: where TensorFlow Datasets keeps its data; None for its default.
 
     Raises:
@@ -101,19 +126,21 @@ def images(
         if bits != 8 or stream:
             raise ValueError("digits have 17 levels, in memory: leave bits and stream as they are")
         return digits()
+    _check_options(path, (size, grey))
     if path.suffix == ".npz":
         if stream:
             raise ValueError(f"{path} is read whole, not streamed: its file is compressed")
         splits = npz(path, validation=validation, seed=seed)
     else:
         if path.is_dir():
-            train, test = _of_folder(path, size, validation, seed)
+            train, test = _of_folder(path, size, grey, validation, seed)
         else:
             train, test = tfds(str(name), "train", data_dir=data_dir), _test(str(name), data_dir)
-        parts = hold_out_stream(train, validation, seed)
+        count = len(test) if _alone(path) else _held(path, validation, len(train))
+        parts = hold_out_stream(train, count, seed)
         train, held = parts[0] if stream else load(parts[0]), load(parts[1])
         splits = Splits(train, held, load(test), values=256)
-        _check_images(str(name), splits.validation.y)
+        _check_images(str(name), splits.validation.y, splits.test.y)
     return splits if bits == 8 else replace(splits.map(_Coarser(bits)), values=2**bits)
 
 
@@ -138,6 +165,19 @@ def flip_left_right(key: Array, y: Array) -> Array:
     return jnp.where(flipped, y[:, :, ::-1], y)
 
 
+def mutate(key: Array, y: Any, rate: float = 0.1, values: int = 256) -> Array:
+    """Images in which a share `rate` of the numbers is drawn anew from 0..values-1.
+
+    What is left of them is what many images have in common: a flow fitted to such, by
+    `fit(augment=mutate)`, is a background for `ImageDensity.calibrate`. Ren et al., 2019,
+    https://arxiv.org/abs/1906.02845, section 4.
+    """
+    y = jnp.asarray(y)
+    first, second = jax.random.split(key)
+    drawn = jax.random.randint(second, y.shape, 0, values).astype(y.dtype)
+    return jnp.where(jax.random.bernoulli(first, rate, y.shape), drawn, y)
+
+
 @dataclass(frozen=True)
 class _Coarser:
     bits: int
@@ -146,16 +186,48 @@ class _Coarser:
         return y >> (8 - self.bits)
 
 
-def _of_folder(path: Path, size: Any, validation: int, seed: int) -> tuple[Any, Any]:
+def _check_options(path: Path, of_folders: tuple[Any, Any]) -> None:
+    if not path.is_dir() and of_folders != (None, None):
+        raise ValueError(f"size and grey are of folders of images; leave them out for {path}")
+
+
+def _held(source: Any, asked: int | float | None, total: int, alone: bool = False) -> int:
+    """How many images are held out; twice as many, if the images are alone."""
+    if total < (least := 3 if alone else 2):
+        raise ValueError(f"{source} must have {least} images to train on or more; it has {total}")
+    if asked is None:
+        return min(5_000, max(1, total // 10))
+    if 0 < asked < 1:
+        return max(1, round(asked * total))
+    if isinstance(asked, float):
+        raise ValueError(f"validation must be a whole number or a share below 1; got {asked}")
+    return asked
+
+
+def _alone(path: Path) -> bool:
+    """Whether it is a folder of images that are not in parts."""
+    return path.is_dir() and not any((path / part).is_dir() for part in ("train", "test"))
+
+
+def _of_folder(
+    path: Path, size: Any, grey: bool | None, validation: int | float | None, seed: int
+) -> tuple[Any, Any]:
     """Training and test images. Classes are numbered as in training; a test may lack some."""
-    if not (path / "train").is_dir() and not (path / "test").is_dir():
-        return hold_out_stream(folder(path, size=size), validation, seed)
-    for part in ("train", "test"):
-        if not (path / part).is_dir():
-            raise FileNotFoundError(f"{path} has no folder {part!r} beside the other")
+    parts = (path,) if _alone(path) else (path / "train", path / "test")
+    for part in parts:
+        if not part.is_dir():
+            raise FileNotFoundError(f"{path} has no folder {part.name!r} beside the other")
+    if grey is None:
+        grey = all(all_grey(files_below(part)) for part in parts)
+    if _alone(path):
+        whole = folder(path, size=size, grey=grey)
+        return hold_out_stream(whole, _held(path, validation, len(whole), alone=True), seed)
     train = files_below(path / "train")
     classes = classes_of(path / "train", train) or None
-    return folder(path / "train", size=size), folder(path / "test", size=size, classes=classes)
+    return (
+        folder(path / "train", size=size, grey=grey),
+        folder(path / "test", size=size, grey=grey, classes=classes),
+    )
 
 
 def _test(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
@@ -166,17 +238,24 @@ def _test(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         return tfds(name, "validation", data_dir=data_dir)
 
 
-def _labelled(source: Any, images: np.ndarray, labels: np.ndarray) -> Labelled:
+def _labelled(source: Any, images: np.ndarray, labels: np.ndarray | None) -> Labelled:
     _check_images(source, images)
+    labels = np.zeros(len(images), np.int32) if labels is None else labels
     if len(images) != len(labels):
         raise ValueError(f"{source}: {len(images)} images, but {len(labels)} labels")
     images = images[..., None] if images.ndim == 3 else images
     return Labelled(images, labels.astype(np.int32))
 
 
-def _check_images(source: Any, images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise ValueError(
-            f"{source}: images must be uint8 (N, height, width[, channels]); got "
-            f"{images.dtype} {images.shape}"
-        )
+def _check_images(source: Any, *parts: np.ndarray) -> None:
+    for images in parts:
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ValueError(
+                f"{source}: images must be uint8 (N, height, width[, channels]); got "
+                f"{images.dtype} {images.shape}"
+            )
+        if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[-1] > 4:
+            raise ValueError(
+                f"{source}: images must have their channels last, (N, height, width, channels); "
+                f"got {images.shape}: give images.transpose(0, 2, 3, 1)"
+            )

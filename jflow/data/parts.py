@@ -5,6 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 
+def all_over(count: int, most: int) -> np.ndarray:
+    """`most` places, or all, evenly from first to last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def in_parts(count: int, most: int) -> Iterator[tuple[np.ndarray, int]]:
     """Rows in parts of one size, a power of two, so that few sizes are compiled; and their ends.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jflow.data.image_files import Images, classes_of, files_below, readable
+from jflow.data.image_files import Images, classes_of, files_below, need_pillow, readable
 from jflow.data.splits import Labelled
 
 if TYPE_CHECKING:
@@ -122,10 +122,7 @@ def folder(
     """
     import grain
 
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError("to read images, Pillow is needed: `pip install pillow`") from error
+    need_pillow()
     root = Path(path).expanduser()
     files = files_below(root)
     found = classes_of(root, files)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+_PARTS = ("train on", "choose by", "test on")
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -43,6 +45,16 @@ class Splits:
     validation: Labelled
     test: Labelled
     values: int
+
+    @property
+    def shape(self) -> Any:
+        """Of one example: (height, width, channels)."""
+        return self.validation.y.shape[1:]
+
+    def __str__(self) -> str:
+        counts = (len(part) for part in (self.train, self.validation, self.test))
+        told = ", ".join(f"{n:,} to {what}" for n, what in zip(counts, _PARTS, strict=True))
+        return f"examples of {'x'.join(map(str, self.shape))}, {self.values} levels: {told}"
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Splits":
         """The same with function(y); it is given one example, or several along a first axis."""

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jflow.data import anomalies, table_saving
+from jflow.data.calibrated import Calibrated
 from jflow.data.column import constant
 from jflow.data.columns import named_columns
 from jflow.data.frames import as_columns, as_frame
@@ -28,7 +29,7 @@ _DRAWS, _FILLS, _AT_ONCE = 16, 64, 4096
 
 
 @dataclass(frozen=True, eq=False)
-class TableDensity:
+class TableDensity(Calibrated):
     """The density of a table's raw columns, in their units: what `fit(flow, table)` gives.
 
     Where some columns are on a grid (integers, categories, rounded numbers) or cells are missing,
@@ -213,40 +214,11 @@ class TableDensity:
         """
         rows = held_out if isinstance(held_out, Rows) else self.schema.encode(held_out)
         anomalies.check_held_out(self.schema, rows, self.trained)
-        return replace(self, calibration=np.sort(self.log_prob_of(rows, key=key)))
+        return replace(self, calibration=anomalies.as_calibration(self.log_prob_of(rows, key=key)))
 
-    def p_value(self, raw: Any, *, tails: int = 2, key: Array | int = 0) -> np.ndarray:
-        """How often rows of the density's own law are as far from its typical set, (N,).
-
-            2 min(#{c: c <= s} + 1, #{c: c >= s} + 1) / (n + 1), at most 1
-
-        where s is log_prob of the row and c are those of the n calibration rows. A conformal
-        p-value: if row and calibration rows are exchangeable, P(p <= alpha) <= alpha for every
-        alpha, whatever the density is worth (Vovk et al., 2005; Bates et al., 2023,
-        https://arxiv.org/abs/2104.08279).
-
-        Args:
-          raw: rows, as for `log_prob`.
-          tails: 2, of rows that are too unlikely or too likely (Nalisnick et al., 2019,
-            https://arxiv.org/abs/1906.02994); 1, of the unlikely ones alone.
-          key: for noise; that of `calibrate`.
-
-        Raises:
-          ValueError: the density is not calibrated.
-        """
-        if self.calibration is None:
-            raise ValueError("p_value needs held-out rows: density = density.calibrate(held_out)")
-        return anomalies.p_values(self.calibration, self.log_prob(raw, key=key), tails)
-
-    def outlier(self, raw: Any, alpha: float = 0.01, *, tails: int = 2) -> np.ndarray:
-        """Which rows have a p-value of at most `alpha`, (N,): a share of `alpha` of usual rows.
-
-        Raises:
-          ValueError: alpha is not in (0, 1), or so small that no row could have such a p-value.
-        """
-        if self.calibration is not None:
-            anomalies.check_alpha(alpha, len(self.calibration), tails)
-        return self.p_value(raw, tails=tails) <= alpha
+    def score(self, raw: Any, *, key: Array | int = 0) -> np.ndarray:
+        """`log_prob`."""
+        return self.log_prob(raw, key=key)
 
     def contributions(
         self, raw: Any, *, points: int = 128, key: Array | int = 0

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
 from jflow.data.batches import Arrays
+from jflow.data.splits import Splits
 from jflow.data.streams import Stream
 from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
@@ -21,10 +22,12 @@ from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
 from jflow.train.evaluation import of_flow
 from jflow.train.history import History, Row
+from jflow.train.images import of_images
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
 from jflow.train.optimizer import build_optimizer
+from jflow.train.raw import calibrated
 from jflow.train.steps import GradientStep
-from jflow.train.tables import TableLikelihood, calibrated, of_table
+from jflow.train.tables import TableLikelihood, of_table
 from jflow.train.train import train
 
 # How many contexts, all over the data, their units are taken from.
@@ -61,7 +64,8 @@ def fit(
         copied; see `Arrays`. Or a stream, for data that are read as they are needed: a
         `grain.MapDataset` of examples, {"y": ..., "context": ..., "weights": ...} or y alone, as
         `jflow.data.tfds`, `folder` and `arrays` give, or another data set with a length and an
-        index. Or a `jflow.data.Table`, whose `TableDensity` is then returned, that of raw columns.
+        index. Or a `jflow.data.Table`, whose `TableDensity` is then returned, that of raw columns;
+        or what `jflow.data.images` gives, whose `ImageDensity` is returned.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
       context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
@@ -149,7 +153,7 @@ def fit(
         mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
         cache=cache, progress=progress, callback=callback,
     )  # fmt: skip
-    if isinstance(data, Table):
+    if isinstance(data, Table | Splits):
         return calibrated(density, data), history
     if isinstance(validation, float) and isinstance(held_out, Arrays):
         history.held_out = held_out.places
@@ -194,13 +198,22 @@ def _split(
     Raises:
       TypeError, ValueError: they do not fit the flow.
     """
+    usual = isinstance(validation, float) and validation == 0.1
+    alone = usual and all(b is None for b in beside)
     if isinstance(data, Table):
-        if any(b is not None for b in beside) or validation != 0.1:
+        if not alone:
             raise ValueError(
                 "a table has its own given columns, weights and validation rows: leave out "
                 "context, weights and validation here, and give them to data.table"
             )
         return of_table(flow, data, size)
+    if isinstance(data, Splits):
+        if not alone:
+            raise ValueError(
+                "images in three parts have their own validation images, and no contexts or "
+                "weights: leave these out, or fit arrays: fit(flow, images.train.y, ...)"
+            )
+        data, validation = of_images(flow, data)
     source = of_flow("data", flow, data, *beside, batch_size=size, workers=workers)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if isinstance(source, Arrays):

@@ -1,8 +1,7 @@
 """What is minimised for tables, and what comes of it."""
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jflow.data.anomalies import FEWEST, fingerprints
 from jflow.data.batches import Arrays
 from jflow.data.schema import Schema
 from jflow.data.table_density import TableDensity
@@ -56,18 +54,6 @@ def _arrays(table: Table, part: int, batch_size: int) -> Arrays:
         values, batch_size, None if weights is None else fill(weights),
         np.arange(count, dtype=np.int32),
     )  # fmt: skip
-
-
-def calibrated(density: Any, table: Table) -> Any:
-    """With the rows that it was fitted on, and, if there are enough, calibrated by the others."""
-    density = replace(density, trained=np.unique(fingerprints(table.rows[0])))
-    if len(table.rows[2].values) < FEWEST or table.weights is not None:
-        return density
-    try:
-        return density.calibrate(table.rows[2])
-    except ValueError as error:  # of a table whose rows occur several times
-        warnings.warn(f"the density is not calibrated: {error}", stacklevel=3)
-        return density
 
 
 @dataclass(frozen=True)
