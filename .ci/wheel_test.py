@@ -11,7 +11,8 @@ import jflow
 site = Path(sys.argv[1]).resolve()
 assert Path(jflow.__file__).resolve().is_relative_to(site), jflow.__file__
 assert (site / "jflow" / "py.typed").is_file(), "the wheel lacks py.typed"
-assert (site / "jflow" / "report" / "templates" / "report.html").is_file()
+for name in ("base", "macros", "table", "images"):
+    assert (site / "jflow" / "report" / "templates" / f"{name}.html").is_file(), name
 sources = {p.relative_to(site) for p in (site / "jflow").rglob("*.py")}
 assert len(sources) > 30, sorted(sources)
 

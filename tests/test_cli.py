@@ -14,7 +14,10 @@ import pytest
 pytest.importorskip("tyro")
 
 from jflow import cli
+from jflow.cli import fitting
+from jflow.cli.pictures import read_images, write_images
 from jflow.data import TableDensity
+from jflow.data.image_files import files_below, pixels_of
 
 SMALL = ["--steps", "20", "--recipe", "real_nvp"]
 
@@ -88,7 +91,7 @@ def test_report(model, capsys):
     assert "saved in" in capsys.readouterr().err
     (model / "evidence.json").rename(model / "kept.json")
     assert run("report", model) == 2
-    assert "no rows to report on" in capsys.readouterr().err
+    assert "nothing to report on" in capsys.readouterr().err
     (model / "kept.json").rename(model / "evidence.json")
 
 
@@ -97,7 +100,7 @@ def test_compare(tmp_path, capsys):
     short = ("--steps", 20, "--recipes", "real_nvp", "maf")
     assert run("compare", source, "--out", tmp_path / "m", *short) == 0
     told = capsys.readouterr().err
-    found = {n: float(v) for n, v in re.findall(r"^(\w+): (-[\d.]+) nats a row on", told, re.M)}
+    found = {n: float(v) for n, v in re.findall(r"^(\w+): (-[\d.]+) nats a row in", told, re.M)}
     assert set(found) == {"real_nvp", "maf"}
     assert f"chosen: {max(found, key=found.get)}" in told
     recipe = TableDensity.load(tmp_path / "m").density.flow.recipe.name
@@ -221,6 +224,146 @@ def test_errors_of_users_are_one_line(model, tmp_path, capsys):
     (tmp_path / "empty.csv").write_text("")
     assert run("score", model, tmp_path / "empty.csv") == 2
     assert "the source is empty" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of grey images in two kinds, and a model of them."""
+    image = pytest.importorskip("PIL.Image")
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for kind, least in (("dark", 0), ("light", 120)):
+        (folder / "all" / kind).mkdir(parents=True)
+        for place in range(60):
+            pixels = rng.integers(least, least + 120, (4, 4)).astype(np.uint8)
+            image.fromarray(pixels).save(folder / "all" / kind / f"{place}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fitting._SMALL, "glow", {"steps": 1, "hidden": 8, "checkerboards": 0})
+        short = ("--steps", 30, "--validation", 0.2)
+        assert run("fit", folder / "all", "--out", folder / "m", *short) == 0
+    return folder
+
+
+def test_images_are_scored(pictures, tmp_path, capsys):
+    assert run("score", pictures / "m", pictures / "all") == 0
+    scores = written(capsys.readouterr().out)
+    assert len(scores) == 120
+    assert list(scores[0]) == ["image", "log_prob", "bits_per_dim", "p_value"]
+    assert scores[0]["image"] == "dark/0.png"
+    bits = -float(scores[7]["log_prob"]) / (16 * np.log(2))
+    assert float(scores[7]["bits_per_dim"]) == pytest.approx(bits)
+    assert run("score", pictures / "m", pictures / "all" / "dark" / "0.png") == 0
+    (alone,) = written(capsys.readouterr().out)
+    assert alone == scores[0] | {"image": "0.png"}
+    images = [np.asarray(pixels_of(f, True, None)) for f in files_below(pictures / "all")]
+    np.savez(tmp_path / "a.npz", these=np.stack(images), labels=np.zeros(120))
+    assert run("score", pictures / "m", tmp_path / "a.npz", "--out", tmp_path / "s.csv") == 0
+    again = written((tmp_path / "s.csv").read_text())
+    assert [row["p_value"] for row in again] == [row["p_value"] for row in scores]
+    assert again[119]["image"] == "119"
+
+
+def test_images_are_drawn_and_edited(pictures, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    model, first = pictures / "m", pictures / "all" / "dark" / "0.png"
+    last = pictures / "all" / "light" / "0.png"
+    assert run("sample", model, 5, "--out", tmp_path / "s.npz") == 0
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert arrays["images"].shape == (5, 4, 4, 1)
+    assert run("sample", model, 5, "--out", tmp_path / "s", "--temperature", 0.5) == 0
+    assert len(list((tmp_path / "s").glob("*.png"))) == 5
+    assert run("sample", model, 5, "--out", tmp_path / "s.png") == 0
+    with image.open(tmp_path / "s.png") as opened:
+        assert opened.size == (3 * 5 - 1, 2 * 5 - 1)
+    assert run("edit", model, first, last, "--count", 3, "--out", tmp_path / "e.npz") == 0
+    with np.load(tmp_path / "e.npz") as arrays:
+        between = arrays["images"]
+    np.testing.assert_array_equal(between[0], pixels_of(first, True, None))
+    np.testing.assert_array_equal(between[2], pixels_of(last, True, None))
+    kinds = ("--towards", pictures / "all" / "light", "--away-from", pictures / "all" / "dark")
+    assert run("edit", model, first, *kinds, "--out", tmp_path / "e") == 0
+    (lighter,) = (tmp_path / "e").glob("*.png")
+    assert pixels_of(lighter, True, None).mean() > pixels_of(first, True, None).mean() + 20
+    assert run("edit", model, first, "--out", tmp_path / "e2") == 2
+    assert "two images to go from one to the other, and got 1" in capsys.readouterr().err
+
+
+def test_levels_of_files_are_scaled(tmp_path):
+    pytest.importorskip("PIL")
+    images = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
+    write_images(tmp_path / "a", images, 17)
+    ((_, found),) = read_images(str(tmp_path / "a"), (2, 2, 3), 17)
+    np.testing.assert_array_equal(found, images)
+
+
+def test_a_model_of_images_says_what_it_is(pictures, capsys):
+    assert run("info", pictures / "m", "--as-json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {
+        "shape": [4, 4, 1], "levels": 256, "correction": "complexity", "recipe": "glow",
+        "calibration_rows": 24,
+    }  # fmt: skip
+
+
+def test_report_and_compare_of_images(pictures, tmp_path, capsys, monkeypatch):
+    assert run("report", pictures / "m", "--out", tmp_path / "r.html") == 0
+    assert "Strangest images" in (tmp_path / "r.html").read_text()
+    monkeypatch.setitem(fitting._SMALL, "glow", {"steps": 1, "hidden": 8, "checkerboards": 0})
+    monkeypatch.setitem(fitting._SMALL, "real_nvp", {"levels": 1, "hidden": 4, "blocks": 1})
+    short = ("--steps", 10, "--validation", 0.2)
+    assert run("compare", pictures / "all", "--out", tmp_path / "m", *short) == 0
+    told = capsys.readouterr().err
+    found = re.findall(r"^(\w+): [\d.]+ bits per dimension in", told, re.M)
+    assert sorted(found) == ["glow", "real_nvp"]
+    assert "chosen: " in told
+
+
+def test_errors_of_images_are_one_line(pictures, model, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.zeros((6, 5), np.uint8)).save(tmp_path / "odd.png")
+    source, of_images = str(pictures / "all"), str(pictures / "m")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "torn.npz").write_bytes(b"PK but no more")
+    np.savez(tmp_path / "real.npz", x_train=np.zeros((30, 4, 4, 1)))
+    np.savez(tmp_path / "whole.npz", x=np.zeros((30, 4, 4, 1), np.uint8))
+    for place in range(30):
+        image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "odd" / f"{place}.png")
+    for arguments, said in (
+        (["score", of_images, tmp_path / "odd.png"], "has (6, 5) pixels, but the model is of"),
+        (["score", of_images, tmp_path / "none"], "no file or folder"),
+        (["score", of_images, tmp_path / "a.csv"], "no file or folder"),
+        (["score", of_images, tmp_path / "torn.npz"], "torn.npz is damaged"),
+        (["score", of_images, source, "--contributions"], "--contributions are of tables"),
+        (["score", model, source, "--resize"], "--resize is of images"),
+        (["sample", of_images, 3], "give --out"),
+        (["sample", of_images, 3, "--out", tmp_path / "s.jpg"], "--out must be a .png file"),
+        (["sample", model, 3, "--temperature", 0.5], "--temperature is of images"),
+        (["impute", of_images, "x.csv"], "impute needs a model of a table"),
+        (["edit", model, "x.png", "--out", tmp_path / "e"], "edit needs a model of images"),
+        (["edit", of_images, "x.png", "--towards", "y", "--out", "e"], "together"),
+        (["fit", source, "--out", tmp_path / "m", "--given", "x"], "--given: only of a table"),
+        (["fit", source, "--out", model, "--overwrite"], "holds a model of table"),
+        (["sample", of_images, 3, "--out", tmp_path / "no" / "s.png"], "there is no folder"),
+        (["sample", of_images, 3, "--out", pictures / "all"], "is not empty"),
+        (["edit", of_images, "--out", tmp_path / "e.png"], "edit needs images"),
+        (["fit", tmp_path / "nothere", "--out", tmp_path / "m"], "no file or folder"),
+        (["fit", tmp_path / "torn.npz", "--out", tmp_path / "m"], "torn.npz is damaged"),
+        (["fit", tmp_path / "real.npz", "--out", tmp_path / "m"], "images must be uint8"),
+        (["fit", tmp_path / "whole.npz", "--out", tmp_path / "m", "--size", 2, 2], "of folders"),
+        (["fit", source, "--out", tmp_path / "m", "--test", 0.3], "--test: only of a table"),
+        (["fit", source, "--out", tmp_path / "m", "--validation", 1], "a share below 1"),
+        (["fit", source, "--out", tmp_path / "m", "--minutes", 0], "--minutes must be above 0"),
+    ):
+        assert run(*arguments) == 2, arguments
+        text = capsys.readouterr().err
+        assert said in text
+        assert len(text.strip().splitlines()) == 1
+    for arguments, said in (
+        (["fit", source, "--out", tmp_path / "m", "--recipe", "nsf"], "nsf is of tables"),
+        (["fit", tmp_path / "odd", "--out", tmp_path / "m"], "must be even; they are (5, 5)"),
+    ):
+        assert run(*arguments) == 2
+        assert said in capsys.readouterr().err
+    assert run("score", of_images, tmp_path / "odd.png", "--resize") == 0
 
 
 def test_help_does_not_wait_for_jax():

@@ -41,7 +41,8 @@ def test_every_public_name_is_documented_and_in_the_readme(module):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/training.md", "docs/tables.md", "docs/estimators.md"]
+    "page",
+    ["README.md", "docs/training.md", "docs/tables.md", "docs/estimators.md", "docs/images.md"],
 )
 def test_examples_run(page, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
@@ -68,7 +69,7 @@ assert variables["constants"]["bijector"]["bijector"]["bijectors_1"]["order"].sh
 def test_links_to_files_are_right():
     pages = (
         "README.md", "CONTRIBUTING.md", "docs/design.md", "docs/training.md", "docs/tables.md",
-        "tests/README.md",
+        "docs/images.md", "tests/README.md",
     )  # fmt: skip
     for page in (ROOT / name for name in pages):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):

@@ -1,10 +1,14 @@
-"""The command line: `jflow fit`, `compare`, `score`, `sample`, `report`, `impute` and `info`."""
+"""The command line of jflow: densities of tables and of images.
+
+`jflow fit`, `compare`, `score`, `sample`, `report`, `impute`, `edit` and `info`.
+"""
 
 import os
 import sys
+import zipfile
 
 # What a user can mend; all else is a fault of this library, and tells where.
-_USERS = (ValueError, TypeError, OSError, ImportError)
+_USERS = (ValueError, TypeError, OSError, ImportError, zipfile.BadZipFile)
 
 
 def main(arguments: list[str] | None = None) -> None:

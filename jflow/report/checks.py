@@ -17,7 +17,8 @@ _DRAWS = 16
 # Rows that baselines are fitted on, test rows that are looked at, rows that cells are ranked in;
 # draws that they are among.
 _FITTED, _TESTED, _RANKED, _AMONG = 3_000, 1_000, 200, 63
-_FEW = 20
+# Rows without which a check is left out.
+FEW = 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def likelihoods(density: TableDensity, parts: tuple[Rows, Rows, Rows]) -> Likeli
     sizes of the baselines are chosen by the validation rows. None if there are too few rows.
     """
     train, validation, test = (_whole(part) for part in parts)
-    if min(len(train.values), len(test.values)) < _FEW or len(validation.values) < 2:
+    if min(len(train.values), len(test.values)) < FEW or len(validation.values) < 2:
         return None
     train = train.take(np.arange(min(_FITTED, len(train.values))))
     test = test.take(np.arange(min(_TESTED, len(test.values))))
@@ -134,7 +135,7 @@ def two_sample(real: np.ndarray, drawn: np.ndarray) -> TwoSample | None:
 
     whole = np.flatnonzero(np.isfinite(real).all(1) & np.isfinite(drawn).all(1))[:_TESTED]
     real, drawn = real[whole], drawn[whole]
-    if len(real) < _FEW:
+    if len(real) < FEW:
         return None
     rows, kinds = np.concatenate([real, drawn]), np.repeat([0, 1], len(real))
     forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0)
@@ -157,15 +158,16 @@ class Uniform:
     p_value: float
 
 
-def _uniform(values: np.ndarray) -> Uniform:
+def uniform(values: np.ndarray) -> Uniform:
+    """With the test of them."""
     return Uniform(values, float(stats.kstest(values, "uniform").pvalue))
 
 
 def p_values_of(density: TableDensity, rows: Rows) -> Uniform | None:
     """p-values of rows that neither fitted nor calibrated it; None if there are too few."""
-    if density.calibration is None or len(rows.values) < _FEW:
+    if density.calibration is None or len(rows.values) < FEW:
         return None
-    return _uniform(anomalies.p_values(density.calibration, density.log_prob_of(rows), tails=2))
+    return uniform(anomalies.p_values(density.calibration, density.log_prob_of(rows), tails=2))
 
 
 def ranks(density: TableDensity, rows: Rows, key: int) -> dict[str, Uniform]:
@@ -181,7 +183,7 @@ def ranks(density: TableDensity, rows: Rows, key: int) -> dict[str, Uniform]:
     keys = jax.random.split(as_key("report", key), _AMONG)
     for d, column in enumerate(density.schema.columns):
         there = np.flatnonzero(np.isfinite(rows.values[:, d]) & np.isfinite(rows.log_det))
-        if len(there) < _FEW:
+        if len(there) < FEW:
             continue
         some = rows.take(there)
         holed = some.values.copy()
@@ -193,7 +195,7 @@ def ranks(density: TableDensity, rows: Rows, key: int) -> dict[str, Uniform]:
         else:
             own = some.values[:, d]
         below, same = (drawn < own).sum(0), (drawn == own).sum(0)
-        found[column.name] = _uniform(
+        found[column.name] = uniform(
             (below + rng.uniform(size=len(own)) * (same + 1)) / (_AMONG + 1)
         )
     return found

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jflow.data.column import Column
+from jflow.data.image_files import tile
 from jflow.report.checks import Uniform
 
 # Colours that the colour-blind tell apart, of real rows and generated ones, on either page.
@@ -17,6 +18,8 @@ _REAL, _DRAWN = "#3b82c4", "#d9772b"
 _INK = {"light": "#30343a", "dark": "#d5d9e0"}
 _FEWEST, _BINS, _WORDS, _DOTS, _PAIRS = 8, 30, 12, 400, 4
 _SMALL = (3.3, 2.3)
+# Pixels of grids, and of their images, that they are enlarged to, at most.
+_WIDTH, _LARGEST = 1_000, 64
 Draw = Callable[[Figure], None]
 
 
@@ -52,23 +55,43 @@ def picture(draw: Draw, size: tuple[float, float], says: str) -> Picture:
     return Picture(found["light"], found["dark"], says)
 
 
-def course(history: Sequence[dict[str, float]], best_step: int) -> Picture:
+def course(
+    history: Sequence[dict[str, float]],
+    best_step: int,
+    unit: str = "nll",
+    what: str = "-log p, nats",
+) -> Picture:
     """Losses while training."""
     steps = [row["step"] for row in history]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for name, colour in (("train_nll", _REAL), ("validation_nll", _DRAWN)):
+        for name, colour in ((f"train_{unit}", _REAL), (f"validation_{unit}", _DRAWN)):
             values = [row.get(name, np.nan) for row in history]
             axes.plot(steps, values, color=colour, marker=".", label=name.split("_")[0])
         axes.axvline(best_step, color="grey", linewidth=1, linestyle=":", label="kept")
-        axes.set(xlabel="step", ylabel="-log p, nats a row")
+        axes.set(xlabel="step", ylabel=what)
         axes.legend()
 
-    last = history[-1].get("validation_nll", np.nan)
-    says = (f"-log p of training and validation rows over {steps[-1]:.0f} steps; the parameters of "
-            f"step {best_step} were kept; validation ends at {last:.2f} nats")  # fmt: skip
+    last = history[-1].get(f"validation_{unit}", np.nan)
+    says = (f"{what} in training and validation over {steps[-1]:.0f} steps; the parameters of step "
+            f"{best_step} were kept; validation ends at {last:.2f}")  # fmt: skip
     return picture(draw, (6.5, 3.0), says)
+
+
+def grid(images: np.ndarray, levels: int, columns: int, says: str) -> Picture:
+    """Images (N, height, width, channels) in rows."""
+    from PIL import Image
+
+    grey = np.round(np.asarray(images, np.float32) * (255 / (levels - 1))).astype(np.uint8)
+    whole = tile(grey, columns, gap=128)
+    image = Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
+    times = max(1, min(_WIDTH // image.width, _LARGEST // images.shape[1]))
+    image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    written = io.BytesIO()
+    image.save(written, "PNG", optimize=True)
+    encoded = base64.b64encode(written.getvalue()).decode()
+    return Picture(encoded, encoded, says)
 
 
 def marginal(column: Column, real: np.ndarray, drawn: np.ndarray) -> Picture:
