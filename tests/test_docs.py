@@ -11,6 +11,7 @@ import jflow
 from jflow import report as jflow_report
 from jflow import sklearn as jflow_sklearn
 from jflow import testing
+from jflow import viz as jflow_viz
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,7 @@ README = (ROOT / "README.md").read_text()
         jflow.data,
         jflow_report,
         jflow_sklearn,
+        jflow_viz,
         jflow.train,
         jflow.distributions,
         jflow.functional,
@@ -42,7 +44,14 @@ def test_every_public_name_is_documented_and_in_the_readme(module):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/training.md", "docs/tables.md", "docs/estimators.md", "docs/images.md"],
+    [
+        "README.md",
+        "docs/training.md",
+        "docs/tables.md",
+        "docs/estimators.md",
+        "docs/images.md",
+        "docs/pictures.md",
+    ],
 )
 def test_examples_run(page, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
@@ -69,7 +78,7 @@ assert variables["constants"]["bijector"]["bijector"]["bijectors_1"]["order"].sh
 def test_links_to_files_are_right():
     pages = (
         "README.md", "CONTRIBUTING.md", "docs/design.md", "docs/training.md", "docs/tables.md",
-        "docs/images.md", "tests/README.md",
+        "docs/images.md", "docs/pictures.md", "tests/README.md",
     )  # fmt: skip
     for page in (ROOT / name for name in pages):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):

@@ -6,16 +6,34 @@ import numpy as np
 from jax import Array
 
 from jflow.data import anomalies
+from jflow.distributions import Density
 
 
 class Calibrated:
     """What a `TableDensity` and an `ImageDensity` share: p-values by a score.
 
     Attributes:
+      density: of what the flow sees.
       calibration: (n,), scores of held-out data, sorted; None if it is not calibrated.
     """
 
+    density: Density
     calibration: np.ndarray | None
+
+    def __repr__(self) -> str:
+        flow, count = self.density.flow, self.calibration
+        name = flow.recipe.name if flow.recipe else type(flow.bijector).__name__
+        calibrated = "not calibrated" if count is None else f"calibrated by {len(count):,}"
+        parameters = f"{name}, {self.density.num_params:,} parameters"
+        return f"{type(self).__name__}({self._told()}; {parameters}; {calibrated})"
+
+    def _repr_html_(self) -> str:
+        summary = self.density.summary()
+        return summary._replace(title=repr(self))._repr_html_()
+
+    def _told(self) -> str:
+        """What it is a density of."""
+        raise NotImplementedError
 
     def score(self, raw: Any, *, key: Array | int = 0) -> np.ndarray:
         """What p-values compare, (N,): high where something is likely."""

@@ -23,7 +23,7 @@ Correction = Literal["complexity", "background"]
 _AT_ONCE = 64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageDensity(Calibrated):
     """The density of images of whole numbers, such as 8-bit grey levels: what `fit` gives of them.
 
@@ -246,6 +246,10 @@ class ImageDensity(Calibrated):
         if "density" not in densities or "correction" not in said:
             raise keeping.damaged(folder, "images")
         return cls(correction=said["correction"], **densities, **arrays)  # type: ignore[arg-type]
+
+    def _told(self) -> str:
+        corrected = f", corrected by {self.correction}" if self.correction else ""
+        return f"{'x'.join(map(str, self.shape))}, {self.levels} levels{corrected}"
 
     def _images(self, images: Any) -> np.ndarray:
         """(N, *shape), checked."""

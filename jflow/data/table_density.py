@@ -26,9 +26,11 @@ from jflow.functional.arguments import as_key, check_counts
 
 # Draws of noise where log_prob is a bound; draws that filled cells are the median of; rows at once.
 _DRAWS, _FILLS, _AT_ONCE = 16, 64, 4096
+# Columns that are named in a line.
+_NAMED = 6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TableDensity(Calibrated):
     """The density of a table's raw columns, in their units: what `fit(flow, table)` gives.
 
@@ -104,6 +106,10 @@ class TableDensity(Calibrated):
             log_p = np.asarray(self.density.log_prob(y, context, key=noise) + log_det, np.float64)
             found[index[0] : end] = (np.logaddexp.reduce(log_p) - np.log(draws))[: end - index[0]]
         return found + rows.log_det
+
+    def _told(self) -> str:
+        names = [*self.schema.names[:_NAMED], *(["..."] if len(self.schema.names) > _NAMED else [])]
+        return f"{len(self.schema.names)} columns: {', '.join(names)}"
 
     def _asked(self, given: Sequence[str] | None) -> np.ndarray | None:
         if given is None:

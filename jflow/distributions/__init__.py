@@ -3,6 +3,7 @@
 from jflow.distributions.density import Density
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import init
+from jflow.distributions.inspection import Step, Summary
 from jflow.distributions.learned import (
     ConditionalGaussian,
     GaussianMixture,
@@ -29,7 +30,9 @@ __all__ = [
     "StandardLogistic",
     "StandardNormal",
     "StandardUniform",
+    "Step",
     "StudentT",
+    "Summary",
     "VonMises",
     "init",
     "load",

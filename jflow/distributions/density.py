@@ -22,6 +22,7 @@ from jflow.distributions.contractions import (
 )
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
+from jflow.distributions.inspection import Inspected
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.dequantization import (
@@ -34,8 +35,8 @@ from jflow.functional.traces import Estimated
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(Inspected):
     """A flow and its variables: a distribution that can be called, mapped and saved.
 
     A pytree whose leaves are the variables: it passes through `jit` and `vmap` as an argument.
@@ -169,27 +170,37 @@ class Density:
         return y, log_prob
 
     def latents(
-        self, y: ArrayLike, context: Any = None, *, key: Array | int | None = None
-    ) -> Array:
+        self, y: ArrayLike, context: Any = None, *, key: Array | int | None = None,
+        log_det: bool = False,
+    ) -> Any:  # fmt: skip
         """The latents z of y, (*batch, *latent): what the flow maps to y, exactly.
 
-        Where there are several, `key` draws one.
+        Where there are several, `key` draws one. With `log_det`, also log|det dz/dy|, (*batch).
         """
-        given = arrays(y, context)
-        key = noise("latents", self.flow.bijector, "inverse", key, values_alone=True)
-        z = compiled.apply(self.flow, "latents", self.variables, *given, rng=key)
+        given, method = arrays(y, context), "latents_and_log_det" if log_det else "latents"
+        key = noise("latents", self.flow.bijector, "inverse", key, values_alone=not log_det)
+        found = compiled.apply(self.flow, method, self.variables, *given, rng=key)
+        z = found[0] if log_det else found
         self._check_inverse(z, len(self.flow.latent_shape), *given)
-        return z
+        return found
 
     def from_latents(
-        self, z: ArrayLike, context: Any = None, *, key: Array | int | None = None
-    ) -> Array:
-        """The y of latents z, (*batch, *event): the inverse of `latents`, with a key likewise."""
-        given = arrays(z, context)
-        key = noise("from_latents", self.flow.bijector, "forward", key, values_alone=True)
-        y = compiled.apply(self.flow, "from_latents", self.variables, *given, rng=key)
+        self, z: ArrayLike, context: Any = None, *, key: Array | int | None = None,
+        log_det: bool = False,
+    ) -> Any:  # fmt: skip
+        """The y of latents z, (*batch, *event): the inverse of `latents`, with a key likewise.
+
+        With `log_det`, also log|det dy/dz|, (*batch).
+        """
+        given, method = (
+            arrays(z, context),
+            "from_latents_and_log_det" if log_det else "from_latents",
+        )
+        key = noise("from_latents", self.flow.bijector, "forward", key, values_alone=not log_det)
+        found = compiled.apply(self.flow, method, self.variables, *given, rng=key)
+        y = found[0] if log_det else found
         self._check_forward(y, given[1], (given[0], len(self.flow.latent_shape)))
-        return y
+        return found
 
     def _check_inverse(self, found: Array, ndim: int, y: Array, context: Any) -> None:
         bijector = self.flow.bijector

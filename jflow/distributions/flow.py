@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jflow.bijectors.base import Bijector
+from jflow.bijectors.walk import layers
 from jflow.distributions.base import (
     Base,
     as_temperature,
@@ -28,11 +29,11 @@ from jflow.distributions.contexts import (
     each,
     encoded,
 )
+from jflow.distributions.events import checked, finite, whole
 from jflow.distributions.recipe import Recipe
 from jflow.distributions.standard import StandardNormal
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_wide, is_infinite
-from jflow.functional.dequantization import NO_INTEGER, check_integer
+from jflow.functional.arrays import as_wide
 from jflow.functional.supports import Integers, Supports, beyond_a_turn, integers_of
 
 
@@ -122,7 +123,7 @@ class Flow(nn.Module):
           ValueError: y or context has the wrong shape.
         """
         x, log_det, context = self._to_base(y, context)
-        x, infinite = _finite(x, len(self.latent_shape))
+        x, infinite = finite(x, len(self.latent_shape))
         with default_promotion():
             log_prob = self._base(x.dtype, context).log_prob(x)
         if log_prob.shape != log_det.shape:
@@ -138,17 +139,41 @@ class Flow(nn.Module):
 
     def latents(self, y: Array, context: Any = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent); int32 where x is whole numbers."""
-        return _whole(self._to_base(y, context)[0], self._base_support)
+        return whole(self._to_base(y, context)[0], self._base_support)
+
+    def latents_and_log_det(self, y: Array, context: Any = None) -> tuple[Array, Array]:
+        """The same, and log|det dx/dy|, (*batch)."""
+        x, log_det, _ = self._to_base(y, context)
+        return whole(x, self._base_support), log_det
 
     def from_latents(self, z: Array, context: Any = None) -> Array:
         """y = f(z): (*batch, *latent) to (*batch, *event); int32 where y is whole numbers."""
-        z, batch = _checked("z", z, self.latent_shape, self._base_support)
+        z, batch = checked("z", z, self.latent_shape, self._base_support)
         y = self.bijector.forward(z, self._context(context, batch))
-        return _whole(y, self.support)
+        return whole(y, self.support)
+
+    def from_latents_and_log_det(self, z: Array, context: Any = None) -> tuple[Array, Array]:
+        """The same, and log|det dy/dz|, (*batch)."""
+        y, log_det, _ = self.pulled_back(z, context)
+        return whole(y, self.support), log_det
+
+    def trajectory(self, y: Array, context: Any = None) -> tuple[list[Array], list[Array]]:
+        """y and what each layer makes of it on the way to the base; and what log_det each adds."""
+        y, batch = checked("y", y, self.event_shape, self.support)
+        context = self._context(context, batch)
+        start, infinite = finite(y, len(self.event_shape))
+        found = [(start, jnp.where(infinite, -jnp.inf, jnp.zeros(batch, y.dtype)))]
+        for layer in layers(*self.bijector.unbind()):
+            rngs = {"noise": self.make_rng("noise")} if self.has_rng("noise") else None
+            given: Any = layer.variables, found[-1][0], context
+            step = layer.bijector.apply(*given, method="inverse_and_log_det", rngs=rngs)
+            found.append(step)  # type: ignore[arg-type]
+        values, log_dets = zip(*found, strict=True)
+        return [y, *values[1:]], list(log_dets)
 
     def pulled_back(self, z: Array, context: Any = None) -> tuple[Array, Array, Array]:
         """f(z), log|det df/dz| and log base(z): what densities of y are as densities of z."""
-        z, batch = _checked("z", z, self.latent_shape, self._base_support)
+        z, batch = checked("z", z, self.latent_shape, self._base_support)
         context = self._context(context, batch)
         with default_promotion():
             log_base = self._base(z.dtype, context).log_prob(z)
@@ -180,7 +205,7 @@ class Flow(nn.Module):
         context = self._context(context, shape)
         with default_promotion():
             _, x = self._base_sample(key, shape, context, as_temperature(temperature))
-        return _whole(self.bijector.forward(x, context), self.support)
+        return whole(self.bijector.forward(x, context), self.support)
 
     def sample_and_log_prob(
         self, key: Array, shape: tuple[int, ...] = (), context: Any = None
@@ -208,12 +233,12 @@ class Flow(nn.Module):
             log_prob = base.log_prob(x)
         y, log_det = self.bijector.forward_and_log_det(x, context)
         log_prob = jnp.where(jnp.isneginf(log_det), -jnp.inf, log_prob - log_det)
-        return _whole(y, self.support), log_prob
+        return whole(y, self.support), log_prob
 
     def _to_base(self, y: Array, context: Any) -> tuple[Array, Array, Array | None]:
-        y, batch = _checked("y", y, self.event_shape, self.support)
+        y, batch = checked("y", y, self.event_shape, self.support)
         context = self._context(context, batch)
-        y, infinite = _finite(y, len(self.event_shape))
+        y, infinite = finite(y, len(self.event_shape))
         x, log_det = self.bijector.inverse_and_log_det(y, context)
         return x, jnp.where(infinite, -jnp.inf, log_det), context
 
@@ -249,33 +274,3 @@ def zeros(flow: Flow, batch: tuple[int, ...] = (), dtype: DTypeLike = float) -> 
     """Zeros in the shape of events, and in a dtype that the flow takes: that, or int32."""
     dtype = jax.dtypes.canonicalize_dtype(dtype) if flow.integers is None else jnp.int32
     return jnp.zeros((*batch, *flow.event_shape), dtype)
-
-
-def _checked(
-    name: str, y: Array, event_shape: tuple[int, ...], support: Supports
-) -> tuple[Array, tuple[int, ...]]:
-    """y as floating numbers, as layers take them, and its batch shape."""
-    integers = integers_of(support)
-    if integers is not None:
-        check_integer(name, y, integers)
-        y = y.astype(jax.dtypes.canonicalize_dtype(float))
-    elif not jnp.issubdtype(y.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must be floating, a continuous value; got {y.dtype}; convert it to float"
-        )
-    split = y.ndim - len(event_shape)
-    if split < 0 or y.shape[split:] != event_shape:
-        raise ValueError(f"{name} must have shape (*batch, *{event_shape}); got {y.shape}")
-    return as_wide(y), y.shape[:split]
-
-
-def _finite(y: Array, event_ndim: int) -> tuple[Array, Array]:
-    """y with zeros for infinite numbers, and which events have some."""
-    return jnp.where(jnp.isinf(y), 0, y), is_infinite(y, event_ndim)
-
-
-def _whole(y: Array, support: Supports) -> Array:
-    """What layers give, as integers where it is whole; what is NaN there as `NO_INTEGER`."""
-    if integers_of(support) is None:
-        return y
-    return jnp.where(jnp.isnan(y), NO_INTEGER, y.astype(jnp.int32))
