@@ -36,7 +36,7 @@ def picture(density: jflow.Density, values: int, path: str) -> None:
 
 def main(name: str, recipe: str = "glow", steps: str = "400", path: str | None = None) -> None:
     """Fits, scores and draws."""
-    splits = data.images(name, validation=VALIDATION)
+    splits = data.images(name, validation=None if name == "digits" else VALIDATION)
     train, shape = splits.train, splits.train.y.shape[1:]
     flow = getattr(flows, recipe)(image_shape=shape, values=splits.values)
     start = time.perf_counter()

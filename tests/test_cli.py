@@ -293,6 +293,10 @@ def test_levels_of_files_are_scaled(tmp_path):
     write_images(tmp_path / "a", images, 17)
     ((_, found),) = read_images(str(tmp_path / "a"), (2, 2, 3), 17)
     np.testing.assert_array_equal(found, images)
+    grey = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1) * np.ones((1, 2, 2, 1), np.uint8)
+    write_images(tmp_path / "b", grey, 256)
+    ((_, found),) = read_images(str(tmp_path / "b"), (2, 2, 1), 32)
+    np.testing.assert_array_equal(found, grey >> 3)  # as images(bits=5)
 
 
 def test_a_model_of_images_says_what_it_is(pictures, capsys):
@@ -322,6 +326,7 @@ def test_errors_of_images_are_one_line(pictures, model, tmp_path, capsys):
     image.fromarray(np.zeros((6, 5), np.uint8)).save(tmp_path / "odd.png")
     source, of_images = str(pictures / "all"), str(pictures / "m")
     (tmp_path / "odd").mkdir()
+    (tmp_path / "odd.d.png").mkdir()
     (tmp_path / "torn.npz").write_bytes(b"PK but no more")
     np.savez(tmp_path / "real.npz", x_train=np.zeros((30, 4, 4, 1)))
     np.savez(tmp_path / "whole.npz", x=np.zeros((30, 4, 4, 1), np.uint8))
@@ -344,6 +349,7 @@ def test_errors_of_images_are_one_line(pictures, model, tmp_path, capsys):
         (["fit", source, "--out", model, "--overwrite"], "holds a model of table"),
         (["sample", of_images, 3, "--out", tmp_path / "no" / "s.png"], "there is no folder"),
         (["sample", of_images, 3, "--out", pictures / "all"], "is not empty"),
+        (["sample", of_images, 3, "--out", tmp_path / "odd.d.png"], "is a folder"),
         (["edit", of_images, "--out", tmp_path / "e.png"], "edit needs images"),
         (["fit", tmp_path / "nothere", "--out", tmp_path / "m"], "no file or folder"),
         (["fit", tmp_path / "torn.npz", "--out", tmp_path / "m"], "torn.npz is damaged"),

@@ -76,6 +76,19 @@ def test_test_images_are_not_trained_on(arrays, tmp_path):
     splits = data.images(tmp_path / "a.npz", validation=0.2)
     parts = [part.y for part in (splits.train, splits.validation, splits.test)]
     assert sorted(map(bytes, np.concatenate(parts))) == sorted(map(bytes, arrays["x_train"]))
+    np.savez(tmp_path / "B.NPZ", x_test=arrays["x_train"], y_test=arrays["y_train"])
+    (tmp_path / "B.NPZ.npz").rename(tmp_path / "B.NPZ")
+    splits = data.images(tmp_path / "B.NPZ", validation=4)
+    of_label = {
+        bytes(y): label for y, label in zip(arrays["x_train"], arrays["y_train"], strict=True)
+    }
+    assert [of_label[bytes(y)] for y in splits.train.y] == splits.train.labels.tolist()
+    with pytest.raises(ValueError, match="of 20, 12 would be to choose by and as many to test on"):
+        data.images(tmp_path / "B.NPZ", validation=0.6)
+    with pytest.raises(TypeError, match=r"validation must be a number; got '0\.1'"):
+        data.images(tmp_path / "B.NPZ", validation="0.1")
+    with pytest.raises(ValueError, match="leave out all options"):
+        data.images("digits", validation=0.5)
 
 
 def test_npz_errors(arrays, tmp_path):
@@ -308,7 +321,7 @@ def test_sizes_and_damage(picture_folder):
 def test_images_errors(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     for options, message in (
-        ({"name": "digits", "bits": 5}, "digits have 17 levels, in memory"),
+        ({"name": "digits", "bits": 5}, "digits have 17 levels and a split"),
         ({"name": "mnist", "bits": 9}, "bits must be 1 to 8; got 9"),
         ({"name": tmp_path / "a.npz", "stream": True}, "a.npz is read whole, not streamed"),
     ):

@@ -225,10 +225,16 @@ def test_a_report_is_of_raw_data(seen, fitted):
     table = jflow.data.table({"size": RNG.normal(size=60)})
     with pytest.raises(TypeError, match=r"density must be what fit.* got a Density"):
         report(density.density, evidence)
-    with pytest.raises(TypeError, match=r"must be \(Splits, history\); got a Table"):
-        report(density, (table, history))
-    with pytest.raises(TypeError, match=r"must be \(Table, history\); got a ndarray"):
-        report(fitted[0], (np.zeros((3, 3)), history))
+    for of, given, match in (
+        (density, (table, history), r"\(Splits, History\), or ImageEvidence; got Table, History"),
+        (fitted[0], (np.zeros((3, 3)), history), r"\(Table, History\), or Evidence; got ndarray"),
+        (fitted[0], (table, None), "got Table, NoneType"),
+        (fitted[0], (table, history, 1), "got Table, History, int"),
+        (fitted[0], (), "got "),
+        (fitted[0], None, "got NoneType"),
+    ):
+        with pytest.raises(TypeError, match=match):
+            report(of, given)
 
 
 def test_bits_are_of_the_same_images(seen):
@@ -242,6 +248,13 @@ def test_bits_are_of_the_same_images(seen):
     # Their entropy: noise of 90 levels, and one place of four.
     others = flow, gaussian, found.each["kernel estimate"][0]
     assert np.log2(90) + 2 / 16 - 0.1 < min(others) < max(others) < 8
+
+
+def test_a_report_without_webp(seen, monkeypatch):
+    density, evidence = seen
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    found = image_checks.bits(density, evidence.parts, 0)
+    assert set(found.each) == {"flow", "one Gaussian", "kernel estimate", "no model"}
 
 
 def test_baselines_of_images_are_densities():

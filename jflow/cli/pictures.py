@@ -62,7 +62,8 @@ def read_images(
                     "--resize to have images cut and resized, if those it was fitted to were"
                 )
         names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in some]
-        scaled = np.round(np.stack(pixels) * ((levels - 1) / 255))
+        # Cut as `data.images(bits=)` does; for other levels, back to what `write_images` wrote.
+        scaled = np.stack(pixels).astype(np.int64) * levels // 256
         yield names, scaled.astype(np.uint8 if levels <= 256 else np.int32)
 
 
@@ -78,6 +79,8 @@ def check_out(out: Path) -> None:
         raise ValueError(f"--out must be a .png file, a .npz file or a folder; got {out}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out: there is no folder {out.parent}")
+    if out.suffix and out.is_dir():
+        raise FileExistsError(f"--out: {out} is a folder; give another name")
     if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"--out: {out} is not empty; give another folder")
 

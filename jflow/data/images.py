@@ -57,7 +57,9 @@ def npz(
     found = arrays_of(file)
     # Alone, x_test is no part of a whole.
     test = found.pop("x_test") if "x_train" in found and "x_test" in found else None
-    train = _labelled(file, images_among(file, found), found.get("y_train"))
+    whole = images_among(file, found)
+    of_test = whole is found.get("x_test")
+    train = _labelled(file, whole, found.get("y_test" if of_test else "y_train"))
     count = _held(file, validation, len(train), alone=test is None)
     if test is not None:
         test = _labelled(file, test, found.get("y_test"))
@@ -123,11 +125,11 @@ def images(
             "'./digits' for the folder, or jflow.data.digits() for scikit-learn's"
         )
     if name == "digits":
-        if bits != 8 or stream:
-            raise ValueError("digits have 17 levels, in memory: leave bits and stream as they are")
+        if (bits, stream, size, grey, validation, seed) != (8, False, None, None, None, 0):
+            raise ValueError("digits have 17 levels and a split, in memory: leave out all options")
         return digits()
     _check_options(path, (size, grey))
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         if stream:
             raise ValueError(f"{path} is read whole, not streamed: its file is compressed")
         splits = npz(path, validation=validation, seed=seed)
@@ -197,11 +199,17 @@ def _held(source: Any, asked: int | float | None, total: int, alone: bool = Fals
         raise ValueError(f"{source} must have {least} images to train on or more; it has {total}")
     if asked is None:
         return min(5_000, max(1, total // 10))
-    if 0 < asked < 1:
-        return max(1, round(asked * total))
-    if isinstance(asked, float):
+    if isinstance(asked, bool) or not isinstance(asked, int | np.integer | float):
+        raise TypeError(f"validation must be a number; got {asked!r:.60}")
+    if isinstance(asked, float) and not 0 < asked < 1:
         raise ValueError(f"validation must be a whole number or a share below 1; got {asked}")
-    return asked
+    count = max(1, round(asked * total)) if isinstance(asked, float) else int(asked)
+    if alone and 2 * count >= total:
+        raise ValueError(
+            f"validation must leave images to train on: of {total}, {count} would be to choose by "
+            f"and as many to test on; got {asked}"
+        )
+    return count
 
 
 def _alone(path: Path) -> bool:

@@ -44,13 +44,17 @@ def report(
             f"{type(density).__name__}"
         )
     page_of = image_page if isinstance(density, ImageDensity) else table_page
-    if isinstance(evidence, tuple):
-        if not isinstance(evidence[0], page_of.DATA):
+    if not isinstance(evidence, Evidence | ImageEvidence):
+        found = evidence if isinstance(evidence, tuple | list) else (evidence,)
+        if [
+            isinstance(part, kind)
+            for part, kind in zip(found, (page_of.DATA, History), strict=False)
+        ] != [True, True] or len(found) != 2:
             raise TypeError(
-                f"evidence of such a density must be ({page_of.DATA.__name__}, history); got a "
-                f"{type(evidence[0]).__name__}"
+                f"evidence of such a density must be ({page_of.DATA.__name__}, History), or "
+                f"{page_of.KEPT.__name__}; got {', '.join(type(part).__name__ for part in found)}"
             )
-        evidence = page_of.KEPT.of(*evidence)  # type: ignore[arg-type]
+        evidence = page_of.KEPT.of(*found)  # type: ignore[arg-type]
     page_of.check(density, evidence)  # type: ignore[arg-type]
     if not evidence.history:
         raise ValueError("evidence has no history: the fit ended before its first validation")
