@@ -46,10 +46,8 @@ def report(
     page_of = image_page if isinstance(density, ImageDensity) else table_page
     if not isinstance(evidence, Evidence | ImageEvidence):
         found = evidence if isinstance(evidence, tuple | list) else (evidence,)
-        if [
-            isinstance(part, kind)
-            for part, kind in zip(found, (page_of.DATA, History), strict=False)
-        ] != [True, True] or len(found) != 2:
+        data, history = found if len(found) == 2 else (None, None)
+        if not isinstance(data, page_of.DATA) or not isinstance(history, History):
             raise TypeError(
                 f"evidence of such a density must be ({page_of.DATA.__name__}, History), or "
                 f"{page_of.KEPT.__name__}; got {', '.join(type(part).__name__ for part in found)}"
