@@ -100,10 +100,11 @@ class Flow(nn.Module):
     @property
     def support(self) -> Supports:
         """Where y lives: the image of where the base does, or more, as far as the parts tell."""
-        return self.bijector.data_support(self._base_support, self.event_shape)
+        return self.bijector.data_support(self.latent_support, self.event_shape)
 
     @property
-    def _base_support(self) -> Supports:
+    def latent_support(self) -> Supports:
+        """Where x lives: where the base does."""
         return support_of(self.base, self.latent_shape)
 
     @property
@@ -139,16 +140,16 @@ class Flow(nn.Module):
 
     def latents(self, y: Array, context: Any = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent); int32 where x is whole numbers."""
-        return whole(self._to_base(y, context)[0], self._base_support)
+        return whole(self._to_base(y, context)[0], self.latent_support)
 
     def latents_and_log_det(self, y: Array, context: Any = None) -> tuple[Array, Array]:
         """The same, and log|det dx/dy|, (*batch)."""
         x, log_det, _ = self._to_base(y, context)
-        return whole(x, self._base_support), log_det
+        return whole(x, self.latent_support), log_det
 
     def from_latents(self, z: Array, context: Any = None) -> Array:
         """y = f(z): (*batch, *latent) to (*batch, *event); int32 where y is whole numbers."""
-        z, batch = checked("z", z, self.latent_shape, self._base_support)
+        z, batch = checked("z", z, self.latent_shape, self.latent_support)
         y = self.bijector.forward(z, self._context(context, batch))
         return whole(y, self.support)
 
@@ -173,12 +174,12 @@ class Flow(nn.Module):
 
     def pulled_back(self, z: Array, context: Any = None) -> tuple[Array, Array, Array]:
         """f(z), log|det df/dz| and log base(z): what densities of y are as densities of z."""
-        z, batch = checked("z", z, self.latent_shape, self._base_support)
+        z, batch = checked("z", z, self.latent_shape, self.latent_support)
         context = self._context(context, batch)
         with default_promotion():
             log_base = self._base(z.dtype, context).log_prob(z)
         y, log_det = self.bijector.forward_and_log_det(z, context)
-        outside = beyond_a_turn(self._base_support, z, self.latent_shape)
+        outside = beyond_a_turn(self.latent_support, z, self.latent_shape)
         return y, log_det, jnp.where(outside, -jnp.inf, log_base)
 
     def sample_latents(self, key: Array, shape: tuple[int, ...] = (), context: Any = None) -> Array:

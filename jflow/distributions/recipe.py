@@ -35,7 +35,9 @@ class Recipe:
         Raises:
           ValueError: no recipe has that name, or it does not take those arguments.
         """
-        import_module("jflow.flows")  # which registers its own, when it is imported
+        for module in _MODULES:  # which register their own, when they are imported
+            if self.name not in RECIPES:
+                import_module(module)
         if self.name not in RECIPES:
             raise ValueError(
                 f"unknown recipe {self.name!r}; known are {', '.join(sorted(RECIPES))}. Import "
@@ -48,6 +50,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Callable[..., "Flow"]] = {}
+_MODULES = ("jflow.flows", "jflow.interop.imported")
 
 
 def recipe(build: Callable[P, "Flow"]) -> Callable[P, "Flow"]:
