@@ -287,6 +287,38 @@ def test_images_are_drawn_and_edited(pictures, tmp_path, capsys):
     assert "two images to go from one to the other, and got 1" in capsys.readouterr().err
 
 
+def test_images_are_restored(pictures, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    model, first = pictures / "m", pictures / "all" / "light" / "0.png"
+    hole = np.zeros((4, 4), np.uint8)
+    hole[2:] = 255
+    image.fromarray(hole).save(tmp_path / "hole.png")
+    out = tmp_path / "r"
+    assert run("restore", model, first, "--missing", tmp_path / "hole.png", "--out", out) == 0
+    (filled,) = out.glob("*.png")
+    before, after = pixels_of(first, True, None), pixels_of(filled, True, None)
+    np.testing.assert_array_equal(after[:2], before[:2])
+    assert (after[2:] != before[2:]).any()
+    some = ("--noise", 20, "--draw", "--out", tmp_path / "n.npz")
+    assert run("restore", model, pictures / "all" / "light", *some) == 0
+    with np.load(tmp_path / "n.npz") as arrays:
+        assert arrays["images"].shape == (60, 4, 4, 1)
+    image.fromarray(np.full((2, 2), 200, np.uint8)).save(tmp_path / "small.png")
+    large = ("--enlarge", 2, "--out", tmp_path / "l")
+    assert run("restore", model, tmp_path / "small.png", *large) == 0
+    (found,) = (tmp_path / "l").glob("*.png")
+    assert abs(pixels_of(found, True, None).mean() - 200) < 5
+    line = ("--count", 3, "--linear", "--out", tmp_path / "e.npz")
+    assert run("edit", model, first, pictures / "all" / "dark" / "0.png", *line) == 0
+    assert run("restore", model, first, "--out", tmp_path / "x.png") == 2
+    assert "give one of --missing, --noise and --enlarge" in capsys.readouterr().err
+    assert run("restore", model, first, "--enlarge", 3, "--out", tmp_path / "x.png") == 2
+    assert "--enlarge must divide 4 and 4; got 3" in capsys.readouterr().err
+    several = ("--missing", pictures / "all", "--out", tmp_path / "x.png")
+    assert run("restore", model, first, *several) == 2
+    assert "--missing must be one image" in capsys.readouterr().err
+
+
 def test_levels_of_files_are_scaled(tmp_path):
     pytest.importorskip("PIL")
     images = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)

@@ -1,6 +1,6 @@
 """The command line of jflow: densities of tables and of images.
 
-`jflow fit`, `compare`, `score`, `sample`, `report`, `impute`, `edit` and `info`.
+`jflow fit`, `compare`, `score`, `sample`, `report`, `impute`, `edit`, `restore` and `info`.
 """
 
 import os

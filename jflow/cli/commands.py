@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from jflow.cli.edits import Edit
+from jflow.cli.edits import Edit, Restore
 from jflow.cli.files import Part, read_parts, writer
 from jflow.cli.fitting import Compare, Fit, pairs
 from jflow.cli.models import Model, Source, load, load_table
@@ -233,7 +233,7 @@ class Report:
 
 COMMANDS = {
     "fit": Fit, "compare": Compare, "score": Score, "sample": Sample, "report": Report,
-    "impute": Impute, "edit": Edit, "info": Info,
+    "impute": Impute, "edit": Edit, "restore": Restore, "info": Info,
 }  # fmt: skip
 
 

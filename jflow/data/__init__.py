@@ -5,6 +5,7 @@ from jflow.data.complexity import complexity
 from jflow.data.image_density import ImageDensity
 from jflow.data.image_files import tile
 from jflow.data.images import digits, flip_left_right, images, mutate, npz, pad
+from jflow.data.restoring import Restored
 from jflow.data.schema import Rows, Schema
 from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
 from jflow.data.splits import Labelled, Splits
@@ -32,6 +33,7 @@ __all__ = [
     "ImageDensity",
     "Labelled",
     "Pinwheel",
+    "Restored",
     "Rings",
     "Rows",
     "Schema",

@@ -12,7 +12,8 @@ from jax import Array
 from jflow.data import anomalies, image_scores, keeping
 from jflow.data.calibrated import Calibrated
 from jflow.data.complexity import complexity
-from jflow.data.image_scores import check_images_flow, fingerprints, slerp
+from jflow.data.image_edits import ImageEdits
+from jflow.data.image_scores import check_images_flow, fingerprints
 from jflow.data.parts import in_parts
 from jflow.distributions import Density
 from jflow.functional.arguments import as_key, check_counts
@@ -24,7 +25,7 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageDensity(Calibrated):
+class ImageDensity(ImageEdits, Calibrated):
     """The density of images of whole numbers, such as 8-bit grey levels: what `fit` gives of them.
 
     Images are integers (N, height, width, channels), or (N, height, width) of one channel. Their
@@ -185,43 +186,6 @@ class ImageDensity(Calibrated):
         for index, end in in_parts(len(z), _AT_ONCE):
             found.append(self._as_levels(self.density.from_latents(z[index]))[: end - index[0]])
         return np.concatenate(found)
-
-    def interpolate(self, first: Any, last: Any, count: int = 8) -> np.ndarray:
-        """Images between two, (count, height, width, channels), along the sphere of their latents.
-
-        A straight line would pass nearer to the origin than latents of real images lie (White,
-        2016, https://arxiv.org/abs/1609.04468).
-
-        Args:
-          first: an image, (height, width, channels).
-          last: another.
-          count: how many, these two with them.
-        """
-        check_counts("interpolate", count=count)
-        a, b = self.latents(np.stack([self._images([first])[0], self._images([last])[0]]))
-        return self.from_latents(slerp(a, b, np.linspace(0, 1, count)))
-
-    def attribute(self, positives: Any, negatives: Any) -> np.ndarray:
-        """The way in latents, (*latent), from images without something to those with it.
-
-        The difference of the means of their latents (Kingma and Dhariwal, 2018,
-        https://arxiv.org/abs/1807.03039, section 6.3); see `edit`.
-        """
-        return self.latents(positives).mean(axis=0) - self.latents(negatives).mean(axis=0)
-
-    def edit(self, images: Any, attribute: np.ndarray, strength: float = 1.0) -> np.ndarray:
-        """Images with more of an attribute, (N, height, width, channels), or less, if negative.
-
-        Raises:
-          ValueError: the attribute is not one of this density's latents.
-        """
-        z = self.latents(images)
-        if np.shape(attribute) != z.shape[1:]:
-            raise ValueError(
-                f"attribute must have the shape of latents, {z.shape[1:]}; got "
-                f"{np.shape(attribute)}. `density.attribute(positives, negatives)` gives one"
-            )
-        return self.from_latents(z + strength * attribute)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the directory `path`: the densities, and images.json.

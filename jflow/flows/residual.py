@@ -177,8 +177,9 @@ def i_densenet(  # noqa: D417
       layers: residual blocks, each after an actnorm; of images, in each level.
       growth: outputs of each layer of a network (172 in the paper, for images).
       depth: layers of a network, before the last.
-      image_shape, levels, coefficient, activation, exact_terms, exact_up_to, factor_out, alpha,
-        direction, context_shape, values, memory: see `residual_flow`. Convolutions are 3x3.
+      image_shape, levels, coefficient, activation: see `residual_flow`. Convolutions are 3x3.
+      exact_terms, exact_up_to, factor_out, alpha: see `residual_flow`.
+      direction, context_shape, values, memory: see `i_resnet`.
 
     Raises:
       ValueError: not exactly one of `features` and `image_shape`, or sizes that do not fit.

@@ -254,7 +254,8 @@ class AlternatingStep:
         return lax.cond(others, lambda: turn(1), lambda: turn(0))
 
 
-gradient_step, alternating = GradientStep, AlternatingStep
+gradient_step = GradientStep
+alternating = AlternatingStep
 
 
 def weighted_mean(losses: Array, weights: Array | None) -> Array:
