@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 # What is not imported need not be compiled.
 PIP := -m pip install --quiet --no-compile
 
-.PHONY: train test slow nightly venv lint types contracts wheel oldest bench bench-jflow
+.PHONY: train docs test slow nightly venv lint types contracts wheel oldest bench bench-jflow
 
 train: venv  ## Real NVP on handwritten digits, into runs/digits/
 	$(BIN)/python -m experiments.train digits_real_nvp --resume
@@ -14,13 +14,25 @@ train: venv  ## Real NVP on handwritten digits, into runs/digits/
 test: venv  ## all tests but the slow ones
 	.ci/cached $(VENV) -m pytest -n 2 --dist worksteal
 
+docs: $(VENV)/documented  ## the site, into site/; `make docs WHOLE=--whole` runs notebooks in all steps
+	.ci/cached $(VENV) docs/site.py $(WHOLE)
+
+$(VENV)/documented: $(STAMP)
+	$(BIN)/python $(PIP) --editable '.[docs]' --constraint constraints.txt
+	touch $@
+
 slow: venv  ## the slow tests
 	.ci/cached $(VENV) -m pytest -m slow
 
-nightly: venv  ## before a release: slow tests, all with the oldest versions, all optimisations; no cache
+nightly: venv $(VENV)/bridged  ## before a release: slow tests, oldest versions, all optimisations; no cache
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 	JFLOW_OPTIMIZE=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_bijectors.py
 	.ci/test-oldest $(PYTHON) "not slow"
+	$(MAKE) docs WHOLE=--whole
+
+$(VENV)/bridged: $(STAMP)  # the libraries whose trained flows are read
+	$(BIN)/python $(PIP) nflows normflows torch zuko --constraint constraints.txt
+	touch $@
 
 venv: $(STAMP)  ## .venv with jflow, its tests and its tools, in pinned versions
 
