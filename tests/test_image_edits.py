@@ -163,6 +163,15 @@ def test_what_does_not_fit_is_refused(call, match, density, images):
         call(density, images)
 
 
+def test_large_images_are_refused():
+    shape = (64, 64, 3)
+    units = jb.Elementwise(jt.FixedAffine(0.5, 0.1), event_ndim=3)
+    flow = jflow.Flow(jb.Chain((jb.Dequantize(K, event_ndim=3), units)), shape)
+    large = ImageDensity(jflow.Density(flow, {}), correction=None)
+    with pytest.raises(ValueError, match=r"have 12,288 numbers; .* 4,096 are the most"):
+        large.denoise(np.zeros((1, *shape)), 1.0)
+
+
 def test_in_float32(density, images):
     with jax.enable_x64(False):
         narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), density.density)

@@ -2,6 +2,7 @@
 
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,7 +222,7 @@ def test_what_is_random_or_missing_is_refused(density):
     like = np.random.default_rng(0).integers(0, 4, size=(8, 4, 4, 1))
     levels = jflow.Density(grey, jflow.init(grey, 0, like))
     for bridge in BRIDGES:
-        with pytest.raises(ValueError, match="values are the same each time"):
+        with pytest.raises(ValueError, match="are functions of points"):
             bridge.to_distribution(levels)
     with pytest.raises(ValueError, match="context is given to a flow without one"):
         to_distrax.to_distribution(density, np.zeros(2))
@@ -292,8 +293,21 @@ def test_flowjax_both_ways(density, conditional, y, context):
     power = bridge.from_bijection(bijections.Chain([bijections.Exp((3,)), bijections.Tanh((3,))]))
     assert jflow.Flow(power, (3,)).support == Interval(-1, 1)
     inside = bijections.Vmap(bijections.Exp(), axis_size=3)
-    with pytest.raises(ValueError, match="does not live on the line; say where"):
+    with pytest.raises(ValueError, match="may not live on the line; say where"):
         bridge.from_bijection(inside)
+
+    class Own(bijections.Affine):
+        pass
+
+    with pytest.raises(ValueError, match=r"\['Own'\] in Own may not live on the line"):
+        bridge.from_bijection(Own(jnp.zeros(3)))
+    other = jflow.Flow(bridge.from_bijection(theirs.bijection), (3,), context_shape=5)
+    with pytest.raises(ValueError, match=r"needs a context \(2,\), and is given \(5,\)"):
+        jflow.init(other, 0, y, np.zeros((20, 5)))
+    shapes = flows.maf(3, layers=1, hidden=(8,)).clone(context_shape={"a": (2,)}, encoder=Join())
+    told = jflow.Density(shapes, jflow.init(shapes, 0, y, {"a": context}))
+    with pytest.raises(ValueError, match="a condition of flowjax is one array"):
+        bridge.to_distribution(told)
     with pytest.raises(ValueError, match=r"the bijection is of events \(3,\); got \(2,\)"):
         jflow.Flow(bridge.from_bijection(bijections.Flip((3,))), (2,))
     with pytest.raises(TypeError, match="takes a flowjax bijection"):
@@ -331,6 +345,13 @@ def test_numpyro_distributions(density, conditional, y, context):
     assert not bool(where(inside.at[:, 0].set(0.0)).any())
     jacobian = jax.vmap(jax.jacfwd(onto))(x)
     close(onto.log_abs_det_jacobian(x, inside), np.linalg.slogdet(jacobian)[1])
+
+
+class Join(nn.Module):
+    """The only part of a context."""
+
+    def __call__(self, context):
+        return context["a"]
 
 
 class Identity(jb.Bijector):
@@ -412,6 +433,10 @@ def test_guides_refuse_flows_that_do_not_fit():
 
     with pytest.raises(ValueError, match=r"events \(3,\) without a context; got events \(2,\)"):
         called(lambda _: flows.iaf(2, layers=1, hidden=(4,)))
+    with pytest.raises(TypeError, match="it gave int"):
+        called(lambda size: size)
+    with pytest.raises(TypeError, match="a flow was given"):
+        AutoFlow(model, flows.iaf(3, layers=1, hidden=(4,)))
     with pytest.raises(ValueError, match="its base is StandardLogistic"):
         called(lambda size: flows.nice(size, layers=2, hidden=(4,)))
 

@@ -20,7 +20,9 @@ def stored(name):
     state = {n.removeprefix("state/"): a for n, a in arrays.items() if n.startswith("state/")}
     told = json.loads(str(arrays["told"]))
     reader = getattr(weights, told["reader"])
-    return reader, state, told["options"], arrays["y"], arrays.get("context"), arrays["log_prob"]
+    given = [arrays[name] for name in ("y", "context", "log_prob") if name in arrays]
+    options = told["options"] | {"check": tuple(given)}
+    return reader, state, options, arrays["y"], arrays.get("context"), arrays["log_prob"]
 
 
 @pytest.mark.parametrize("name", torch_flows.names())
@@ -111,6 +113,16 @@ def test_states_come_in_many_wrappings():
         reader({1: np.zeros(3)})
 
 
+def test_a_state_alone_is_read_with_a_warning():
+    reader, state, options, y, _, log_prob = stored("zuko_maf_residual")
+    with pytest.warns(UserWarning, match=r"nothing was compared: give check="):
+        reader(state, activation="elu")
+    with pytest.raises(ValueError, match="other densities than the flow it was read from"):
+        reader(state, activation="tanh", check=options["check"])
+    with pytest.raises(ValueError, match=r"check must be .* got 3 parts"):
+        reader(state, activation="elu", check=(y, y, log_prob))
+
+
 def test_layers_that_leave_no_trace_are_asked_for():
     reader, state, options, *_ = stored("normflows_real_nvp")
     with pytest.raises(ValueError, match="say how many there are by layers="):
@@ -148,5 +160,5 @@ def test_modules_themselves_are_read_and_compared():
         theirs = torch_flows.log_prob(case, y, context)
         np.testing.assert_allclose(density.log_prob(y, context), theirs, rtol=1e-9, err_msg=name)
         if case.wrong:
-            with pytest.raises(ValueError, match="other densities than the module"):
+            with pytest.raises(ValueError, match="other densities than the flow"):
                 getattr(weights, case.reader)(case.module, **options | case.wrong)

@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 
 from jflow.cli.models import Model, Source, load_images
-from jflow.cli.pictures import check_out, read_images, write_images
+from jflow.cli.pictures import check_out, read_all, write_images
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Edit:
         density = load_images("edit", self.model)
 
         def read(source: str) -> np.ndarray:
-            parts = read_images(source, density.shape, density.levels, self.resize)
-            return np.concatenate([y for _, y in parts])
+            return read_all(source, density.shape, density.levels, self.resize)
 
         check_out(self.out)
         if not self.images:
@@ -103,12 +102,9 @@ class Restore:
         if factor < 1 or height % factor or width % factor:
             raise ValueError(f"--enlarge must divide {height} and {width}; got {self.enlarge}")
         shape = height // factor, width // factor, channels
-        y = np.concatenate(
-            [y for _, y in read_images(self.images, shape, density.levels, self.resize)]
-        )
+        y = read_all(self.images, shape, density.levels, self.resize)
         if self.missing is not None:
-            parts = read_images(str(self.missing), (height, width, 1), 256, self.resize)
-            hole = np.concatenate([mask for _, mask in parts])
+            hole = read_all(str(self.missing), (height, width, 1), 256, self.resize)
             if len(hole) != 1:
                 raise ValueError(f"--missing must be one image; {self.missing} holds {len(hole)}")
             found = density.inpaint(y, hole[0] > 127, key=self.seed)

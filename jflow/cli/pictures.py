@@ -67,6 +67,13 @@ def read_images(
         yield names, scaled.astype(np.uint8 if levels <= 256 else np.int32)
 
 
+def read_all(
+    source: str, shape: tuple[int, int, int], levels: int, resize: bool = False
+) -> np.ndarray:
+    """All images of a source, (n, *shape); see `read_images`."""
+    return np.concatenate([y for _, y in read_images(source, shape, levels, resize)])
+
+
 def check_out(out: Path) -> None:
     """Refuses where images cannot be written, before they are made.
 

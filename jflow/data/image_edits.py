@@ -17,6 +17,8 @@ from jflow.functional.arguments import as_key, check_counts
 
 # Images at once, of so many numbers; larger ones, fewer.
 _AT_ONCE, _NUMBERS = 16, 1024
+# Numbers in an image; of 3,072 a matrix of the normal law takes 38 MB, and of these a few.
+_LARGEST = 4096
 # Drawn, for the normal law that posteriors start from.
 _LAW = 1000
 
@@ -150,7 +152,7 @@ class ImageEdits:
           ValueError: other shapes, or noise that is not positive.
         """
         told = self._as_numbers("denoise", images, self.shape, noise)
-        return self._measured("denoise", told, np.eye(math.prod(self.shape)), noise,
+        return self._measured("denoise", told, self._pixels(), noise,
                               _effort("denoise", particles, warm, steps, False), key)  # fmt: skip
 
     def enlarge(
@@ -180,9 +182,7 @@ class ImageEdits:
             )
         small = (height // factor, width // factor, channels)
         told = self._as_numbers("enlarge", images, small, noise)
-        pixels = np.eye(math.prod(self.shape)).reshape(
-            -1, small[0], factor, small[1], factor, channels
-        )
+        pixels = self._pixels().reshape(-1, small[0], factor, small[1], factor, channels)
         means = pixels.mean(axis=(2, 4)).reshape(-1, math.prod(small)).T
         return self._measured("enlarge", told, means, noise,
                               _effort("enlarge", particles, warm, steps, False), key)  # fmt: skip
@@ -227,13 +227,26 @@ class ImageEdits:
             parts.append((mean[kept], draws.astype(kind)[kept], np.asarray(accepted)[kept]))
         return Restored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
+    def _pixels(self) -> np.ndarray:
+        """Each number by itself, as what is measured, (D, D)."""
+        return np.eye(len(self._law.mean))
+
     @cached_property
     def _numbers(self) -> Any:
         return restoring.continuous(self.density)[0]
 
     @cached_property
     def _law(self) -> Normal:
-        """The normal law of logits, of images that the density draws."""
+        """The normal law of logits, of images that the density draws.
+
+        Raises:
+          ValueError: it would be of too many numbers.
+        """
+        if (size := math.prod(self.shape)) > _LARGEST:
+            raise ValueError(
+                f"images of {self.shape} have {size:,} numbers; to restore them takes memory of "
+                f"the square of that, and time of its cube: {_LARGEST:,} are the most"
+            )
         drawn = self.sample(_LAW, key=0)
         place = np.random.default_rng(0).uniform(0.01, 0.99, drawn.shape)
         return restoring.as_normal((drawn + place) / self.levels)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jflow.bijectors.base import Direction
 from jflow.distributions.contexts import converted
 from jflow.distributions.examples import check_contexts
 from jflow.distributions.flow import Flow
@@ -78,18 +79,29 @@ def check_afar(owner: str, afar: float | None) -> None:
         raise ValueError(f"{owner}: afar must be a positive number, or None; got {afar}")
 
 
-def check_deterministic(owner: str, flow: Flow) -> None:
-    """Refuses flows whose density of latents is drawn, or is not there.
+def check_deterministic(owner: str, flow: Flow, *directions: Direction) -> None:
+    """Refuses flows whose directions or log_dets are drawn, or are not there.
+
+    Args:
+      owner: for the error.
+      flow: the flow.
+      directions: those that are needed; forward, if none is given.
 
     Raises:
       ValueError: naming the owner, and the kinds of the flow.
     """
-    kind, kinds = flow.bijector.forward_kind, flow.bijector.log_det_kinds
-    if kind in ("random", "missing") or not kinds <= {"exact"}:
+    bijector = flow.bijector
+    needed = directions or ("forward",)
+    kinds = {d: getattr(bijector, f"{d}_kind") for d in needed}
+    drawn = any(kind in ("random", "missing") for kind in kinds.values())
+    drawn |= any(bijector.needs_key(d) for d in needed)
+    if drawn or not bijector.log_det_kinds <= {"exact"}:
+        told = ", ".join(f"{d}_kind is {kind!r}" for d, kind in kinds.items())
         raise ValueError(
-            f"{owner}: points move by the flow's density of latents, which must be a function of "
-            f"them; this flow's forward_kind is {kind!r}, its log_det {sorted(kinds)}. Estimated "
-            "log-determinants are exchanged by density.with_estimator(ExactLogDet())"
+            f"{owner} needs a flow whose values and log_dets are functions of points; this flow's "
+            f"{told}, its log_det {sorted(bijector.log_det_kinds)}. Estimated log-determinants are "
+            "exchanged by density.with_estimator(ExactLogDet()); grey levels need a flow of "
+            "numbers (values=None)"
         )
 
 

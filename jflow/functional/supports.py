@@ -216,3 +216,27 @@ def onto(support: Support) -> Callable[[Array], tuple[Array, Array]]:
         return low + (high - low) * jax.nn.sigmoid(x), log_slope
 
     return between
+
+
+def back(support: Support) -> Callable[[Array], Array]:
+    """The inverse of `onto(support)`; at the ends, and beyond, that of a number near them."""
+    low, high = -math.pi, math.pi
+    if not isinstance(support, Circle):
+        low, high = support.low, support.high  # type: ignore[attr-defined]
+
+    def from_zero(away: Array) -> Array:
+        away = jnp.maximum(away, jnp.finfo(away.dtype).eps)
+        return away + jnp.log(-jnp.expm1(-away))
+
+    def between(y: Array) -> Array:
+        least = jnp.finfo(y.dtype).eps
+        share = jnp.clip((y - low) / (high - low), least, 1 - least)
+        return jnp.log(share) - jnp.log1p(-share)
+
+    if math.isinf(low) and math.isinf(high):
+        return lambda y: y
+    if math.isinf(high):
+        return lambda y: from_zero(y - low)
+    if math.isinf(low):
+        return lambda y: -from_zero(high - y)
+    return between

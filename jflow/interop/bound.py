@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
+from jflow.bijectors.base import Direction
 from jflow.distributions import Density, Flow
-from jflow.distributions.base import build, default_promotion
+from jflow.distributions.base import default_promotion
 from jflow.distributions.contexts import batch_of, check_batch_of, converted
+from jflow.distributions.targets import check_deterministic
 from jflow.functional.arrays import as_wide
 from jflow.functional.supports import Interval, Supports
 
@@ -33,25 +34,6 @@ def check_density(owner: str, density: Any) -> None:
         )
 
 
-def check_same_each_time(owner: str, flow: Flow, *directions: str) -> None:
-    """Refuses flows whose directions or log-determinants are drawn, or are not there.
-
-    Raises:
-      ValueError: naming the owner, and what is so.
-    """
-    bijector = flow.bijector
-    kinds = {d: getattr(bijector, f"{d}_kind") for d in directions}
-    bad = [f"{d}_kind is {kind!r}" for d, kind in kinds.items() if kind in ("random", "missing")]
-    if not bijector.log_det_kinds <= {"exact"}:
-        bad.append(f"log_dets are {sorted(bijector.log_det_kinds)}")
-    if bad or any(bijector.needs_key(d) for d in directions):  # type: ignore[arg-type]
-        raise ValueError(
-            f"{owner} needs a flow whose values are the same each time; here {', '.join(bad)}. "
-            "Estimated log-determinants are exchanged by density.with_estimator(ExactLogDet()); "
-            "for grey levels, build the flow of numbers (values=None)"
-        )
-
-
 @partial(jax.tree_util.register_dataclass, data_fields=["density", "context"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Bound:
@@ -67,14 +49,14 @@ class Bound:
     context: Any = None
 
     @classmethod
-    def of(cls, owner: str, density: Density, context: Any, *directions: str) -> "Bound":
+    def of(cls, owner: str, density: Density, context: Any, *directions: Direction) -> "Bound":
         """Checked: what is called can be.
 
         Raises:
           TypeError, ValueError: the density, its context, or what is random in it does not do.
         """
         check_density(owner, density)
-        check_same_each_time(owner, density.flow, *directions)
+        check_deterministic(owner, density.flow, *directions)
         context = converted(context, as_wide)
         own = batch_of(density.flow.context_shape, context) or ()
         check_batch_of(density.flow.context_shape, context, own)
@@ -117,17 +99,6 @@ class Bound:
         method = "sample_and_log_prob" if and_log_prob else "sample"
         shape = (*shape, *self.batch_shape)
         return self.call(method, key, shape, self.context)
-
-    def base(self, dtype: DTypeLike | None = None) -> Any:
-        """The base distribution, of Distrax's interface."""
-        flow = self.flow
-        dtype = jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype
-
-        def made(flow: Flow) -> Any:
-            context = flow._context(self.context, self.batch_shape)
-            return build(flow.base, flow.latent_shape, dtype, context)
-
-        return flow.apply(self.density.variables, method=made)
 
     def call(self, method: str, *given: Any) -> Any:
         """A method of the flow."""

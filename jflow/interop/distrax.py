@@ -8,11 +8,7 @@
 The first two hold variables, and may be made inside of `jax.grad` of a loss.
 """
 
-from importlib.util import find_spec
 from typing import Any
-
-if find_spec("distrax") is None:
-    raise ImportError("jflow.interop.distrax needs distrax: pip install 'jflow[interop]'")
 
 import distrax
 import jax.numpy as jnp
@@ -23,18 +19,29 @@ from jflow.bijectors.base import Direction
 from jflow.distributions import Density
 from jflow.distributions.base import default_promotion
 from jflow.functional.arrays import as_wide
-from jflow.functional.supports import Interval, Support
+from jflow.functional.supports import Interval
 from jflow.interop.bound import Bound
-from jflow.interop.foreign import Foreign, Opaque, check_sides, settled, summed, supports_in
+from jflow.interop.foreign import (
+    LINE,
+    UNIT,
+    Foreign,
+    Opaque,
+    Sides,
+    check_event_ndim,
+    check_sides,
+    known_sides,
+    settled,
+    summed,
+    supports_in,
+)
 
 __all__ = ["from_bijector", "to_bijector", "to_distribution"]
 
-_LINE = Interval()
 # Where the bijectors live that are not of the line onto the line, or said of themselves.
-_SUPPORTS: dict[str, tuple[Support, Support]] = {
-    "Tanh": (_LINE, Interval(-1.0, 1.0)),
-    "Sigmoid": (_LINE, Interval(0.0, 1.0)),
-    "GumbelCDF": (_LINE, Interval(0.0, 1.0)),
+_SUPPORTS: dict[str, Sides] = {
+    "Tanh": (LINE, Interval(-1.0, 1.0)),
+    "Sigmoid": (LINE, UNIT),
+    "GumbelCDF": (LINE, UNIT),
 }
 _ON_LINE = (
     "ScalarAffine Shift DiagLinear DiagPlusLowRankLinear LowerUpperTriangularAffine "
@@ -113,7 +120,7 @@ def to_bijector(density: Density, context: Any = None) -> distrax.Bijector:
 
 def from_bijector(
     bijector: distrax.Bijector, *, event_ndim: int = 1,
-    supports: tuple[Support, Support] | None = None,
+    supports: Sides | None = None,
 ) -> Bijector:  # fmt: skip
     """A `distrax.Bijector` as a layer. Its arrays are constants: it has no parameters.
 
@@ -130,33 +137,23 @@ def from_bijector(
     if not isinstance(bijector, distrax.Bijector):
         raise TypeError(f"from_bijector takes a distrax.Bijector; got {type(bijector).__name__}")
     check_sides("from_bijector", supports)
-    if not bijector.event_ndims_in == bijector.event_ndims_out <= event_ndim:
-        raise ValueError(
-            f"from_bijector: events have {event_ndim} axes; the bijector takes events of "
-            f"{bijector.event_ndims_in} axes to such of {bijector.event_ndims_out}"
-        )
+    check_event_ndim(bijector.event_ndims_in, bijector.event_ndims_out, event_ndim)
     return _Layer(Opaque(bijector), supports or _supports(bijector), event_ndim)
 
 
 class _Layer(Foreign):
     """A Distrax bijector."""
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y)
-
-    def _run(self, direction: Direction, x: Array) -> tuple[Array, Array]:
-        x, outside = self._guarded(direction, as_wide(x))
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
+        x, outside = self._guarded(method, as_wide(x))
         with default_promotion():
-            y, log_det = getattr(self.opaque.held, f"{direction}_and_log_det")(x)
+            y, log_det = getattr(self.opaque.held, f"{method}_and_log_det")(x)
         own_ndim, ndim = self.opaque.held.event_ndims_in, self.event_ndim
         log_det = summed(jnp.asarray(log_det, x.dtype), x, own_ndim, ndim)
-        return settled(direction, x, y.astype(x.dtype), log_det, outside, ndim)
+        return settled(method, x, y.astype(x.dtype), log_det, outside, ndim)
 
 
-def _supports(bijector: Any) -> tuple[Support, Support]:
+def _supports(bijector: Any) -> Sides:
     if isinstance(bijector, distrax.Inverse):
         x, y = _supports(bijector._bijector)
         return y, x
@@ -164,12 +161,4 @@ def _supports(bijector: Any) -> tuple[Support, Support]:
         return supports_in(_supports(part) for part in reversed(bijector.bijectors))
     if isinstance(bijector, distrax.Block):
         return _supports(bijector._bijector)
-    name = type(bijector).__name__
-    if name in _ON_LINE:
-        return _LINE, _LINE
-    if name in _SUPPORTS:
-        return _SUPPORTS[name]
-    raise ValueError(
-        f"from_bijector: where {name} takes numbers from, and to, is not known; say so by "
-        "supports=(of x, of y), such as (Interval(), Interval(0.0, math.inf))"
-    )
+    return known_sides(bijector, _ON_LINE, _SUPPORTS)

@@ -28,20 +28,29 @@ from jflow.bijectors.base import Direction
 from jflow.distributions import Density, Flow
 from jflow.distributions.base import default_promotion
 from jflow.functional.arrays import as_wide
-from jflow.functional.supports import Interval, Support
+from jflow.functional.supports import Interval
 from jflow.interop.bound import Bound
-from jflow.interop.foreign import Foreign, Opaque, check_sides, settled, supports_in
+from jflow.interop.foreign import (
+    LINE,
+    POSITIVE,
+    UNIT,
+    Foreign,
+    Opaque,
+    Sides,
+    check_sides,
+    settled,
+    supports_in,
+)
 
 __all__ = ["from_bijection", "to_bijection", "to_distribution"]
 
-_LINE, _POSITIVE = Interval(), Interval(0.0, float("inf"))
 # Where the bijections live that are not of the line onto the line.
-_SUPPORTS: dict[type, tuple[Support, Support]] = {
-    fj.Exp: (_LINE, _POSITIVE),
-    fj.SoftPlus: (_LINE, _POSITIVE),
-    fj.Power: (_POSITIVE, _POSITIVE),
-    fj.Tanh: (_LINE, Interval(-1.0, 1.0)),
-    fj.Sigmoid: (_LINE, Interval(0.0, 1.0)),
+_SUPPORTS: dict[type, Sides] = {
+    fj.Exp: (LINE, POSITIVE),
+    fj.SoftPlus: (LINE, POSITIVE),
+    fj.Power: (POSITIVE, POSITIVE),
+    fj.Tanh: (LINE, Interval(-1.0, 1.0)),
+    fj.Sigmoid: (LINE, UNIT),
 }
 
 
@@ -58,10 +67,14 @@ class _Held(eqx.Module):
         rest = {name: part for name, part in density.variables.items() if name != "params"}
         self.constants = non_trainable(rest)
 
-    def bound(self, context: Any = None) -> Bound:
+    @property
+    def density(self) -> Density:
         """With the variables that it has now."""
-        variables = {"params": self.params, **unwrap(self.constants)}
-        return Bound(Density(self.flow, variables), context)
+        return Density(self.flow, {"params": self.params, **unwrap(self.constants)})
+
+    def bound(self, condition: Any) -> Bound:
+        """With a condition, which flows without a context pay no heed to, as in flowjax."""
+        return Bound(self.density, condition if self.flow.context_shape is not None else None)
 
 
 class _Distribution(AbstractDistribution):
@@ -74,21 +87,18 @@ class _Distribution(AbstractDistribution):
     @property
     def density(self) -> Density:
         """The density of jflow, with the variables of now."""
-        return self.held.bound().density
+        return self.held.density
 
     def _log_prob(self, x: Array, condition: Array | None = None) -> Array:
-        return self._bound(condition).log_prob(x)
+        return self.held.bound(condition).log_prob(x)
 
     def _sample(self, key: Array, condition: Array | None = None) -> Array:
-        return self._bound(condition).sample(key, ())
+        return self.held.bound(condition).sample(key, ())
 
     def _sample_and_log_prob(
         self, key: Array, condition: Array | None = None
     ) -> tuple[Array, Array]:
-        return self._bound(condition).sample(key, (), and_log_prob=True)
-
-    def _bound(self, condition: Array | None) -> Bound:
-        return self.held.bound(condition if self.cond_shape is not None else None)
+        return self.held.bound(condition).sample(key, (), and_log_prob=True)
 
 
 class _Bijection(fj.AbstractBijection):
@@ -101,16 +111,13 @@ class _Bijection(fj.AbstractBijection):
     @property
     def density(self) -> Density:
         """The density of jflow, with the variables of now."""
-        return self.held.bound().density
+        return self.held.density
 
     def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
-        return self._bound(condition).forward(x)
+        return self.held.bound(condition).forward(x)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
-        return self._bound(condition).inverse(y)
-
-    def _bound(self, condition: Any) -> Bound:
-        return self.held.bound(condition if self.cond_shape is not None else None)
+        return self.held.bound(condition).inverse(y)
 
 
 def to_distribution(density: Density) -> AbstractDistribution:
@@ -144,19 +151,18 @@ def to_bijection(density: Density) -> fj.AbstractBijection:
     return _Bijection(flow.event_shape, flow.context_shape, _Held(density))
 
 
-def from_bijection(
-    bijection: fj.AbstractBijection, *, supports: tuple[Support, Support] | None = None
-) -> Bijector:
+def from_bijection(bijection: fj.AbstractBijection, *, supports: Sides | None = None) -> Bijector:
     """A `flowjax` bijection as a layer, whose parameters start at those of the bijection.
 
     Args:
       bijection: transform is from the base side to the data side. Its condition is the context.
       supports: of x and of y (see `jflow.functional.Support`). None for what is known of flowjax's
-        own bijections and their chains, and of others the line.
+        own bijections and their chains.
 
     Raises:
       TypeError: that is no such bijection.
-      ValueError: one that does not live on the line is inside of another; give its supports.
+      ValueError: one that does not live on the line, or is not flowjax's own, is inside; give
+        supports.
     """
     if not isinstance(bijection, fj.AbstractBijection):
         raise TypeError(f"from_bijection takes a flowjax bijection; got {type(bijection).__name__}")
@@ -168,36 +174,31 @@ def from_bijection(
 class _Layer(Foreign):
     """A flowjax bijection; its inexact arrays are parameters."""
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x, context)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y, context)
-
     @nn.compact
-    def _run(self, direction: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         given = self.opaque.held
         moving, fixed = eqx.partition(given, eqx.is_inexact_array)
         leaves, tree = jax.tree.flatten(moving)
         learned = [self.param(f"leaf_{i}", lambda _, a=a: a) for i, a in enumerate(leaves)]
         bijection = eqx.combine(tree.unflatten(learned), fixed)
-        x, outside = self._guarded(direction, as_wide(x))
+        x, outside = self._guarded(method, as_wide(x))
         batch = x.shape[: x.ndim - self.event_ndim]
         flat, contexts = x.reshape(-1, *given.shape), None
         if given.cond_shape is not None:
-            if context is None:
+            own = () if context is None else context.shape[context.ndim - len(given.cond_shape) :]
+            if own != given.cond_shape:
                 raise ValueError(
-                    f"{self.opaque!r} needs a context {given.cond_shape}; build the flow with "
-                    "context_shape="
+                    f"{self.opaque!r} needs a context {given.cond_shape}, and is given "
+                    f"{None if context is None else own}; build the flow with that context_shape="
                 )
-            contexts = jnp.broadcast_to(context, (*batch, *given.cond_shape))
+            contexts = jnp.broadcast_to(jnp.asarray(context), (*batch, *given.cond_shape))
             contexts = contexts.reshape(-1, *given.cond_shape)
         with default_promotion():
-            method = "transform_and_log_det" if direction == "forward" else "inverse_and_log_det"
-            run = jax.vmap(getattr(bijection, method), in_axes=(0, None if contexts is None else 0))
+            theirs = "transform_and_log_det" if method == "forward" else "inverse_and_log_det"
+            run = jax.vmap(getattr(bijection, theirs), in_axes=(0, None if contexts is None else 0))
             y, log_det = run(flat, contexts)
         y, log_det = y.reshape(x.shape).astype(x.dtype), log_det.reshape(batch).astype(x.dtype)
-        return settled(direction, x, y, log_det, outside, self.event_ndim)
+        return settled(method, x, y, log_det, outside, self.event_ndim)
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -231,7 +232,7 @@ def _no_context(density: Any) -> Any:
     return None if shape is None else jnp.zeros(shape)
 
 
-def _supports(bijection: Any) -> tuple[Support, Support]:
+def _supports(bijection: Any) -> Sides:
     if isinstance(bijection, fj.Invert):
         x, y = _supports(bijection.bijection)
         return y, x
@@ -239,12 +240,16 @@ def _supports(bijection: Any) -> tuple[Support, Support]:
         return supports_in(_supports(part) for part in bijection.bijections)
     if type(bijection) in _SUPPORTS:
         return _SUPPORTS[type(bijection)]
-    bounded = tuple(_SUPPORTS)
-    nodes = jax.tree.leaves(unwrap(bijection), is_leaf=lambda node: isinstance(node, bounded))
-    inside = sorted({type(node).__name__ for node in nodes if isinstance(node, bounded)})
-    if inside:
+    nodes = jax.tree.leaves(unwrap(bijection), is_leaf=_may_be_bounded)
+    if inside := sorted({type(node).__name__ for node in nodes if _may_be_bounded(node)}):
         raise ValueError(
-            f"from_bijection: {inside} in {type(bijection).__name__} does not live on the line; "
-            "say where this one takes numbers from, and to, by supports=(of x, of y)"
+            f"from_bijection: {inside} in {type(bijection).__name__} may not live on the line; say "
+            "where this one takes numbers from, and to, by supports=(of x, of y)"
         )
-    return _LINE, _LINE
+    return LINE, LINE
+
+
+def _may_be_bounded(node: Any) -> bool:
+    """Whether a bijection is a bounded one of flowjax, or not of flowjax."""
+    own = type(node).__module__.startswith("flowjax.")
+    return isinstance(node, fj.AbstractBijection) and (type(node) in _SUPPORTS or not own)

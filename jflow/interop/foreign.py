@@ -1,16 +1,16 @@
 """Layers that another library computes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors import Bijector
 from jflow.bijectors.base import Direction
-from jflow.functional.supports import Support, Supports, each, moved, onto
+from jflow.bijectors.one_method import OneMethod
+from jflow.functional.supports import Interval, Support, Supports, each, moved, onto
 
 
 class Opaque:
@@ -27,8 +27,8 @@ class Opaque:
         return type(self.held).__name__
 
 
-class Foreign(Bijector):
-    """A bijector of another library.
+class Foreign(OneMethod):
+    """A bijector of another library: a subclass defines `_run`.
 
     Attributes:
       opaque: holds it.
@@ -60,6 +60,10 @@ class Foreign(Bijector):
         return each(lambda part: moved(name, part, taken, to), support)
 
 
+LINE, POSITIVE, UNIT = Interval(), Interval(0.0, math.inf), Interval(0.0, 1.0)
+Sides = tuple[Support, Support]
+
+
 def check_sides(owner: str, supports: Any) -> None:
     """Refuses what is not a support of x and one of y, each for all entries.
 
@@ -73,6 +77,36 @@ def check_sides(owner: str, supports: Any) -> None:
             f"{owner}: supports must be (of x, of y), one Support each, for all entries; got "
             f"{supports!r:.100}. Of entries that live elsewhere, make layers of their own"
         )
+
+
+def check_event_ndim(least: int, most: int, event_ndim: int) -> None:
+    """Refuses a bijector that takes events of so many axes to such of so many, in other events.
+
+    Raises:
+      ValueError: it changes their number, or takes more than there are.
+    """
+    if not least == most <= event_ndim:
+        raise ValueError(
+            f"from_bijector: events have {event_ndim} axes; the bijector takes events of {least} "
+            f"axes to such of {most}"
+        )
+
+
+def known_sides(bijector: Any, on_line: Iterable[str], others: Mapping[str, Sides]) -> Sides:
+    """Where a bijector takes numbers from, and to, by the name of its class.
+
+    Raises:
+      ValueError: that is not known.
+    """
+    name = type(bijector).__name__
+    if name in on_line:
+        return LINE, LINE
+    if name not in others:
+        raise ValueError(
+            f"from_bijector: where {name} takes numbers from, and to, is not known; say so by "
+            "supports=(of x, of y), such as (Interval(), Interval(0.0, math.inf))"
+        )
+    return others[name]
 
 
 def settled(
@@ -94,7 +128,7 @@ def summed(log_det: Array, x: Array, own_ndim: int, event_ndim: int) -> Array:
     return jnp.sum(each, axis=tuple(range(x.ndim - event_ndim, each.ndim)))
 
 
-def supports_in(parts: Iterable[tuple[Support, Support]]) -> tuple[Support, Support]:
+def supports_in(parts: Iterable[Sides]) -> Sides:
     """Where a chain's first part takes numbers from, and where its last part brings them.
 
     Raises:

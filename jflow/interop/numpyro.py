@@ -7,7 +7,6 @@
 What is made holds the variables as leaves of a pytree.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -26,9 +25,10 @@ from numpyro.distributions.transforms import Transform, biject_to
 from numpyro.infer.autoguide import AutoContinuous
 
 from jflow.distributions import Density, Flow, StandardNormal, init
+from jflow.distributions.targets import check_deterministic
 from jflow.flows import iaf
-from jflow.functional.supports import Support, Supports, entries, onto
-from jflow.interop.bound import Bound, check_latents_on_line, check_same_each_time, is_line
+from jflow.functional.supports import Supports, back, entries, onto
+from jflow.interop.bound import Bound, check_latents_on_line, is_line
 
 __all__ = ["AutoFlow", "to_distribution", "to_transform"]
 
@@ -84,8 +84,8 @@ class _Onto(Transform):
     def _inverse(self, y: Any) -> Array:
         parts = self.where.parts
         if len(set(parts)) == 1:
-            return _back(parts[0], y)
-        return jnp.stack([_back(part, y[..., i]) for i, part in enumerate(parts)], axis=-1)
+            return back(parts[0])(y)
+        return jnp.stack([back(part)(y[..., i]) for i, part in enumerate(parts)], axis=-1)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         return jnp.sum(self._each(x)[1], axis=tuple(range(-self.where.event_dim, 0)))
@@ -102,23 +102,14 @@ class _Onto(Transform):
         return jnp.stack(y, axis=-1), jnp.stack(slopes, axis=-1)
 
 
-def _back(support: Support, y: Array) -> Array:
-    """The inverse of `onto(support)`; of the ends, that of a number near them."""
-    low, high = getattr(support, "low", -math.pi), getattr(support, "high", math.pi)
-    least = jnp.finfo(y.dtype).eps
-    if math.isinf(low) and math.isinf(high):
-        return y
-    if math.isinf(high) or math.isinf(low):
-        away = jnp.maximum(y - low if math.isinf(high) else high - y, least)
-        x = away + jnp.log(-jnp.expm1(-away))
-        return x if math.isinf(high) else -x
-    share = jnp.clip((y - low) / (high - low), least, 1 - least)
-    return jnp.log(share) - jnp.log1p(-share)
+biject_to.register(_Where)(_Onto)
 
 
-@biject_to.register(_Where)
-def _biject_to(where: _Where) -> Transform:
-    return _Onto(where)
+def _where(flow: Flow) -> Any:
+    """Where its events live, as NumPyro says it."""
+    if is_line(flow.support):
+        return constraints.independent(constraints.real, len(flow.event_shape))
+    return _Where(flow.support, flow.event_shape)
 
 
 class _Distribution(dist.Distribution):
@@ -133,10 +124,7 @@ class _Distribution(dist.Distribution):
 
     @constraints.dependent_property
     def support(self) -> Any:
-        flow = self.bound.flow
-        if is_line(flow.support):
-            return constraints.independent(constraints.real, len(flow.event_shape))
-        return _Where(flow.support, flow.event_shape)
+        return _where(self.bound.flow)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.bound.sample(key, sample_shape)
@@ -157,10 +145,7 @@ class _Transform(Transform):
 
     @property
     def codomain(self) -> Any:
-        flow = self.bound.flow
-        if is_line(flow.support):
-            return constraints.independent(constraints.real, len(flow.event_shape))
-        return _Where(flow.support, flow.event_shape)
+        return _where(self.bound.flow)
 
     def __call__(self, x: Any) -> Array:
         return self.bound.forward(x)[0]
@@ -219,6 +204,12 @@ def to_transform(density: Density, context: Any = None) -> Transform:
     return _Transform(bound)
 
 
+_NO_MAKER = (
+    "AutoFlow: flow must make a flow, given the number of latent variables, such as "
+    "lambda size: flows.iaf(size); {}"
+)
+
+
 class AutoFlow(AutoContinuous):
     """A guide for SVI: a flow over all latent variables of a model, on the line.
 
@@ -232,9 +223,11 @@ class AutoFlow(AutoContinuous):
       flow: makes the flow, given the number of latent variables; its base must be the standard
         normal. None for four inverse autoregressive layers, whose samples are fast.
       key: a whole number, from which parameters are drawn.
-      options: further ones of NumPyro's `AutoContinuous`: `prefix`, `init_loc_fn`.
+      options: further ones of NumPyro's `AutoContinuous`, such as `prefix`. (The flow starts where
+        its parameters do, whatever `init_loc_fn` says.)
 
     Raises:
+      TypeError: `flow` is a flow, or gives something else than one.
       ValueError: (when it is first called) a flow of other events, with a context, another base, or
         random values.
 
@@ -245,6 +238,8 @@ class AutoFlow(AutoContinuous):
         self, model: Callable[..., Any], flow: Callable[[int], Flow] | None = None, *,
         key: int = 0, **options: Any,
     ) -> None:  # fmt: skip
+        if isinstance(flow, Flow):
+            raise TypeError(_NO_MAKER.format("a flow was given"))
         self._make_flow = flow or partial(iaf, layers=4, hidden=(64, 64))
         self._key = key
         super().__init__(model, **options)
@@ -253,10 +248,7 @@ class AutoFlow(AutoContinuous):
         super()._setup_prototype(*args, **kwargs)
         flow = self._make_flow(self.latent_dim)
         if not isinstance(flow, Flow):
-            raise TypeError(
-                "AutoFlow: flow must make a flow, given the number of latent variables, such as "
-                f"lambda size: flows.iaf(size); it gave {type(flow).__name__}"
-            )
+            raise TypeError(_NO_MAKER.format(f"it gave {type(flow).__name__}"))
         self._check(flow)
         first, second = jax.random.split(jax.random.key(self._key))
         # Values, also where the guide is first called in a program that is compiled.
@@ -277,7 +269,7 @@ class AutoFlow(AutoContinuous):
                 "AutoFlow: the flow must bring a StandardNormal onto the line; its base is "
                 f"{type(flow.base).__name__}, its support {flow.support}"
             )
-        check_same_each_time("AutoFlow", flow, "forward")
+        check_deterministic("AutoFlow", flow)
 
     def density(self, params: dict[str, Any]) -> Density:
         """The flow over the latent variables, unconstrained, in NumPyro's order."""

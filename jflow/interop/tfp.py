@@ -10,13 +10,7 @@ Here tfp is `tensorflow_probability.substrates.jax`.
 """
 
 import math
-from importlib.util import find_spec
 from typing import Any
-
-if find_spec("tensorflow_probability") is None:
-    raise ImportError(
-        "jflow.interop.tfp needs tensorflow_probability: pip install 'jflow[interop]'"
-    )
 
 import jax
 import jax.numpy as jnp
@@ -29,20 +23,31 @@ from jflow.distributions import Density
 from jflow.distributions.base import default_promotion
 from jflow.functional.arguments import as_key
 from jflow.functional.arrays import as_wide
-from jflow.functional.supports import Interval, Support
+from jflow.functional.supports import Interval
 from jflow.interop.bound import Bound
-from jflow.interop.foreign import Foreign, Opaque, check_sides, settled, supports_in
+from jflow.interop.foreign import (
+    LINE,
+    POSITIVE,
+    UNIT,
+    Foreign,
+    Opaque,
+    Sides,
+    check_event_ndim,
+    check_sides,
+    known_sides,
+    settled,
+    supports_in,
+)
 
 __all__ = ["from_bijector", "to_bijector", "to_distribution"]
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-_LINE, _POSITIVE, _UNIT = Interval(), Interval(0.0, math.inf), Interval(0.0, 1.0)
 # Where the bijectors live that are not of the line onto the line, or said of themselves.
-_SUPPORTS: dict[str, tuple[Support, Support]] = {
-    "Exp": (_LINE, _POSITIVE),
-    "Log": (_POSITIVE, _LINE),
-    "Tanh": (_LINE, Interval(-1.0, 1.0)),
-    "NormalCDF": (_LINE, _UNIT),
+_SUPPORTS: dict[str, Sides] = {
+    "Exp": (LINE, POSITIVE),
+    "Log": (POSITIVE, LINE),
+    "Tanh": (LINE, Interval(-1.0, 1.0)),
+    "NormalCDF": (LINE, UNIT),
 }
 _ON_LINE = (
     "Identity Shift Scale ScaleMatvecDiag ScaleMatvecTriL ScaleMatvecLU Permute SinhArcsinh Sinh "
@@ -137,9 +142,7 @@ def to_bijector(density: Density, context: Any = None) -> Any:
     return _Bijector(Bound.of("to_bijector", density, context, "forward", "inverse"))
 
 
-def from_bijector(
-    bijector: Any, *, event_ndim: int = 1, supports: tuple[Support, Support] | None = None
-) -> Bijector:
+def from_bijector(bijector: Any, *, event_ndim: int = 1, supports: Sides | None = None) -> Bijector:
     """A `tfb.Bijector` as a layer. Its arrays are constants: it has no parameters.
 
     Args:
@@ -157,35 +160,25 @@ def from_bijector(
         raise TypeError(f"from_bijector takes a tfb.Bijector; got {type(bijector).__name__}")
     check_sides("from_bijector", supports)
     least, most = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
-    if not least == most <= event_ndim:
-        raise ValueError(
-            f"from_bijector: events have {event_ndim} axes; the bijector takes events of {least} "
-            f"axes to such of {most}"
-        )
+    check_event_ndim(least, most, event_ndim)
     return _Layer(Opaque(bijector), supports or _supports(bijector), event_ndim)
 
 
 class _Layer(Foreign):
     """A TFP bijector."""
 
-    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("forward", x)
-
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
-        return self._run("inverse", y)
-
-    def _run(self, direction: Direction, x: Array) -> tuple[Array, Array]:
-        x, outside = self._guarded(direction, as_wide(x))
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
+        x, outside = self._guarded(method, as_wide(x))
         bijector, ndim = self.opaque.held, self.event_ndim
         given = x.astype(bijector.dtype or x.dtype)
         with default_promotion():
-            y = getattr(bijector, direction)(given)
-            log_det = getattr(bijector, f"{direction}_log_det_jacobian")(given, event_ndims=ndim)
+            y = getattr(bijector, method)(given)
+            log_det = getattr(bijector, f"{method}_log_det_jacobian")(given, event_ndims=ndim)
         log_det = jnp.broadcast_to(jnp.asarray(log_det, x.dtype), outside.shape)
-        return settled(direction, x, y.astype(x.dtype), log_det, outside, ndim)
+        return settled(method, x, y.astype(x.dtype), log_det, outside, ndim)
 
 
-def _supports(bijector: Any) -> tuple[Support, Support]:
+def _supports(bijector: Any) -> Sides:
     name = type(bijector).__name__
     if name in ("Invert", "_Invert"):
         x, y = _supports(bijector.bijector)
@@ -194,15 +187,8 @@ def _supports(bijector: Any) -> tuple[Support, Support]:
         return supports_in(_supports(part) for part in reversed(bijector.bijectors))
     if name == "Sigmoid":
         if bijector.low is None:
-            return _LINE, _UNIT
-        return _LINE, Interval(float(bijector.low), float(bijector.high))
+            return LINE, UNIT
+        return LINE, Interval(float(bijector.low), float(bijector.high))
     if name == "Softplus":
-        return _LINE, Interval(float(bijector.low or 0.0), math.inf)
-    if name in _ON_LINE:
-        return _LINE, _LINE
-    if name in _SUPPORTS:
-        return _SUPPORTS[name]
-    raise ValueError(
-        f"from_bijector: where {name} takes numbers from, and to, is not known; say so by "
-        "supports=(of x, of y), such as (Interval(), Interval(0.0, math.inf))"
-    )
+        return LINE, Interval(float(bijector.low or 0.0), math.inf)
+    return known_sides(bijector, _ON_LINE, _SUPPORTS)

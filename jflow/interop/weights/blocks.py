@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jflow.interop.weights.reading import Read, State, Steps, grouped
+from jflow.interop.weights.reading import Read, State, Steps, by_feature, by_parameter
 
 
 @dataclass(frozen=True)
@@ -100,27 +100,25 @@ def residual_network(how: Reading, state: State, kept: int, **last: Any) -> Step
     return net
 
 
-def natural_order(made: State, features: int, params: int) -> np.ndarray:
+def natural_order(made: State, params: int) -> np.ndarray:
     """The features in the order of their dependence, by the degrees of the outputs."""
     degrees = np.asarray(made["final_layer.degrees"])[::params]
-    made.ignore("final_layer.degrees")
-    return np.argsort(degrees, kind="stable")[:features]
+    return np.argsort(degrees, kind="stable")
 
 
 def read_spline_autoregressive(read: Read, how: Reading, made: State) -> None:
     """MaskedPiecewiseRationalQuadraticAutoregressiveTransform."""
     size = made["initial_layer.weight"].shape[1]
     params = len(made["final_layer.weight"]) // size
-    bins, order = how.bins(params), natural_order(made, size, params)
-    rows = (order[:, None] * params + np.arange(params)[None]).ravel()
+    bins, order = how.bins(params), natural_order(made, params)
+    rows = by_feature(order, range(params))
     net = masked_network(how, made, order, rows)
-    read.of_context(net.context)
     read.autoregressive(order, how.spline(bins), net)
 
 
 def read_spline_coupling(read: Read, how: Reading, layer: State) -> None:
     """PiecewiseRationalQuadraticCouplingTransform."""
-    kept, moved = coupled(read, layer)
+    kept, moved = coupled(layer)
     net_state = layer.under("transform_net")
     final = net_state["final_layer.weight"]
     params = len(final) // len(moved)
@@ -128,10 +126,9 @@ def read_spline_coupling(read: Read, how: Reading, layer: State) -> None:
     # Logits of widths and heights are divided by the root of the last hidden width.
     each = np.ones(params)
     each[: 2 * bins] = 1 / math.sqrt(final.shape[1])
-    rows = grouped(len(moved), params, range(params)).reshape(len(moved), params).T.ravel()
+    rows = by_parameter(len(moved), params)
     factor = np.tile(each, len(moved))
     net = residual_network(how, net_state, int(kept.sum()), rows=rows, factor=factor)
-    read.of_context(net.context)
     read.coupling(kept, how.spline(bins), net)
     if layer.has("unconditional_transform"):
         free = layer.under("unconditional_transform")
@@ -140,7 +137,7 @@ def read_spline_coupling(read: Read, how: Reading, layer: State) -> None:
         read.constant(~kept, how.spline(how.bins(logits.shape[-1])), logits)
 
 
-def coupled(read: Read, layer: State) -> tuple[np.ndarray, np.ndarray]:
+def coupled(layer: State) -> tuple[np.ndarray, np.ndarray]:
     """The mask of what is kept, and the indices of what is moved."""
     identity, moved = (np.asarray(layer[f"{n}_features"]) for n in ("identity", "transform"))
     kept = np.zeros(len(identity) + len(moved), bool)
@@ -148,6 +145,6 @@ def coupled(read: Read, layer: State) -> tuple[np.ndarray, np.ndarray]:
     return kept, moved
 
 
-def is_identity_base(loc: np.ndarray, log_scale: np.ndarray) -> bool:
+def is_standard(loc: np.ndarray, log_scale: np.ndarray) -> bool:
     """Whether a Gaussian base is the standard one."""
     return not (loc.any() or log_scale.any())

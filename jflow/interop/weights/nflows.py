@@ -8,17 +8,18 @@ from jflow.distributions import Density
 from jflow.interop.weights.blocks import (
     Reading,
     coupled,
-    is_identity_base,
+    is_standard,
     masked_network,
     natural_order,
     read_spline_autoregressive,
     read_spline_coupling,
     residual_network,
 )
-from jflow.interop.weights.checking import check_equal
+from jflow.interop.weights.checking import Found, compared
 from jflow.interop.weights.reading import (
     Read,
     State,
+    by_feature,
     check_activation,
     wide,
 )
@@ -30,7 +31,7 @@ _LEAST = 1e-3
 
 def from_nflows(
     state: Any, *, activation: str = "relu", tail_bound: float = 1.0, min_bin: float = 1e-3,
-    min_derivative: float = 1e-3,
+    min_derivative: float = 1e-3, check: Found = None,
 ) -> Density:  # fmt: skip
     """A trained flow of nflows as a density of jflow, whose log_prob is the same.
 
@@ -41,15 +42,20 @@ def from_nflows(
 
     Args:
       state: the state dict, names to arrays (of PyTorch, NumPy or a .safetensors file); or the
-        module itself, which is then compared with what was read, at a few points.
+        module itself, which is compared with what was read, at 64 points.
       activation: of the networks, which a state does not tell: "relu", "tanh", "elu", "silu", ...
       tail_bound: of splines, with linear tails.
       min_bin: the smallest share of a bin: min_bin_width and min_bin_height of nflows, if equal.
       min_derivative: the smallest slope of splines.
+      check: (y, log_prob), or (y, context, log_prob), as the other library finds them; what was
+        read is refused if it differs.
 
     Raises:
       TypeError: that is no state.
-      ValueError: it holds what is not known, or the module has other densities.
+      ValueError: it holds what is not known, or has other densities than were found.
+
+    Warns:
+      UserWarning: nothing was compared, of a state without `check`.
     """
     check_activation(_OWNER, activation)
     arrays = State.of(_OWNER, state)
@@ -60,14 +66,11 @@ def from_nflows(
     base.ignore("_log_z")
     if "mean_" in base:
         loc, log_scale = wide(base["mean_"]), wide(base["log_std_"])
-        if not is_identity_base(loc, log_scale):
+        if not is_standard(loc, log_scale):
             read.scale(-log_scale, -loc * np.exp(-log_scale))
     arrays.check_all_read(_OWNER)
-    density = read.density()
-    if not hasattr(state, "state_dict"):
-        return density
     of: Any = lambda y, c: state.log_prob(y, context=c)  # noqa: E731
-    return check_equal(_OWNER, density, state, of)
+    return compared(_OWNER, read.density(), state, check, of)
 
 
 def _transforms(read: Read, how: Reading, part: State) -> None:
@@ -115,22 +118,20 @@ def _autoregressive(read: Read, how: Reading, made: State) -> None:
     if params != 2:
         read_spline_autoregressive(read, how, made)
         return
-    order = natural_order(made, size, 2)
+    order = natural_order(made, 2)
     # Theirs are (scale, shift); ours (shift, scale), with a scale of 1 at 0.
-    rows = (order[:, None] * 2 + np.array([1, 0])[None]).ravel()
+    rows = by_feature(order, (1, 0))
     offset = np.tile([-np.log(np.expm1(1 - _LEAST)), 0.0], size)
     net = masked_network(how, made, order, rows, offset=offset)
-    read.of_context(net.context)
     read.autoregressive(order, ("softplus_to_base", _LEAST), net)
 
 
 def _coupling(read: Read, how: Reading, layer: State) -> None:
-    kept, moved = coupled(read, layer)
+    kept, moved = coupled(layer)
     params = len(layer["transform_net.final_layer.weight"]) // len(moved)
     if params > 2:
         read_spline_coupling(read, how, layer)
         return
     net = residual_network(how, layer.under("transform_net"), int(kept.sum()))
-    read.of_context(net.context)
     scalar = ("shift_to_base",) if params == 1 else ("sigmoid_to_base", _LEAST)
     read.coupling(kept, scalar, net)

@@ -7,19 +7,20 @@ import numpy as np
 from jflow.distributions import Density
 from jflow.interop.weights.blocks import (
     Reading,
-    is_identity_base,
+    is_standard,
     masked_network,
     natural_order,
     read_spline_autoregressive,
     read_spline_coupling,
 )
-from jflow.interop.weights.checking import check_equal
+from jflow.interop.weights.checking import Found, compared
 from jflow.interop.weights.reading import (
     Read,
     State,
     Steps,
+    by_feature,
+    by_parameter,
     check_activation,
-    grouped,
     wide,
 )
 
@@ -41,7 +42,7 @@ def from_normflows(
     state: Any, *, layers: int | None = None, activation: str = "relu", leaky: float = 0.0,
     scale_map: Literal["exp", "sigmoid", "sigmoid_inv"] = "exp",
     split_mode: str = "channel", tail_bound: float = 3.0, min_bin: float = 1e-3,
-    min_derivative: float = 1e-3,
+    min_derivative: float = 1e-3, check: Found = None,
 ) -> Density:  # fmt: skip
     """A trained flow of normflows as a density of jflow, whose log_prob is the same.
 
@@ -53,7 +54,7 @@ def from_normflows(
 
     Args:
       state: the state dict, names to arrays (of PyTorch, NumPy or a .safetensors file); or the
-        module itself, which is then compared with what was read, at a few points.
+        module itself, which is compared with what was read, at 64 points.
       layers: how many the flow has. Those without arrays are taken for `Permute(mode="swap")`, and
         leave no trace at the end of a state; None if all have arrays, or for a module.
       activation: of the networks of splines and of masked networks, which a state does not tell.
@@ -64,10 +65,15 @@ def from_normflows(
       tail_bound: of splines.
       min_bin: the smallest share of a bin.
       min_derivative: the smallest slope of splines.
+      check: (y, log_prob), or (y, context, log_prob), as the other library finds them; what was
+        read is refused if it differs.
 
     Raises:
       TypeError: that is no state.
-      ValueError: it holds what is not known, or the module has other densities.
+      ValueError: it holds what is not known, or has other densities than were found.
+
+    Warns:
+      UserWarning: nothing was compared, of a state without `check`.
     """
     check_activation(_OWNER, activation)
     if scale_map not in _SCALES or split_mode.removesuffix("_inv") not in _SPLITS:
@@ -86,15 +92,12 @@ def from_normflows(
     coupling = scale_map, split_mode, leaky
     for i in reversed(range(count)):
         _layer(read, how, parts.get(i), coupling)
-    if not is_identity_base(loc, log_scale):
+    if not is_standard(loc, log_scale):
         read.scale(-log_scale, -loc * np.exp(-log_scale))
     arrays.ignore(*[name for name in arrays.names() if name.startswith("p.")])  # of the target
     arrays.check_all_read(_OWNER)
-    density = read.density()
-    if not hasattr(state, "state_dict"):
-        return density
     of: Any = lambda y, c: state.log_prob(y) if c is None else state.log_prob(y, c)  # noqa: E731
-    return check_equal(_OWNER, density, state, of)
+    return compared(_OWNER, read.density(), state, check, of)
 
 
 def _counted(parts: dict[int, State], layers: int | None) -> int:
@@ -177,7 +180,7 @@ def _affine_coupling(
     if params not in (1, 2) or outputs % moved:
         raise ValueError(f"{_OWNER}: {outputs} outputs for {moved} features; see split_mode")
     net = Steps("relu", 0)
-    rows = grouped(moved, params, range(params)).reshape(moved, params).T.ravel()
+    rows = by_parameter(moved, params)
     _mlp(net, state, leaky, None, rows)
     read.coupling(kept, _SCALES[scale_map] if params == 2 else ("shift",), net)
 
@@ -199,9 +202,7 @@ def _masked_affine(read: Read, layer: State, leaky: float) -> None:
 
 def _autoregressive(read: Read, how: Reading, made: State) -> None:
     """Its fast direction is from base to data: y = z sigmoid(u(z) + 2) + shift(z)."""
-    size = made["initial_layer.weight"].shape[1]
-    order = natural_order(made, size, 2)
-    rows = (order[:, None] * 2 + np.array([1, 0])[None]).ravel()
+    order = natural_order(made, 2)
+    rows = by_feature(order, (1, 0))
     net = masked_network(how, made, order, rows)
-    read.of_context(net.context)
     read.autoregressive(order, ("sigmoid_to_base", _LEAST), net, sequential=True)

@@ -174,14 +174,10 @@ class Read:
             )
         self.features = count
 
-    def of_context(self, count: int) -> None:
-        """Notes the width of the context; 0 for none."""
-        self.context = max(self.context, count)
-
     def permute(self, order: np.ndarray) -> None:
         """x = y[order]."""
         self.of_features(len(order))
-        self.add(("permute", tuple(int(i) for i in order)))
+        self.add(("permute", tuple(map(int, order))))
 
     def scale(self, log_scale: np.ndarray, shift: np.ndarray) -> None:
         """x = y e^log_scale + shift."""
@@ -207,27 +203,26 @@ class Read:
     ) -> None:
         """A masked network's; sequential if its direction from data to base is the slow one."""
         self.of_features(len(order))
+        self.context = max(self.context, net.context)
         layer = (
             "autoregressive",
-            tuple(int(i) for i in order),
+            tuple(map(int, order)),
             tuple(scalar),
             tuple(net.steps),
             sequential,
         )
-        self.add(
-            layer,
-            *_nested(net, "conditioner", "network"),
-        )
+        self.add(layer, *_nested(net, "conditioner", "network"))
 
     def coupling(self, kept: np.ndarray, scalar: Sequence[Any], net: Steps) -> None:
         """A coupling, which keeps those of a mask."""
         self.of_features(len(kept))
-        layer = "coupling", tuple(bool(k) for k in kept), tuple(scalar), tuple(net.steps)
+        self.context = max(self.context, net.context)
+        layer = "coupling", tuple(map(bool, kept)), tuple(scalar), tuple(net.steps)
         self.add(layer, *_nested(net, "conditioner"))
 
     def constant(self, kept: np.ndarray, scalar: Sequence[Any], params: np.ndarray) -> None:
         """Scalar transforms of those that a mask does not keep, by params (moved, num_params)."""
-        layer = "constant", tuple(bool(k) for k in kept), tuple(scalar)
+        layer = "constant", tuple(map(bool, kept)), tuple(scalar)
         self.add(layer, {"conditioner": {"params": np.ravel(params.T)}})
 
     def density(self) -> Density:
@@ -290,6 +285,11 @@ def check_activation(owner: str, activation: str) -> None:
         )
 
 
-def grouped(features: int, params: int, order: Sequence[int]) -> np.ndarray:
-    """Rows of (features, params), feature by feature, with the params of each in another order."""
-    return (np.arange(features)[:, None] * params + np.asarray(order)[None]).ravel()
+def by_parameter(features: int, params: int) -> np.ndarray:
+    """Rows of (features, params), parameter by parameter, as couplings have them."""
+    return np.arange(features * params).reshape(features, params).T.ravel()
+
+
+def by_feature(order: np.ndarray, params: Sequence[int]) -> np.ndarray:
+    """Rows of (features, params), feature by feature, both in another order."""
+    return (np.asarray(order)[:, None] * len(params) + np.asarray(params)[None]).ravel()

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from jflow.distributions import Density
-from jflow.interop.weights.checking import check_equal
+from jflow.interop.weights.checking import Found, compared
 from jflow.interop.weights.reading import (
     Read,
     State,
     Steps,
+    by_feature,
+    by_parameter,
     check_activation,
-    grouped,
     wide,
 )
 
@@ -19,8 +20,9 @@ _OWNER = "from_zuko"
 
 
 def from_zuko(
-    state: Any, *, activation: str = "relu", bound: float = 5.0, slope: float = 1e-3
-) -> Density:
+    state: Any, *, activation: str = "relu", bound: float = 5.0, slope: float = 1e-3,
+    check: Found = None,
+) -> Density:  # fmt: skip
     """A trained flow of zuko as a density of jflow, whose log_prob is the same.
 
     It reads `zuko.flows.MAF`, `NSF`, `NICE` and `RealNVP` of two features or more, whose scalar
@@ -29,14 +31,19 @@ def from_zuko(
 
     Args:
       state: the state dict, names to arrays (of PyTorch, NumPy or a .safetensors file); or the
-        module itself, which is then compared with what was read, at a few points.
+        module itself, which is compared with what was read, at 64 points.
       activation: of the networks, which a state does not tell: "relu", "tanh", "elu", "silu", ...
       bound: of the splines.
       slope: the least slope of scales and splines.
+      check: (y, log_prob), or (y, context, log_prob), as the other library finds them; what was
+        read is refused if it differs.
 
     Raises:
       TypeError: that is no state.
-      ValueError: it holds what is not known, or the module has other densities.
+      ValueError: it holds what is not known, or has other densities than were found.
+
+    Warns:
+      UserWarning: nothing was compared, of a state without `check`.
     """
     check_activation(_OWNER, activation)
     arrays = State.of(_OWNER, state)
@@ -53,11 +60,8 @@ def from_zuko(
     if loc.any() or (scale != 1).any():
         read.scale(-np.log(scale), -loc / scale)
     arrays.check_all_read(_OWNER)
-    density = read.density()
-    if not hasattr(state, "state_dict"):
-        return density
     of: Any = lambda y, c: state(c).log_prob(y)  # noqa: E731
-    return check_equal(_OWNER, density, state, of)
+    return compared(_OWNER, read.density(), state, check, of)
 
 
 def _layer(read: Read, layer: State, activation: str, bound: float, slope: float) -> None:
@@ -78,9 +82,8 @@ def _layer(read: Read, layer: State, activation: str, bound: float, slope: float
         moved = int((~kept).sum())
         scalar, params = _scalar(outputs, moved, bound, slope)
         context = inputs - int(kept.sum())
-        rows = grouped(moved, params, range(params)).reshape(moved, params).T.ravel()
+        rows = by_parameter(moved, params)
         net = _network(hyper, linears, activation, context, None, rows)
-        read.of_context(context)
         read.coupling(kept, scalar, net)
         return
     if "order" not in layer:
@@ -89,10 +92,9 @@ def _layer(read: Read, layer: State, activation: str, bound: float, slope: float
     size = len(ranks)
     order, context = np.argsort(ranks, kind="stable"), inputs - size
     scalar, params = _scalar(outputs, size, bound, slope)
-    rows = (order[:, None] * params + np.arange(params)[None]).ravel()
+    rows = by_feature(order, range(params))
     columns = np.concatenate([order, np.arange(size, inputs)])
     net = _network(hyper, linears, activation, context, columns, rows)
-    read.of_context(context)
     read.autoregressive(order, scalar, net)
 
 
