@@ -105,7 +105,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pages = Path(folder) / "docs"
-        shutil.copytree(ROOT / "docs", pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        shutil.copytree(
+            ROOT / "docs", pages, ignore=shutil.ignore_patterns("*.py", "*.yml", "__pycache__")
+        )
         for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
             shutil.copy(ROOT / name, pages / name)
         shutil.copy(ROOT / "tests" / "README.md", pages / "tests.md")
@@ -116,19 +118,11 @@ def main() -> None:
         for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
             run_notebook(path, pages / "notebooks" / path.name, options.whole)
         reference(pages / "api")
-        config = Path(folder) / "mkdocs.yml"
-        config.write_text((ROOT / "docs" / "mkdocs.yml").read_text())
+        shutil.copy(ROOT / "docs" / "mkdocs.yml", folder)
         out = options.out.resolve()
-        command = [
-            sys.executable,
-            "-m",
-            "mkdocs",
-            "build",
-            "--strict",
-            "--config-file",
-            str(config),
-        ]
-        subprocess.run([*command, "--site-dir", str(out)], check=True, cwd=ROOT)
+        given = f"--config-file={folder}/mkdocs.yml", f"--site-dir={out}"
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", *given]
+        subprocess.run(command, check=True, cwd=ROOT)
     check(out)
     print(f"{out}/index.html")
 
