@@ -15,7 +15,7 @@ test: venv  ## all tests but the slow ones
 	.ci/cached $(VENV) -m pytest -n 2 --dist worksteal
 
 docs: $(VENV)/documented  ## the site, into site/; `make docs WHOLE=--whole` runs notebooks in all steps
-	.ci/cached $(VENV) docs/site.py $(WHOLE)
+	.ci/cached $(VENV) -m docs.site $(WHOLE)
 
 $(VENV)/documented: $(STAMP)
 	$(BIN)/python $(PIP) --editable '.[docs]' --constraint constraints.txt

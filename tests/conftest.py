@@ -2,21 +2,12 @@
 
 import gc
 import os
-from importlib.metadata import version
 
-# JFLOW_OPTIMIZE=1 compiles as users do. Otherwise: tests compile much and compute little. XLA's
-# newer code generators for CPU take nearly twice the time, and programs cut into parts, to be
-# compiled on several cores, a quarter more: the other cores run tests, too.
-OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"
+from tests.quick import compile_quickly
+
+OPTIMIZE = os.environ.get("JFLOW_OPTIMIZE") == "1"  # compiles as users do
 if not OPTIMIZE:
-    # In the environment, so that processes that tests start do the same.
-    fast = {"--xla_cpu_parallel_codegen_split_count": "1"}
-    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones know it no more
-        fast["--xla_cpu_use_fusion_emitters"] = "false"
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    flags = [flag for flag in flags if flag.split("=")[0] not in fast]
-    os.environ["XLA_FLAGS"] = " ".join((*flags, *("=".join(pair) for pair in fast.items())))
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    compile_quickly()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

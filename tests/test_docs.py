@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def test_messages_that_are_explained_are_those_that_are_raised():
         "README.md",
         "docs/index.md",
         "docs/first_steps.md",
+        "docs/how_to.md",
         "docs/which_flow.md",
         "docs/training.md",
         "docs/tables.md",
@@ -111,7 +113,7 @@ def test_examples_run(page, tmp_path):
 
 
 # What the site makes, or brings into one folder.
-MADE = ("api/flows.md", "CHANGELOG.md", "notebooks/quickstart.ipynb")
+MADE = ("api/flows.md", "CHANGELOG.md")
 # Another process may be writing the compiled program that this one reads.
 CACHE = ("-W", "ignore:Error reading persistent:UserWarning")
 CHECKS = """
@@ -126,13 +128,31 @@ assert variables["constants"]["bijector"]["bijector"]["bijectors_1"]["order"].sh
 """
 
 
+def test_links_of_the_site_that_lead_nowhere_are_found(tmp_path):
+    pytest.importorskip("nbclient")
+    from docs.site import broken_links
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "index.html").write_text('<h1 id="here">')
+    links = "there/", "there/#here", "#own", "there/#nowhere", "elsewhere/", "https://jax.dev"
+    page = "".join(f'<a class="x" href="{link}">' for link in links)
+    (tmp_path / "index.html").write_text(page + '<p id="own">')
+    found = broken_links(tmp_path)
+    assert [line.split()[-1] for line in found] == ["there/#nowhere", "elsewhere/"]
+
+
+def prose(page):
+    """The text of a page, or of a notebook's cells of text."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
 def test_links_to_files_are_right():
-    pages = (
-        "README.md", "CONTRIBUTING.md", "docs/design.md", "docs/training.md", "docs/tables.md",
-        "docs/images.md", "docs/pictures.md",
-        "docs/bridges.md", "tests/README.md",
-    )  # fmt: skip
-    for page in (ROOT / name for name in pages):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            there = (page.parent / target).exists() or target in MADE
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "tests" / "README.md"]
+    for page in (*pages, *ROOT.glob("notebooks/*.ipynb")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[\w.-]+)?\)", prose(page)):
+            in_site = ROOT / target  # which has notebooks in a folder of the pages
+            there = (page.parent / target).exists() or in_site.exists() or target in MADE
             assert there, f"{page.name} links to {target}"

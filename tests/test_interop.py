@@ -215,6 +215,11 @@ def test_values_broadcast_against_batches(bridge, conditional, y, context):
     assert of.log_prob(y[:5, None]).shape == (5, 20)
 
 
+class OneWay(jb.Bijector):
+    def inverse_and_log_det(self, y, context=None):
+        return y, jnp.zeros(y.shape[:-1], y.dtype)
+
+
 def test_what_is_random_or_missing_is_refused(density):
     with pytest.raises(TypeError, match=r"A flow and its variables are jflow\.Density"):
         to_distrax.to_distribution(density.flow)
@@ -226,6 +231,9 @@ def test_what_is_random_or_missing_is_refused(density):
             bridge.to_distribution(levels)
     with pytest.raises(ValueError, match="context is given to a flow without one"):
         to_distrax.to_distribution(density, np.zeros(2))
+    one_way = jflow.Density(jflow.Flow(OneWay(), (2,)), {})
+    with pytest.raises(ValueError, match="forward_kind is 'missing'"):
+        to_distrax.to_bijector(one_way)
     residual = flows.i_resnet(2, layers=1, hidden=(8,), exact_up_to=1)
     estimated = jflow.Density(residual, jflow.init(residual, 0, np.zeros((4, 2))))
     with pytest.raises(ValueError, match=r"exchanged by density\.with_estimator"):

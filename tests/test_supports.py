@@ -13,6 +13,7 @@ from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.functional import Circle, Interval, wrap_angles
+from jflow.functional.supports import back, onto
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -226,3 +227,18 @@ def test_a_base_of_ones_own_says_where_it_lives():
     with pytest.raises(ValueError, match=r"Power\) takes .* and normal gives the line"):
         flow(normal)
     assert flow(Positive(0.0, 9.0)).support == POSITIVE
+
+
+@pytest.mark.parametrize(
+    "support", [LINE, UNIT, TURN, POSITIVE, Interval(-1.0, 3.0), Interval(-math.inf, 2.0)], ids=str
+)
+def test_maps_of_the_line_onto_a_support_and_back(support):
+    x = jnp.linspace(-8.0, 8.0, 41)
+    y, log_slope = jax.jit(onto(support))(x)
+    np.testing.assert_allclose(jax.jit(back(support))(y), x, atol=1e-9)
+    slope = jax.vmap(jax.grad(lambda x: onto(support)(x)[0]))(x)
+    np.testing.assert_allclose(log_slope, jnp.log(slope), atol=1e-9)
+    low, high = (-math.pi, math.pi) if support is TURN else (support.low, support.high)
+    assert (y > low).all()
+    assert (y < high).all()
+    assert np.isfinite(back(support)(jnp.asarray([max(low, -9.0), min(high, 9.0)]))).all()

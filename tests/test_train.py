@@ -263,6 +263,15 @@ def test_a_callback_stops_a_run_and_keeps_what_it_was_given():
     same(density, seen[[20, 40].index(log.best_step)])
 
 
+@pytest.fixture
+def heard():
+    """SIGINT as in a terminal: shells have the jobs of scripts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("where", ["between", "validation"])
 def test_ctrl_c_returns_the_best_and_resumes(where, tmp_path, monkeypatch):
     options = {"key": KEY, **SMALL}
@@ -293,6 +302,7 @@ def test_ctrl_c_returns_the_best_and_resumes(where, tmp_path, monkeypatch):
     assert (resumed.ended, resumed.best_step) == ("done", log.best_step)
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_before_anything_was_validated_and_twice():
     calls = []
 
@@ -310,6 +320,7 @@ def test_ctrl_c_before_anything_was_validated_and_twice():
         jflow.fit(flow(), Y, key=KEY, callback=twice, **SMALL)
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_source_that_fails_because_the_run_is_to_end():
     """As when Ctrl-C reaches the processes that read, too."""
 

@@ -1,6 +1,6 @@
 """Pure array mathematics: no Flax, no parameters, no state."""
 
-from jflow.functional.arrays import wrap_angles
+from jflow.functional.arrays import align, as_wide, wrap_angles
 from jflow.functional.autoregressive import Causal
 from jflow.functional.contractions import Solution, invert_residual
 from jflow.functional.convolution import conv2d
@@ -40,6 +40,8 @@ __all__ = [
     "Support",
     "TraceEstimator",
     "XTrace",
+    "align",
+    "as_wide",
     "conv2d",
     "estimate_log_det",
     "exact_trace",

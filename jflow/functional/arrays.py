@@ -23,7 +23,10 @@ def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 
 def as_wide(x: ArrayLike) -> Array:
-    """x as a floating array of at least float32."""
+    """x as a floating array of at least float32, so that log-determinants are.
+
+    Float64 stays float64; half precision and integers become float32.
+    """
     x = jnp.asarray(x)
     return x.astype(wide_dtype(x.dtype))
 
@@ -98,7 +101,8 @@ def batch_shape(x: Array, event_ndim: int) -> tuple[int, ...]:
 def align(parameter: Array, x: Array) -> Array:
     """`parameter` in x's dtype, with leading axes of size 1 up to x's rank.
 
-    Written out, because flows must also run with implicit rank promotion switched off.
+    What combines both then broadcasts over x's batch, with implicit rank promotion switched off,
+    too.
     """
     missing = (1,) * (x.ndim - parameter.ndim)
     return parameter.reshape(missing + parameter.shape).astype(x.dtype)
