@@ -168,6 +168,16 @@ def residual(net=None, event_shape=(5,), context_shape=None, **options) -> Case:
     )
 
 
+def continuous(net=None, event_shape=(4,), context_shape=None, **options) -> Case:
+    net = net or nets.MLP((6,), activation="tanh")
+    return Case(
+        lambda: jb.Continuous(net, event_ndim=len(event_shape), **options),
+        event_shape,
+        context_shape,
+        iterative=("forward", "inverse"),
+    )
+
+
 def image_step(kind: str = "plu") -> jb.Bijector:
     net = nets.ConvNet(4)
     return jb.Chain((jb.ActNorm(3), jb.Conv1x1(kind), jb.Coupling(jt.Affine(), net, "channel")))
@@ -341,6 +351,11 @@ CASES: dict[str, Case] = {
         scale=0.15,
         gradient=1e-2,
     ),
+    "Continuous": continuous(),
+    "Continuous-context": continuous(
+        nets.ConcatSquash((6, 5), activation="tanh"), (3,), 2, frequencies=2
+    ),
+    "Continuous-image": continuous(nets.ConvNet(3, activation="tanh"), (2, 2, 1)),
     "RevNet": Case(lambda: jb.RevNet(nets.MLP((6,)))),
     "RevNet-image": Case(lambda: jb.RevNet(nets.ConvNet(4), "channel"), (2, 1, 3)),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
@@ -378,6 +393,7 @@ SLOW = {
     "Autoregressive-LogisticMixture",
     "Autoregressive-forward-context",
     "BlockAutoregressive-forward-context",
+    "Continuous-image",
     "HINT-context",
     "MultiScale-likelihood",
     "RAD-Repeat",

@@ -4,6 +4,7 @@ from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.block_autoregressive import BlockAutoregressive
 from jflow.bijectors.chain import Chain
+from jflow.bijectors.continuous import Continuous
 from jflow.bijectors.convolution import EmergingConv, PeriodicConv, WoodburyConv
 from jflow.bijectors.coupling import Coupling
 from jflow.bijectors.dequantize import Dequantize
@@ -29,6 +30,7 @@ __all__ = [
     "Bijector",
     "BlockAutoregressive",
     "Chain",
+    "Continuous",
     "Conv1x1",
     "ConvFlow",
     "Coupling",

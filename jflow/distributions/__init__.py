@@ -1,6 +1,7 @@
 """Flows, densities and base distributions."""
 
 from jflow.distributions.density import Density
+from jflow.distributions.estimates import LogProbEstimate
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import init
 from jflow.distributions.inspection import Step, Summary
@@ -26,6 +27,7 @@ __all__ = [
     "Density",
     "Flow",
     "GaussianMixture",
+    "LogProbEstimate",
     "Product",
     "StandardLogistic",
     "StandardNormal",

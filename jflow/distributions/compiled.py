@@ -17,7 +17,6 @@ from jflow.distributions.contexts import batch_of, each
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import batch_shape
 from jflow.functional.dequantization import averaged, bits
-from jflow.functional.traces import Estimated, mean_and_error
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -72,29 +71,6 @@ def log_prob_by_batches(
         last = jax.tree.map(lambda a: a[whole * size :], given)
         parts.append(one(last, jnp.asarray(whole)))
     return jnp.concatenate([part.ravel() for part in parts]).reshape(batch)
-
-
-@partial(jax.jit, static_argnums=(0, 5))
-def estimate(
-    flow: Flow, variables: Any, y: Array, context: Any, key: Array, probes: int
-) -> Estimated:
-    """Of so many estimates of log p: their mean, or the log of that of p; and its error."""
-
-    def one(key: Array) -> Any:
-        return flow.apply(variables, y, context, method="log_prob", rngs={"noise": key})
-
-    kinds = flow.bijector.log_det_kinds
-    exact = kinds == {"exact"} and not flow.bijector.needs_key("inverse")
-    draws = lax.map(one, jax.random.split(key, 1 if exact else probes))
-    if "bound" in kinds and kinds <= {"exact", "bound"}:
-        largest = lax.stop_gradient(jnp.max(draws, axis=0, keepdims=True))
-        largest = jnp.where(jnp.isfinite(largest), largest, 0)
-        p, error = mean_and_error(jnp.exp(draws - largest))
-        mean, error = largest[0] + jnp.log(p), error / p
-    else:
-        mean, error = mean_and_error(draws)
-    # Outside the support, all estimates are -inf.
-    return Estimated(mean, jnp.where(exact | jnp.isneginf(mean), 0, error))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))

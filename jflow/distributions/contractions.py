@@ -77,8 +77,9 @@ def check_converged(
     if failed.any():
         raise FloatingPointError(
             f"an iteration did not converge for {failed.sum()} of {failed.size} points (of a "
-            "residual layer, or sweeps of Jacobi); flow.apply(..., mutable=['solver']) reports "
-            "iterations, bounds and norms"
+            "residual layer, sweeps of Jacobi, or the solve of a continuous layer: a larger "
+            "`max_steps` or `tolerance` of its `evaluation`); flow.apply(..., mutable=['solver']) "
+            "reports iterations, bounds, norms and steps"
         )
 
 

@@ -20,6 +20,7 @@ from jflow.distributions.contractions import (
     exchange_estimators,
     replace_estimators,
 )
+from jflow.distributions.estimates import LogProbEstimate, log_prob_estimate
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.distributions.inspection import Inspected
@@ -31,7 +32,6 @@ from jflow.functional.dequantization import (
     check_integers,
 )
 from jflow.functional.estimators import Estimator
-from jflow.functional.traces import Estimated
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
@@ -89,13 +89,13 @@ class Density(Inspected):
         *,
         probes: int = 16,
         terms: int | None = None,
-    ) -> Estimated:
-        """The mean of independent estimates of log p(y), and its standard error, (*batch), nats.
+    ) -> LogProbEstimate:
+        """The mean of independent estimates of log p(y), with its errors, (*batch), nats.
 
-        The error is that of chance: of truncated series (`PowerSeries`) the bias comes on top. It
-        is zero for flows whose log_det is exact. For bounds (of dequantized levels), the first is
-        the logarithm of the mean of p: a tighter bound, which tends to log p(y) with their number
-        (Burda et al., 2016, https://arxiv.org/abs/1509.00519), and its error to first order; not
+        One error is that of chance: of truncated series (`PowerSeries`) the bias comes on top.
+        Another one is that of solvers of continuous flows. For bounds (of dequantized levels), the
+        first is the log of the mean of p: a tighter bound, which tends to log p(y) with their
+        number (Burda et al., 2016, https://arxiv.org/abs/1509.00519), its error to first order; not
         where log_dets are estimated besides.
 
         Args:
@@ -113,7 +113,7 @@ class Density(Inspected):
             flow = replace_estimators(flow, lambda estimator: estimator.with_terms(terms))
         given = arrays(y, context)
         key = as_key("log_prob_estimate", key)
-        estimate = compiled.estimate(flow, self.variables, *given, key, probes)
+        estimate = log_prob_estimate(flow, self.variables, given[0], given[1], key, probes)
         self._check_inverse(estimate.mean, 0, *given)
         return estimate
 

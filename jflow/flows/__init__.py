@@ -1,5 +1,6 @@
 """Recipes: flows named after the papers that describe them."""
 
+from jflow.flows.continuous import ffjord, rnode
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.low_rank import planar, radial, sylvester
@@ -13,6 +14,7 @@ from jflow.flows.tabular import tabular
 
 __all__ = [
     "bnaf",
+    "ffjord",
     "glow",
     "hint",
     "i_densenet",
@@ -26,6 +28,7 @@ __all__ = [
     "radial",
     "real_nvp",
     "residual_flow",
+    "rnode",
     "sos",
     "sylvester",
     "tabular",

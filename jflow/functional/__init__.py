@@ -14,17 +14,20 @@ from jflow.functional.estimators import (
 )
 from jflow.functional.log_determinants import ExactLogDet, LogDetEstimator, estimate_log_det
 from jflow.functional.series import PowerSeries, RussianRoulette
+from jflow.functional.solvers import Adaptive, FixedGrid, Solver
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
 from jflow.functional.supports import Circle, Integers, Interval, Support
 from jflow.functional.traces import Estimated, exact_trace, hutch_pp, hutchinson, xtrace
 
 __all__ = [
+    "Adaptive",
     "Causal",
     "Circle",
     "Estimated",
     "Estimator",
     "ExactLogDet",
     "ExactTrace",
+    "FixedGrid",
     "Geometric",
     "HutchPP",
     "Hutchinson",
@@ -36,6 +39,7 @@ __all__ = [
     "PowerSeries",
     "RussianRoulette",
     "Solution",
+    "Solver",
     "Stopping",
     "Support",
     "TraceEstimator",

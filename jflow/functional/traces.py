@@ -16,6 +16,8 @@ from jflow.functional.arrays import align, as_wide, batch_shape, sum_event
 Product: TypeAlias = Callable[[Array], Array]
 Distribution: TypeAlias = Literal["rademacher", "gaussian", "spherical"]
 _DISTRIBUTIONS = ("rademacher", "gaussian", "spherical")
+# So many products are written out: XLA:CPU differentiates them twice as fast as mapped ones.
+FEW = 4
 
 
 class Estimated(NamedTuple):
@@ -103,6 +105,9 @@ def hutchinson(
 def exact_trace(product: Product, like: Array, event_ndim: int = 1) -> Array:
     """tr A by D products, one for each element of the event, all at once: (*batch)."""
     basis = standard_basis(like, event_ndim)
+    if len(basis) <= FEW:
+        parts = (sum_event(vector * product(vector), event_ndim) for vector in basis)
+        return sum(parts, jnp.zeros((), like.dtype))
     return jnp.sum(sum_event(basis * jax.vmap(product)(basis), event_ndim), axis=0)
 
 

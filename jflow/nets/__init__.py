@@ -1,5 +1,6 @@
 """Networks that make transform parameters. Each name here makes networks of a given width."""
 
+from jflow.nets.concat_squash import ConcatSquash
 from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
 from jflow.nets.functions import as_function
@@ -12,6 +13,7 @@ from jflow.nets.rows import RowNet
 __all__ = [
     "MADE",
     "MLP",
+    "ConcatSquash",
     "Contraction",
     "ConvNet",
     "LipschitzConvNet",

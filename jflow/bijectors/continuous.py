@@ -1,0 +1,207 @@
+"""Continuous flows: the ends of paths that an ordinary differential equation leads along."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import Partial
+
+from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
+from jflow.bijectors.one_method import OneMethod
+from jflow.functional.arguments import check_counts
+from jflow.functional.arrays import as_wide, batch_shape, sum_event
+from jflow.functional.convergence import failed_points
+from jflow.functional.estimators import ExactTrace, TraceEstimator
+from jflow.functional.solvers import Adaptive, FixedGrid, Solver
+from jflow.functional.traces import draw_probes
+from jflow.nets.functions import as_function
+from jflow.nets.layers import check_factory
+
+
+class Continuous(OneMethod):
+    """The end of the path dy/dt = f(y, t; context) from t = 0, the base, to t = 1, the data.
+
+        forward   y(0) -> y(1)      log|det dy(1)/dy(0)| = integral of tr df/dy(y(t), t) dt
+        inverse   the same path, backwards
+
+    f is any network: time is a part of its context, beside the flow's own. It needs no structure,
+    for paths do not cross. Both directions are solves to a tolerance, by `evaluation`; training,
+    where layers are asked for their losses, takes the fixed grid of `solver`, which costs a part of
+    that. `apply(..., mutable=["solver"])` reports, beside the result, the steps and the evaluations
+    of f.
+
+    `log_det_kind` is that of `trace`: "exact" (to the tolerance), or "unbiased", and then it is
+    drawn from the RNG stream "noise", with probes that stay the same along a path. With a fixed
+    grid for `evaluation` it is "biased": a coarse one may tell higher densities than there are.
+
+    `kinetic` and `jacobian` are weights of penalties that keep paths straight and solves short
+    (RNODE), in the collection "losses" in training: the mean over the batch, for each number of an
+    event, of the integrals of |f|^2 and of the squared Frobenius norm of df/dy.
+
+    Attributes:
+      net: makes f, given its number of outputs; see `jflow.nets`. Smooth ones: ReLU has a trace
+        that jumps.
+      trace: how tr df/dy is found: `ExactTrace`, `Hutchinson`, `HutchPP` or `XTrace`.
+      solver: for training.
+      evaluation: for all else.
+      frequencies: how many sines and cosines of time the network is given besides.
+      kinetic: weight of the first penalty.
+      jacobian: weight of the second one.
+      event_ndim: 1 for vectors, 3 for images, of which f is a network of images.
+
+    Raises:
+      TypeError: `net` is a network, `trace` not an estimator of traces, or a solver none.
+      ValueError: another argument is out of range; (on call) there is no key.
+      FloatingPointError: (on call, outside jit) steps did not suffice. Inside jit, they give NaN.
+
+    References: Chen et al., 2018, https://arxiv.org/abs/1806.07366; Grathwohl et al., 2019,
+    https://arxiv.org/abs/1810.01367; Finlay et al., 2020, https://arxiv.org/abs/2002.02798
+    """
+
+    net: Any
+    trace: TraceEstimator = ExactTrace()
+    solver: FixedGrid = FixedGrid()
+    evaluation: Solver = Adaptive()
+    frequencies: int = 0
+    kinetic: float = 0.0
+    jacobian: float = 0.0
+    event_ndim: int = 1
+
+    def __post_init__(self) -> None:
+        check_factory("Continuous", self.net)
+        check_counts("Continuous", 0, frequencies=self.frequencies)
+        for name, kind in (
+            ("trace", TraceEstimator), ("solver", FixedGrid), ("evaluation", Solver),
+        ):  # fmt: skip
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"Continuous: {name} must be a {kind.__name__} of jflow.functional; got "
+                    f"{getattr(self, name)!r}"
+                )
+        for name in ("kinetic", "jacobian"):
+            weight = getattr(self, name)
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"Continuous: {name} must be a weight, 0 or more; got {weight!r}")
+        super().__post_init__()
+
+    @nn.compact
+    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
+        x, ndim = as_wide(x), self.event_ndim
+        self.latent_shape(x.shape[x.ndim - ndim :])
+        batch = batch_shape(x, ndim)
+        x, context = _without_lost(x, context, len(batch))
+        net = self.net(x.shape[-1]).copy(name="net")
+        zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
+        f = as_function(net, x, _with_time(zero, context, self.frequencies))
+        none = jnp.zeros(batch, x.dtype)
+        if self.is_initializing():
+            return x, none
+        training = self.is_mutable_collection("losses")
+        penalised = training and (self.kinetic > 0 or self.jacobian > 0)
+        state = (x, none, none, none) if penalised else (x, none)
+        rules = _Rules(self.trace, self.frequencies, ndim, penalised)
+        field = Partial(rules, f, context, self._key(penalised))
+        start, end = (zero, one) if method == "forward" else (one, zero)
+        solver = self.solver if training else self.evaluation
+        solved = solver.solve(field, state, start, end, len(batch))
+        y, log_det, *spent = solved.y
+        if penalised:
+            weights = self.kinetic, self.jacobian
+            total = sum(w * jnp.mean(jnp.abs(s)) for w, s in zip(weights, spent, strict=True))
+            self.sow("losses", "path", total / math.prod(x.shape[x.ndim - ndim :]))
+        self._report(steps=lambda: solved.steps, evaluations=lambda: solved.evaluations)
+        _check_solved(y, x, ndim)
+        return y, log_det
+
+    def _key(self, penalised: bool) -> Array | None:
+        if not self.trace.needs_key and not penalised:
+            return None
+        if not self.has_rng("noise"):
+            raise ValueError(
+                f"Continuous: {type(self.trace).__name__} estimates traces at random; give a key: "
+                "density.log_prob(y, key=key), or apply(..., rngs={'noise': key}). ExactTrace() "
+                "needs none"
+            )
+        return self.make_rng("noise")
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        return "biased" if isinstance(self.evaluation, FixedGrid) else self.trace.kind
+
+    @property
+    def forward_kind(self) -> DirectionKind:
+        return "iterative"
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        return "iterative"
+
+    @nn.nowrap
+    def needs_key(self, direction: Direction) -> bool:
+        return self.trace.needs_key
+
+    @property
+    def may_fail(self) -> bool:
+        return True
+
+    @property
+    def tolerance(self) -> float:
+        evaluation = self.evaluation
+        return evaluation.tolerance_of(jnp.float32) if isinstance(evaluation, Adaptive) else 1e-3
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How the state moves: the event, log|det|, and what the path costs, if that is penalised."""
+
+    trace: TraceEstimator
+    frequencies: int
+    ndim: int
+    penalised: bool
+
+    def __call__(self, f: Any, context: Any, key: Any, t: Array, state: Any) -> Any:
+        y, more = state[0], _with_time(t, context, self.frequencies)
+        run = lambda y: as_wide(f(y, more))  # noqa: E731
+        moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
+        if not self.penalised:
+            return moved, trace
+        probe = draw_probes(jax.random.fold_in(key, 1), y, "rademacher", self.ndim)
+        pushed = jax.jvp(run, (y,), (probe,))[1]
+        energies = (sum_event(jnp.square(part), self.ndim) for part in (moved, pushed))
+        return moved, trace, *energies
+
+
+def _with_time(t: Array, context: Array | None, frequencies: int) -> Array:
+    """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
+    waves = jnp.pi * t[..., None] * 2 ** jnp.arange(frequencies, dtype=t.dtype)
+    time = jnp.concatenate([t[..., None], jnp.sin(waves), jnp.cos(waves)], axis=-1)
+    if context is None:
+        return time
+    leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])
+    parts = (jnp.broadcast_to(a, (*leading, a.shape[-1])) for a in (context.astype(t.dtype), time))
+    return jnp.concatenate(list(parts), axis=-1)
+
+
+def _without_lost(x: Array, context: Array | None, batch_ndim: int) -> tuple[Array, Array | None]:
+    """Both, where a context is not finite x NaN and the context 0: steps are those of the batch."""
+    if context is None:
+        return x, None
+    own = batch_ndim if context.ndim > batch_ndim else 0  # or one context for all
+    lost = ~jnp.all(jnp.isfinite(context), axis=tuple(range(own, context.ndim)), keepdims=True)
+    of_x = lost.reshape((*lost.shape[:own], *(1,) * (x.ndim - own)))
+    return jnp.where(of_x, jnp.nan, x), jnp.where(lost, 0, context)
+
+
+def _check_solved(y: Array, x: Array, event_ndim: int) -> None:
+    failed = failed_points((y, event_ndim), (x, event_ndim))
+    if failed.any():
+        raise FloatingPointError(
+            f"Continuous: the solve did not reach its end for {int(np.sum(failed))} of "
+            f"{failed.size} points: the field is too steep there, or `max_steps` of "
+            "`evaluation` too few (apply(..., mutable=['solver']) reports them)"
+        )

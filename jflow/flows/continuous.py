@@ -1,0 +1,128 @@
+"""Continuous flows: FFJORD, RNODE."""
+
+from typing import Literal
+
+from jflow.bijectors import ActNorm, Bijector, Chain, Continuous, Repeat
+from jflow.distributions import Flow, recipe
+from jflow.functional import Adaptive, ExactTrace, FixedGrid, Hutchinson
+from jflow.functional.arguments import check_counts
+from jflow.nets import MLP, ConcatSquash
+
+
+@recipe
+def ffjord(
+    features: int,
+    layers: int = 1,
+    hidden: tuple[int, ...] = (64, 64, 64),
+    *,
+    field: Literal["concat", "concat_squash"] = "concat",
+    activation: str = "tanh",
+    exact_up_to: int = 16,
+    steps: int = 16,
+    method: str = "rk4",
+    tolerance: float | None = None,
+    max_steps: int = 256,
+    context_shape: int | tuple[int, ...] | None = None,
+) -> Flow:
+    """FFJORD: a continuous flow whose field is any network, and its trace exact or estimated.
+
+    Training solves on a fixed grid; log p, latents and samples are solves to a tolerance. Unlike in
+    the paper, an actnorm nearest to the data gives the flow the data's place and scale.
+
+    Args:
+      features: D.
+      layers: paths one after the other, each with a field of its own.
+      hidden: widths of the field's hidden layers.
+      field: "concat", an `MLP` of y, time and context, which trains faster; or "concat_squash",
+        `ConcatSquash`.
+      activation: of the field: a smooth one.
+      exact_up_to: traces of up to so many features are exact, by D products; otherwise
+        Hutchinson's estimates of one probe, and log p draws: `density.log_prob(y, key=key)`, with
+        its error `density.log_prob_estimate(y, key)`, exactly
+        `density.with_estimator(ExactTrace())`.
+      steps: of the grid of training.
+      method: of that grid; see `FixedGrid`.
+      tolerance: of all other solves; None for 1e-6 in float32. See `Adaptive`.
+      max_steps: of these.
+      context_shape: shape of the context, or its width; None for an unconditional flow.
+
+    Reference: Grathwohl et al., 2019, https://arxiv.org/abs/1810.01367
+    """
+    return _flow(
+        "ffjord", features, layers, hidden, field, activation, exact_up_to,
+        FixedGrid(steps, method), Adaptive(tolerance, max_steps=max_steps), context_shape,
+    )  # fmt: skip
+
+
+@recipe
+def rnode(
+    features: int,
+    layers: int = 1,
+    hidden: tuple[int, ...] = (64, 64, 64),
+    *,
+    kinetic: float = 0.01,
+    jacobian: float = 0.01,
+    field: Literal["concat", "concat_squash"] = "concat",
+    activation: str = "tanh",
+    exact_up_to: int = 16,
+    steps: int = 8,
+    method: str = "rk4",
+    tolerance: float | None = None,
+    max_steps: int = 256,
+    context_shape: int | tuple[int, ...] | None = None,
+) -> Flow:
+    """RNODE: FFJORD with penalties that keep paths straight, so that few steps solve them.
+
+    Args:
+      features: D.
+      layers: see `ffjord`.
+      hidden: see `ffjord`.
+      kinetic: weight of the mean of |f|^2 along paths.
+      jacobian: weight of the mean of the squared norm of df/dy.
+      field: see `ffjord`.
+      activation: see `ffjord`.
+      exact_up_to: see `ffjord`.
+      steps: see `ffjord`.
+      method: see `ffjord`.
+      tolerance: see `ffjord`.
+      max_steps: see `ffjord`.
+      context_shape: see `ffjord`.
+
+    Reference: Finlay et al., 2020, https://arxiv.org/abs/2002.02798
+    """
+    return _flow(
+        "rnode", features, layers, hidden, field, activation, exact_up_to,
+        FixedGrid(steps, method), Adaptive(tolerance, max_steps=max_steps), context_shape,
+        kinetic, jacobian,
+    )  # fmt: skip
+
+
+def _flow(
+    name: str,
+    features: int,
+    layers: int,
+    hidden: tuple[int, ...],
+    field: str,
+    activation: str,
+    exact_up_to: int,
+    solver: FixedGrid,
+    evaluation: Adaptive,
+    context_shape: int | tuple[int, ...] | None,
+    kinetic: float = 0.0,
+    jacobian: float = 0.0,
+) -> Flow:
+    nets = {"concat": MLP, "concat_squash": ConcatSquash}
+    if field not in nets:
+        raise ValueError(f"{name}: field must be 'concat' or 'concat_squash'; got {field!r}")
+    check_counts(name, features=features, layers=layers)
+    check_counts(name, 0, exact_up_to=exact_up_to)
+    path = Continuous(
+        nets[field](hidden, activation=activation),
+        ExactTrace() if features <= exact_up_to else Hutchinson(),
+        solver,
+        evaluation,
+        kinetic=kinetic,
+        jacobian=jacobian,
+    )
+    paths: Bijector = path if layers == 1 else Repeat(path, layers)
+    return Flow(Chain((ActNorm(), paths)), (features,), context_shape=context_shape)
