@@ -91,6 +91,7 @@ def run_notebook(path: Path, *, to: Path, whole: bool) -> None:
     for cell in notebook.cells if not whole else ():
         for length, fewer in FEWER.items():
             cell.source = re.sub(length, fewer, cell.source)
+    short = [cell.source for cell in notebook.cells] != sources
     where = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=1200, resources=where).execute()
     for cell, source in zip(notebook.cells, sources, strict=True):
@@ -98,8 +99,8 @@ def run_notebook(path: Path, *, to: Path, whole: bool) -> None:
     if repository := os.environ.get("JFLOW_REPOSITORY"):
         link = BADGE.format(repository=repository, name=path.name)
         badge = f"[![open it and run it](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(badge))
-    if not whole:
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(badge))
+    if short:
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SHORT))
     nbformat.write(notebook, to / path.name)
 
