@@ -35,6 +35,8 @@ WHOLE = {
     "i_resnet": lambda: flows.i_resnet(4, layers=1, hidden=(8,)),
     "i_densenet": lambda: flows.i_densenet(4, layers=1, growth=4),
     "residual_flow": lambda: flows.residual_flow(4, layers=1, hidden=(8,)),
+    "ffjord": lambda: flows.ffjord(4, hidden=(8,)),
+    "rnode": lambda: flows.rnode(4, hidden=(8,), exact_up_to=1),
 }
 
 
