@@ -1,6 +1,9 @@
 """Continuous flows of 2-D densities: divergence from the truth, cost of a solve, error of log p.
 
-python -m benchmarks.continuous [steps]
+    python -m benchmarks.continuous [STEPS]    # fits of so many steps
+    python -m benchmarks.continuous train      # a step of training, beside Diffrax
+
+Each prints a table.
 """
 
 import sys

@@ -41,7 +41,8 @@ _OWN = {
     ),
 }
 _OF_DIFFRAX = {"tsit5": "Tsit5", "dopri5": "Dopri5", "dopri8": "Dopri8"}
-METHOD_NAMES = (*_OWN, *_OF_DIFFRAX)
+ADAPTIVE_NAMES = tuple(_OF_DIFFRAX)  # they estimate their errors
+METHOD_NAMES = (*_OWN, *ADAPTIVE_NAMES)
 
 
 def check_method(owner: str, name: Any) -> None:
@@ -50,14 +51,19 @@ def check_method(owner: str, name: Any) -> None:
         raise ValueError(f"{owner}: method must be one of {', '.join(METHOD_NAMES)}; got {name!r}")
 
 
+def of_diffrax(name: str) -> Any:
+    """Diffrax's solver of that name."""
+    import diffrax  # takes a second
+
+    return getattr(diffrax, _OF_DIFFRAX[name])()
+
+
 @lru_cache
 def method(name: str) -> Method:
     """The method of that name; the tableaux of orders above 4 are those of Diffrax."""
     if name in _OWN:
         return _OWN[name]
-    import diffrax  # takes a second
-
-    solver = getattr(diffrax, _OF_DIFFRAX[name])()
+    solver = of_diffrax(name)
     tableau, numbers = solver.tableau, lambda row: tuple(float(n) for n in row)
     weights = numbers(tableau.b_sol)
     # A last stage that only the next step or the error estimate uses is left out.

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -12,7 +11,7 @@ from jax import Array, lax
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import wide_dtype
-from jflow.functional.ode import Field, check_method, integrate, method
+from jflow.functional.ode import ADAPTIVE_NAMES, Field, check_method, integrate, method, of_diffrax
 
 
 class Solved(NamedTuple):
@@ -110,13 +109,13 @@ class Adaptive(Solver):
 
     def __post_init__(self) -> None:
         check_counts("Adaptive", max_steps=self.max_steps)
-        known = self.tolerance is None or isinstance(self.tolerance, Real)
-        if not known or not 0 < (self.tolerance or 0.5) < 1 or self.tolerance == 0:
+        own = self.tolerance
+        if own is not None and not (isinstance(own, int | float) and 0 < own < 1):
             raise ValueError(
                 "Adaptive: tolerance must be a number above 0 and below 1, such as 1e-5, or None; "
-                f"got {self.tolerance!r}"
+                f"got {own!r}"
             )
-        if self.method not in (None, "tsit5", "dopri5", "dopri8"):
+        if self.method not in (None, *ADAPTIVE_NAMES):
             raise ValueError(
                 "Adaptive: method must be 'tsit5', 'dopri5' or 'dopri8', which estimate their "
                 f"errors, or None; got {self.method!r}"
@@ -186,7 +185,6 @@ def _run(
     """The end, the times of the steps (max_steps + 1,), and the counts."""
     import diffrax  # takes a second
 
-    solver = {"tsit5": diffrax.Tsit5, "dopri5": diffrax.Dopri5, "dopri8": diffrax.Dopri8}
     control = diffrax.PIDController(
         rtol=how.tolerance, atol=how.tolerance, norm=partial(_largest, how.batch_ndim),
         pcoeff=0.3, icoeff=0.4,
@@ -196,7 +194,7 @@ def _run(
     # Diffrax mixes dtypes and ranks; the field may not.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         found = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, field: field(t, y)), solver[how.method](),
+            diffrax.ODETerm(lambda t, y, field: field(t, y)), of_diffrax(how.method),
             start, end, None, y, field, saveat=diffrax.SaveAt(subs=[ends, times]),
             stepsize_controller=control, adjoint=diffrax.ForwardMode(),
             max_steps=how.max_steps, throw=False,
