@@ -13,8 +13,8 @@ from jax.tree_util import Partial
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
 from jflow.bijectors.one_method import OneMethod
-from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_wide, batch_shape, sum_event
+from jflow.functional.arguments import check_counts, check_numbers
+from jflow.functional.arrays import align, as_wide, batch_shape, sum_event
 from jflow.functional.convergence import failed_points
 from jflow.functional.estimators import ExactTrace, TraceEstimator
 from jflow.functional.solvers import Adaptive, FixedGrid, Solver
@@ -83,21 +83,29 @@ class Continuous(OneMethod):
                     f"Continuous: {name} must be a {kind.__name__} of jflow.functional; got "
                     f"{getattr(self, name)!r}"
                 )
-        for name in ("kinetic", "jacobian"):
-            weight = getattr(self, name)
-            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-                raise ValueError(f"Continuous: {name} must be a weight, 0 or more; got {weight!r}")
+        check_numbers("Continuous", least=0, kinetic=self.kinetic, jacobian=self.jacobian)
         super().__post_init__()
 
     @nn.compact
+    def _function(self, x: Array, context: Array | None) -> Partial:
+        """F of x and of the context with time, bound to its variables."""
+        net = self.net(x.shape[-1]).copy(name="net")
+        return as_function(net, x, _with_time(jnp.zeros((), x.dtype), context, self.frequencies))
+
+    def velocity(self, x: Array, t: Array, context: Array | None = None) -> Array:
+        """dx/dt = f(x, t; context): x (*batch, *event), t () or (*batch)."""
+        x, t = as_wide(x), t.astype(as_wide(x).dtype)
+        if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
+            t = t.reshape(t.shape + (1,) * (context.ndim - 1 - t.ndim))
+        return as_wide(self._function(x, context)(x, _with_time(t, context, self.frequencies)))
+
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x, ndim = as_wide(x), self.event_ndim
         self.latent_shape(x.shape[x.ndim - ndim :])
         batch = batch_shape(x, ndim)
         x, context = _without_lost(x, context, len(batch))
-        net = self.net(x.shape[-1]).copy(name="net")
         zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
-        f = as_function(net, x, _with_time(zero, context, self.frequencies))
+        f = self._function(x, context)
         none = jnp.zeros(batch, x.dtype)
         if self.is_initializing():
             return x, none
@@ -122,6 +130,11 @@ class Continuous(OneMethod):
         if not self.trace.needs_key and not penalised:
             return None
         if not self.has_rng("noise"):
+            if not self.trace.needs_key:
+                raise ValueError(
+                    "Continuous: penalties are estimated at random; give a key: "
+                    "apply(..., rngs={'noise': key})"
+                )
             raise ValueError(
                 f"Continuous: {type(self.trace).__name__} estimates traces at random; give a key: "
                 "density.log_prob(y, key=key), or apply(..., rngs={'noise': key}). ExactTrace() "
@@ -178,8 +191,9 @@ class _Rules:
 
 def _with_time(t: Array, context: Array | None, frequencies: int) -> Array:
     """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
-    waves = jnp.pi * t[..., None] * 2 ** jnp.arange(frequencies, dtype=t.dtype)
-    time = jnp.concatenate([t[..., None], jnp.sin(waves), jnp.cos(waves)], axis=-1)
+    t = t[..., None]
+    waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)
+    time = jnp.concatenate([t, jnp.sin(waves), jnp.cos(waves)], axis=-1)
     if context is None:
         return time
     leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])

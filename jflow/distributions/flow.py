@@ -150,7 +150,7 @@ class Flow(nn.Module):
     def from_latents(self, z: Array, context: Any = None) -> Array:
         """y = f(z): (*batch, *latent) to (*batch, *event); int32 where y is whole numbers."""
         z, batch = checked("z", z, self.latent_shape, self.latent_support)
-        y = self.bijector.forward(z, self._context(context, batch))
+        y = self.bijector.forward(z, self.given(context, batch))
         return whole(y, self.support)
 
     def from_latents_and_log_det(self, z: Array, context: Any = None) -> tuple[Array, Array]:
@@ -161,7 +161,7 @@ class Flow(nn.Module):
     def trajectory(self, y: Array, context: Any = None) -> tuple[list[Array], list[Array]]:
         """y and what each layer makes of it on the way to the base; and what log_det each adds."""
         y, batch = checked("y", y, self.event_shape, self.support)
-        context = self._context(context, batch)
+        context = self.given(context, batch)
         start, infinite = finite(y, len(self.event_shape))
         found = [(start, jnp.where(infinite, -jnp.inf, jnp.zeros(batch, y.dtype)))]
         for layer in layers(*self.bijector.unbind()):
@@ -175,7 +175,7 @@ class Flow(nn.Module):
     def pulled_back(self, z: Array, context: Any = None) -> tuple[Array, Array, Array]:
         """f(z), log|det df/dz| and log base(z): what densities of y are as densities of z."""
         z, batch = checked("z", z, self.latent_shape, self.latent_support)
-        context = self._context(context, batch)
+        context = self.given(context, batch)
         with default_promotion():
             log_base = self._base(z.dtype, context).log_prob(z)
         y, log_det = self.bijector.forward_and_log_det(z, context)
@@ -185,7 +185,7 @@ class Flow(nn.Module):
     def sample_latents(self, key: Array, shape: tuple[int, ...] = (), context: Any = None) -> Array:
         """Draws of the base, (*shape, *latent)."""
         with default_promotion():
-            return self._base_sample(key, shape, self._context(context, shape))[1]
+            return self._base_sample(key, shape, self.given(context, shape))[1]
 
     def sample(
         self,
@@ -203,7 +203,7 @@ class Flow(nn.Module):
         Raises:
           ValueError: a temperature other than 1 for a base that has no narrower distribution.
         """
-        context = self._context(context, shape)
+        context = self.given(context, shape)
         with default_promotion():
             _, x = self._base_sample(key, shape, context, as_temperature(temperature))
         return whole(self.bijector.forward(x, context), self.support)
@@ -228,7 +228,7 @@ class Flow(nn.Module):
         That is log p(y) where nothing is drawn, and otherwise above it in the mean, so that what
         `fit_to_target` minimises is above KL(p || target).
         """
-        context = self._context(context, shape)
+        context = self.given(context, shape)
         with default_promotion():
             base, x = self._base_sample(key, shape, context)
             log_prob = base.log_prob(x)
@@ -238,7 +238,7 @@ class Flow(nn.Module):
 
     def _to_base(self, y: Array, context: Any) -> tuple[Array, Array, Array | None]:
         y, batch = checked("y", y, self.event_shape, self.support)
-        context = self._context(context, batch)
+        context = self.given(context, batch)
         y, infinite = finite(y, len(self.event_shape))
         x, log_det = self.bijector.inverse_and_log_det(y, context)
         return x, jnp.where(infinite, -jnp.inf, log_det), context
@@ -259,7 +259,7 @@ class Flow(nn.Module):
             base = tempered(base, temperature)
         return base, draw(base, key, shape, self.latent_shape).astype(dtype)
 
-    def _context(self, context: Any, batch: tuple[int, ...]) -> Array | None:
+    def given(self, context: Any, batch: tuple[int, ...]) -> Array | None:
         """What layers are given: a context standardised, encoded, and one for all or for each."""
         shapes = self.context_shape
         own = check_batch_of(shapes, context, batch)

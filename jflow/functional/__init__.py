@@ -13,6 +13,17 @@ from jflow.functional.estimators import (
     XTrace,
 )
 from jflow.functional.log_determinants import ExactLogDet, LogDetEstimator, estimate_log_det
+from jflow.functional.paths import (
+    CosinePath,
+    Interpolant,
+    LinearPath,
+    LogitNormalTimes,
+    Path,
+    Times,
+    UniformTimes,
+    VarianceExploding,
+    VariancePreserving,
+)
 from jflow.functional.series import PowerSeries, RussianRoulette
 from jflow.functional.solvers import Adaptive, FixedGrid, Solver
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
@@ -23,6 +34,7 @@ __all__ = [
     "Adaptive",
     "Causal",
     "Circle",
+    "CosinePath",
     "Estimated",
     "Estimator",
     "ExactLogDet",
@@ -32,9 +44,13 @@ __all__ = [
     "HutchPP",
     "Hutchinson",
     "Integers",
+    "Interpolant",
     "Interval",
+    "LinearPath",
     "LogDetEstimator",
     "Logarithmic",
+    "LogitNormalTimes",
+    "Path",
     "Poisson",
     "PowerSeries",
     "RussianRoulette",
@@ -42,7 +58,11 @@ __all__ = [
     "Solver",
     "Stopping",
     "Support",
+    "Times",
     "TraceEstimator",
+    "UniformTimes",
+    "VarianceExploding",
+    "VariancePreserving",
     "XTrace",
     "align",
     "as_wide",

@@ -1,6 +1,7 @@
 """Checks of arguments that several rooms share."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -69,3 +70,37 @@ def as_weights(name: str, weights: Any, count: int, *, some: bool = True) -> np.
     if some and not found.any():
         raise ValueError(f"{name} are all zero: there is no example left")
     return found
+
+
+def check_numbers(
+    owner: str, /, *, least: float | None = None, above: float | None = None,
+    below: float | None = None, **numbers: Any,
+) -> None:  # fmt: skip
+    """Refuses what is not a finite number, or out of its range.
+
+    Args:
+      owner: whose arguments they are.
+      least: what they must be at least; None for no limit.
+      above: what they must be above.
+      below: what they must be below.
+      numbers: their names and values.
+
+    Raises:
+      ValueError: one of them is not.
+    """
+    limits = {"at least": least, "above": above, "below": below}
+    wanted = " and ".join(
+        f"{word} {limit:g}" for word, limit in limits.items() if limit is not None
+    )
+    for name, number in numbers.items():
+        known = isinstance(number, Real) and not isinstance(number, bool)
+        value = float(number) if known else math.nan
+        if not (
+            math.isfinite(value)
+            and (least is None or value >= least)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        ):
+            raise ValueError(
+                f"{owner}: {name} must be a number {wanted}".rstrip() + f"; got {number!r}"
+            )

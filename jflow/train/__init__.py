@@ -8,9 +8,16 @@ from jflow.distributions.importance import Importance, importance
 from jflow.distributions.smc import SMC, smc
 from jflow.functional.sharding import make_mesh
 from jflow.train.checkpoints import CheckpointError
+from jflow.train.couplings import (
+    IndependentCoupling,
+    OptimalTransport,
+    PathCoupling,
+    Sinkhorn,
+)
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History, NonFiniteLossError
+from jflow.train.matching import FlowMatching
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective
 from jflow.train.steps import alternating, gradient_step
 from jflow.train.targets import FAB, AlphaDivergence, ReverseKL
@@ -28,14 +35,19 @@ __all__ = [
     "Chunk",
     "Estimate",
     "FlowLoss",
+    "FlowMatching",
     "Health",
     "History",
     "Importance",
+    "IndependentCoupling",
     "MaximumLikelihood",
     "NonFiniteLossError",
     "Objective",
+    "OptimalTransport",
+    "PathCoupling",
     "Preempted",
     "ReverseKL",
+    "Sinkhorn",
     "Source",
     "Stream",
     "alternating",

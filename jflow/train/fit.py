@@ -23,7 +23,8 @@ from jflow.functional.arguments import as_key, check_counts
 from jflow.train.evaluation import of_flow
 from jflow.train.history import History, Row
 from jflow.train.images import of_images
-from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfFlow
+from jflow.train.matching import FlowMatching
+from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFlow
 from jflow.train.optimizer import build_optimizer
 from jflow.train.raw import calibrated
 from jflow.train.steps import GradientStep
@@ -32,6 +33,7 @@ from jflow.train.train import train
 
 # How many contexts, all over the data, their units are taken from.
 _UNITS = 10_000
+_OBJECTIVES: dict[str, Callable[..., OfExamples]] = {"flow_matching": FlowMatching}
 
 
 def fit(
@@ -40,6 +42,7 @@ def fit(
     steps: int = 2000, batch_size: int = 256,
     augment: Callable[[Array, Array], Array] | None = None,
     loss: Callable[..., Array] | None = None,
+    objective: str | Callable[..., OfExamples] = "likelihood",
     workers: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | optax.Schedule = 2e-3, warmup_steps: int = 100,
@@ -52,7 +55,7 @@ def fit(
     keep: int = 3, resume: bool = False, cache: str | os.PathLike[str] | None = None,
     progress: bool | str = True, callback: Callable[[Density, Row], Any] | None = None,
 ) -> tuple[Density, History]:  # fmt: skip
-    """Fits a flow to data, by maximum likelihood or a loss of your own.
+    """Fits a flow to data, by maximum likelihood, flow matching or a loss of your own.
 
     Noise that the flow draws, as to dequantize grey levels, is new at each step. Steps run
     on the device, many at a time. Two runs with equal arguments on equal machines are equal bit for
@@ -86,6 +89,9 @@ def fit(
         parameters, and of y, context and a key, to one number for each example; as in
         `lambda flow, y, context, key: -flow.log_prob(y, context)`. It must be the same object from
         call to call, or it compiles again. For models that are more than a flow, see `train.train`.
+      objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`); or a
+        function of the flow, `augment=` and `samples=` that makes an objective, such as
+        `partial(train.FlowMatching, coupling=train.OptimalTransport())`.
       workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
       learning_rate: of that Adam: a number, from which it falls by half a cosine to 0 at the last
@@ -139,17 +145,19 @@ def fit(
     """
     key = as_key("fit", key)
     source, held_out = _split(flow, data, (context, weights), validation, key, batch_size, workers)
-    objective = _objective(flow, data, loss, augment, dimensions, validation_samples, check_drift)
+    goal = _objective(
+        flow, data, objective, loss, augment, dimensions, validation_samples, check_drift
+    )
     clip_ratio = _clip(flow, clip_ratio)
-    if variables is not None and isinstance(objective, TableLikelihood):
-        variables = objective.with_numbers(variables)
+    if variables is not None and isinstance(goal, TableLikelihood):
+        variables = goal.with_numbers(variables)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     density, history = train(
-        objective, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,
+        goal, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,
         step=GradientStep(
-            objective, tx, average=ema_decay, max_skipped=max_skipped, falls=falls
+            goal, tx, average=ema_decay, max_skipped=max_skipped, falls=falls
         ), patience=patience,
-        variables=partial(_initial, objective, source, key) if variables is None else variables,
+        variables=partial(_initial, goal, source, key) if variables is None else variables,
         mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
         cache=cache, progress=progress, callback=callback,
     )  # fmt: skip
@@ -168,10 +176,17 @@ def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
 
 
 def _objective(
-    flow: Flow, data: Any, loss: Any, augment: Any, dimensions: int | None, samples: int,
-    check_drift: bool,
-) -> MaximumLikelihood | FlowLoss:  # fmt: skip
+    flow: Flow, data: Any, objective: Any, loss: Any, augment: Any, dimensions: int | None,
+    samples: int, check_drift: bool,
+) -> OfExamples:  # fmt: skip
     check_counts("fit", validation_samples=samples)
+    if objective != "likelihood":
+        if loss is not None or isinstance(data, Table) or check_drift or dimensions is not None:
+            raise ValueError(
+                "fit: objective other than 'likelihood' is for arrays, streams and images; leave "
+                "out loss, dimensions and check_drift beside it"
+            )
+        return _made(objective, flow, augment, samples)
     check_counts("fit", dimensions=1 if dimensions is None else dimensions)
     if isinstance(data, Table):
         if (loss, augment, dimensions, check_drift) != (None, None, None, False):
@@ -187,6 +202,22 @@ def _objective(
             f"loss=; got {dimensions}, {samples}, {check_drift}"
         )
     return FlowLoss(flow, augment, loss=loss)
+
+
+def _made(objective: Any, flow: Flow, augment: Any, samples: int) -> OfExamples:
+    made = _OBJECTIVES.get(objective) if isinstance(objective, str) else objective
+    if not callable(made):
+        raise ValueError(
+            "fit: objective must be 'likelihood', 'flow_matching' or a function that makes a "
+            f"train.FlowMatching; got {objective!r}"
+        )
+    goal = made(flow, augment=augment, samples=samples)
+    if not isinstance(goal, OfExamples):
+        raise TypeError(
+            "fit: objective must make a train.FlowMatching or train.MaximumLikelihood; it made "
+            f"{type(goal).__name__}"
+        )
+    return goal
 
 
 def _split(
