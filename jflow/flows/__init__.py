@@ -1,6 +1,6 @@
 """Recipes: flows named after the papers that describe them."""
 
-from jflow.flows.continuous import ffjord, rnode
+from jflow.flows.continuous import ffjord, flow_matching, rnode
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.low_rank import planar, radial, sylvester
@@ -15,6 +15,7 @@ from jflow.flows.tabular import tabular
 __all__ = [
     "bnaf",
     "ffjord",
+    "flow_matching",
     "glow",
     "hint",
     "i_densenet",

@@ -62,7 +62,7 @@ class FixedGrid(Solver):
       store: whether the backward pass keeps what steps compute; see `ode.integrate`.
     """
 
-    steps: int = 16
+    steps: int = 24
     method: str = "rk4"
     store: bool = False
 

@@ -9,6 +9,7 @@ from jflow.nets.lipschitz_dense import LipschitzDenseNet
 from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
 from jflow.nets.rows import RowNet
+from jflow.nets.unet import UNet
 
 __all__ = [
     "MADE",
@@ -22,6 +23,7 @@ __all__ = [
     "ResidualConvNet",
     "ResidualMADE",
     "RowNet",
+    "UNet",
     "ZeroConvNet",
     "as_function",
 ]

@@ -28,12 +28,14 @@ from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFl
 from jflow.train.optimizer import build_optimizer
 from jflow.train.raw import calibrated
 from jflow.train.steps import GradientStep
-from jflow.train.tables import TableLikelihood, of_table
+from jflow.train.tables import OfTable, of_table
 from jflow.train.train import train
 
 # How many contexts, all over the data, their units are taken from.
 _UNITS = 10_000
-_OBJECTIVES: dict[str, Callable[..., OfExamples]] = {"flow_matching": FlowMatching}
+_OBJECTIVES: dict[str, Callable[..., OfExamples]] = {
+    "likelihood": MaximumLikelihood, "flow_matching": FlowMatching,
+}  # fmt: skip
 
 
 def fit(
@@ -42,7 +44,7 @@ def fit(
     steps: int = 2000, batch_size: int = 256,
     augment: Callable[[Array, Array], Array] | None = None,
     loss: Callable[..., Array] | None = None,
-    objective: str | Callable[..., OfExamples] = "likelihood",
+    objective: str | Callable[..., OfExamples] | None = None,
     workers: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     learning_rate: float | optax.Schedule = 2e-3, warmup_steps: int = 100,
@@ -89,9 +91,10 @@ def fit(
         parameters, and of y, context and a key, to one number for each example; as in
         `lambda flow, y, context, key: -flow.log_prob(y, context)`. It must be the same object from
         call to call, or it compiles again. For models that are more than a flow, see `train.train`.
-      objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`); or a
+      objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`); a
         function of the flow, `augment=` and `samples=` that makes an objective, such as
-        `partial(train.FlowMatching, coupling=train.OptimalTransport())`.
+        `partial(train.FlowMatching, coupling=train.OptimalTransport())`; or None for what the flow
+        is for: of `flows.flow_matching` that, of all others likelihood.
       workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
       learning_rate: of that Adam: a number, from which it falls by half a cosine to 0 at the last
@@ -149,7 +152,7 @@ def fit(
         flow, data, objective, loss, augment, dimensions, validation_samples, check_drift
     )
     clip_ratio = _clip(flow, clip_ratio)
-    if variables is not None and isinstance(goal, TableLikelihood):
+    if variables is not None and isinstance(goal, OfTable):
         variables = goal.with_numbers(variables)
     tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
     density, history = train(
@@ -176,40 +179,43 @@ def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
 
 
 def _objective(
-    flow: Flow, data: Any, objective: Any, loss: Any, augment: Any, dimensions: int | None,
+    flow: Flow, data: Any, asked: Any, loss: Any, augment: Any, dimensions: int | None,
     samples: int, check_drift: bool,
-) -> OfExamples:  # fmt: skip
+) -> OfFlow:  # fmt: skip
     check_counts("fit", validation_samples=samples)
-    if objective != "likelihood":
-        if loss is not None or isinstance(data, Table) or check_drift or dimensions is not None:
-            raise ValueError(
-                "fit: objective other than 'likelihood' is for arrays, streams and images; leave "
-                "out loss, dimensions and check_drift beside it"
-            )
-        return _made(objective, flow, augment, samples)
     check_counts("fit", dimensions=1 if dimensions is None else dimensions)
+    name = "likelihood" if flow.recipe is None else flow.recipe.name
+    if asked is None and loss is None and name in _OBJECTIVES:
+        asked = name
+    if loss is not None and asked is not None:
+        raise ValueError("fit: give loss or objective, not both")
     if isinstance(data, Table):
         if (loss, augment, dimensions, check_drift) != (None, None, None, False):
             raise ValueError("leave out loss, augment, dimensions and check_drift beside a table")
-        return TableLikelihood(flow, samples=samples, layout=data.schema.layout, schema=data.schema)
+        return OfTable(flow, _made(asked, flow, None), data.schema.layout, data.schema, samples)
     if check_drift and not is_reversible(flow.bijector):
         raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
-    if loss is None:
+    if loss is None and asked in (None, "likelihood"):
         return MaximumLikelihood(flow, augment, dimensions, samples, check_drift=check_drift)
-    if (dimensions, samples, check_drift) != (None, 1, False):
+    if (dimensions, check_drift) != (None, False) or (loss is not None and samples != 1):
         raise ValueError(
             "dimensions, validation_samples and check_drift are of -log p: leave them out beside "
-            f"loss=; got {dimensions}, {samples}, {check_drift}"
+            f"loss= or objective=; got {dimensions}, {samples}, {check_drift}"
         )
-    return FlowLoss(flow, augment, loss=loss)
+    return _made(asked, flow, augment, samples) if loss is None else FlowLoss(
+        flow, augment, loss=loss
+    )  # fmt: skip
 
 
-def _made(objective: Any, flow: Flow, augment: Any, samples: int) -> OfExamples:
-    made = _OBJECTIVES.get(objective) if isinstance(objective, str) else objective
+def _made(asked: Any, flow: Flow, augment: Any, samples: int = 1) -> OfExamples:
+    """The objective that was asked for."""
+    made = (
+        _OBJECTIVES.get(asked or "likelihood") if asked is None or isinstance(asked, str) else asked
+    )
     if not callable(made):
         raise ValueError(
             "fit: objective must be 'likelihood', 'flow_matching' or a function that makes a "
-            f"train.FlowMatching; got {objective!r}"
+            f"train.FlowMatching; got {asked!r}"
         )
     goal = made(flow, augment=augment, samples=samples)
     if not isinstance(goal, OfExamples):
@@ -269,7 +275,7 @@ def _split(
 def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:
     """Variables initialised on a batch; the units of contexts are those of the whole data."""
     variables = objective.init(jax.random.fold_in(key, 0), batch)
-    in_units = isinstance(objective, TableLikelihood)  # its contexts are, already
+    in_units = isinstance(objective, OfTable)  # its contexts are, already
     if isinstance(source, Arrays) and batch[1] is not None and not in_units:
         count = min(len(source), _UNITS)
         spread = np.linspace(0, len(source) - 1, count).astype(np.int32)

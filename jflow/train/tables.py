@@ -16,7 +16,7 @@ from jflow.data.tables import Table
 from jflow.data.told import Layout, seen
 from jflow.distributions import Flow
 from jflow.distributions.description import describe
-from jflow.train.objectives import MaximumLikelihood, Moving
+from jflow.train.objectives import MaximumLikelihood, Moving, OfExamples, OfFlow
 
 # The collection of what a table's programs are given.
 _NUMBERS = "table"
@@ -57,8 +57,8 @@ def _arrays(table: Table, part: int, batch_size: int) -> Arrays:
 
 
 @dataclass(frozen=True)
-class TableLikelihood(MaximumLikelihood):
-    """-log p of the rows of a table, in their own units: nats.
+class OfTable(OfFlow):
+    """An objective of the rows of a table: -log p in their own units, nats; or flow matching.
 
     If any columns may be given any others, half of the rows in training have all their cells asked
     for; of the others random shares are given, or missing (as Li et al., 2020, do,
@@ -67,12 +67,21 @@ class TableLikelihood(MaximumLikelihood):
     The loop is compiled for the layout, and has the numbers of the schema among its variables.
 
     Attributes:
+      objective: of the numbers that rows are made into.
       layout: of the table.
       schema: of the table.
+      samples: draws of the noise of columns in validation.
     """
 
-    layout: Layout = field(kw_only=True)
-    schema: Schema = field(kw_only=True, compare=False)
+    objective: OfExamples
+    layout: Layout
+    schema: Schema = field(compare=False)
+    samples: int = 1
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """That of the objective."""
+        return self.objective.unit
 
     def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
         """The flow's variables, from rows as it will see them, and the numbers of the schema."""
@@ -101,10 +110,11 @@ class TableLikelihood(MaximumLikelihood):
 
         def once(first: Array) -> tuple[Array, Moving]:
             y, context, log_det = seen(self.layout, numbers, values, given, asked, first)
-            losses, moved = super(TableLikelihood, self).losses(
+            losses, moved = self.objective.losses(
                 variables, (y, context), second, training=training
             )
-            return losses - log_det, moved
+            of_cells = isinstance(self.objective, MaximumLikelihood)
+            return (losses - log_det if of_cells else losses), moved
 
         if training or self.samples == 1:
             return once(first)
