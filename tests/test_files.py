@@ -46,6 +46,7 @@ FLOWS = {
     "i_resnet": lambda: flows.i_resnet(3, **SMALL),
     "residual_flow": lambda: flows.residual_flow(3, **SMALL),
     "ffjord": lambda: flows.ffjord(3, hidden=(8,), context_shape=2),
+    "flow_matching": lambda: flows.flow_matching(3, hidden=(8,), context_shape=2),
     "rnode": lambda: flows.rnode(3, layers=2, hidden=(8,), field="concat_squash"),
     "i_densenet": lambda: flows.i_densenet(3, layers=2, depth=1, growth=2),
 }

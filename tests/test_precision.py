@@ -36,6 +36,7 @@ WHOLE = {
     "i_densenet": lambda: flows.i_densenet(4, layers=1, growth=4),
     "residual_flow": lambda: flows.residual_flow(4, layers=1, hidden=(8,)),
     "ffjord": lambda: flows.ffjord(4, hidden=(8,)),
+    "flow_matching": lambda: flows.flow_matching(4, hidden=(8,)),
     "rnode": lambda: flows.rnode(4, hidden=(8,), exact_up_to=1),
 }
 
