@@ -1,5 +1,6 @@
 """Flow matching: paths, times, couplings, and what fits of them come to."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -127,7 +128,7 @@ def test_a_fit_of_gaussian_data_is_that_gaussian(shifted):
     y, density, history = shifted
     new = (y.mean(0) + y.std(0) * drawn(1, 500, 2)).astype(np.float32)
     wanted = norm(y.mean(0), y.std(0)).logpdf(new).sum(-1)
-    error = np.abs(density.log_prob(new) - wanted)
+    error = np.abs(np.asarray(density.log_prob(new)) - wanted)
     assert error[wanted > -6].max() < 0.2
     assert np.mean(error) < 0.05
     # With this path x and dx/dt of N(0, 1) data are independent: the least loss is (pi / 2)^2.
@@ -193,8 +194,8 @@ def test_what_cannot_be_matched_is_refused():
         train.FlowMatching(FLOW, path="linear")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="objective must be 'likelihood'"):
         jflow.fit(FLOW, drawn(0, 9, 2), key=0, objective="matching")
-    with pytest.raises(ValueError, match="leave out loss"):
-        jflow.fit(FLOW, drawn(0, 9, 2), key=0, objective="flow_matching", check_drift=True)
+    with pytest.raises(ValueError, match="of -log p: leave them out"):
+        jflow.fit(FLOW, drawn(0, 9, 2), key=0, objective="flow_matching", dimensions=3)
     with pytest.raises(TypeError, match="it made int"):
         jflow.fit(FLOW, drawn(0, 9, 2), key=0, objective=lambda flow, **_: 3)  # type: ignore[arg-type,return-value]
     for build in (
@@ -204,3 +205,49 @@ def test_what_cannot_be_matched_is_refused():
     ):  # fmt: skip
         with pytest.raises(ValueError, match="must be a number"):
             build()
+
+
+def test_fits_of_flow_matching_recipes_are_flow_matching():
+    for flow, objective, unit in (
+        (flows.flow_matching(2, (8,)), None, "matching"),
+        (flows.flow_matching(2, (8,)), "likelihood", "nll"),
+        (flows.maf(2, 2, (8,)), None, "nll"),
+    ):
+        _, history = jflow.fit(
+            flow, drawn(0, 40, 2).astype(np.float32), key=0, objective=objective, steps=2,
+            batch_size=32, progress=False,
+        )  # fmt: skip
+        assert f"train_{unit}" in history.best
+
+
+def test_a_table_is_matched():
+    table = jflow.data.table(drawn(0, 200, 2) @ np.array([[1, 1], [0, 0.1]]), seed=0)
+    with warnings.catch_warnings(action="ignore"):
+        density, history = jflow.fit(
+            flows.flow_matching(2, (8,), context_shape=table.context_shape), table, key=0, steps=3,
+            batch_size=32, progress=False,
+        )  # fmt: skip
+    assert "train_matching" in history.best
+    assert np.isfinite(density.log_prob(drawn(1, 5, 2))).all()
+
+
+def test_u_nets_see_each_image_by_itself():
+    net = nets.UNet(4, levels=2, heads=2)(3)
+    x, context = jnp.asarray(drawn(0, 2, 3, 4, 4, 1)), jnp.asarray(drawn(1, 2, 3, 2))
+    variables = net.init(KEY, x, context)
+    assert (net.apply(variables, x, context) == 0).all()
+    leaves, tree = jax.tree.flatten(variables)
+    moved = [a + 0.1 * jnp.asarray(drawn(i, *a.shape)) for i, a in enumerate(leaves)]
+    variables = jax.tree.unflatten(tree, moved)
+    found = jax.jit(net.apply)(variables, x, context)
+    assert found.shape == (2, 3, 4, 4, 3)
+    alone = jax.jit(net.apply)(variables, x[1, 2], context[1, 2])
+    np.testing.assert_allclose(found[1, 2], alone, atol=1e-12)
+    of_pixels = jnp.broadcast_to(context[1, 2], (4, 4, 2))
+    assert net.apply(net.init(KEY, x[1, 2], of_pixels), x[1, 2], of_pixels).shape == (4, 4, 3)
+    far = jax.jacfwd(lambda x: net.apply(variables, x, context[1, 2])[0, 0, 0])(x[1, 2])
+    assert (far[..., 0] != 0).all()  # attention and the lower level see all pixels
+    with pytest.raises(ValueError, match="multiples of 2"):
+        net.init(KEY, jnp.zeros((3, 4, 1)))
+    with pytest.raises(ValueError, match="heads must divide"):
+        nets.UNet(4, levels=1, heads=3)

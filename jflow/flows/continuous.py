@@ -190,11 +190,9 @@ def flow_matching(
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
     ndim = len(shape)
     path = Continuous(
-        field,
-        ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
-        evaluation=Adaptive(tolerance, max_steps=max_steps),
-        frequencies=frequencies,
+        field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
+        evaluation=Adaptive(tolerance, max_steps=max_steps), frequencies=frequencies,
         event_ndim=ndim,
-    )
+    )  # fmt: skip
     bijector = of_values(values, Chain((ActNorm(ndim), path)), ndim)
     return Flow(bijector, shape, context_shape=context_shape)

@@ -148,21 +148,18 @@ def fit(
     """
     key = as_key("fit", key)
     source, held_out = _split(flow, data, (context, weights), validation, key, batch_size, workers)
-    goal = _objective(
-        flow, data, objective, loss, augment, dimensions, validation_samples, check_drift
-    )
-    clip_ratio = _clip(flow, clip_ratio)
+    told = objective, loss, augment, dimensions, validation_samples, check_drift
+    goal = _objective(flow, data, *told)
     if variables is not None and isinstance(goal, OfTable):
         variables = goal.with_numbers(variables)
-    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, clip_norm, clip_ratio)
+    limits = clip_norm, _clip(flow, clip_ratio)
+    tx, falls = build_optimizer(optimizer, learning_rate, warmup_steps, *limits)
     density, history = train(
         goal, source, key=key, validation=held_out, steps=steps, evaluate_every=evaluate_every,
-        step=GradientStep(
-            goal, tx, average=ema_decay, max_skipped=max_skipped, falls=falls
-        ), patience=patience,
+        step=GradientStep(goal, tx, average=ema_decay, max_skipped=max_skipped, falls=falls),
         variables=partial(_initial, goal, source, key) if variables is None else variables,
-        mesh=mesh, directory=directory, checkpoint_every=checkpoint_every, keep=keep, resume=resume,
-        cache=cache, progress=progress, callback=callback,
+        patience=patience, mesh=mesh, directory=directory, checkpoint_every=checkpoint_every,
+        keep=keep, resume=resume, cache=cache, progress=progress, callback=callback,
     )  # fmt: skip
     if isinstance(data, Table | Splits):
         return calibrated(density, data), history
