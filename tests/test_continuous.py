@@ -177,6 +177,20 @@ def test_the_solver_says_how_far_off_it_is():
         )
 
 
+def test_other_solvers():
+    exact = moved(jb.Continuous(NET))
+    coarse = exact.with_solver(jf.FixedGrid(2, "midpoint"))
+    assert coarse.flow.bijector.evaluation == jf.FixedGrid(2, "midpoint")
+    assert np.abs(exact.log_prob(Y) - coarse.log_prob(Y)).max() > 1e-3
+    fine = exact.with_solver(jf.FixedGrid(64))
+    np.testing.assert_allclose(exact.log_prob(Y), fine.log_prob(Y), atol=1e-5)
+    np.testing.assert_allclose(exact.sample(0, 5), fine.sample(0, 5), atol=1e-5)
+    with pytest.raises(TypeError, match=r"such as FixedGrid\(4\)"):
+        exact.with_solver(4)
+    with pytest.raises(TypeError, match="no layer of this flow is Continuous"):
+        jflow.Density(jflow.Flow(jb.ActNorm(), (3,)), {}).with_solver(jf.FixedGrid(4))
+
+
 def test_estimated_traces():
     exact = moved(jb.Continuous(NET))
     density = exact.with_estimator(jf.Hutchinson())

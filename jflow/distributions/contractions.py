@@ -1,8 +1,8 @@
-"""What flows of contractions need: other estimators, converged norms, and a check of these."""
+"""What flows of contractions need: converged norms, and a check of these."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,48 +10,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array, lax
 
-from jflow.bijectors.base import Bijector, DirectionKind, rebuild
+from jflow.bijectors.base import Bijector, DirectionKind
 from jflow.distributions.contexts import each
 from jflow.distributions.flow import Flow, zeros
 from jflow.functional.arrays import wide_dtype
 from jflow.functional.convergence import failed_points
-from jflow.functional.estimators import Estimator
 
-Node = TypeVar("Node", bound=Flow | Bijector)
 # Of the bounds on norms, what rounding and unconverged iterations may take away.
 _SLACK = 1.001
 _STEPS = 400
-
-
-def replace_estimators(module: Node, change: Callable[[Estimator], Estimator]) -> Node:
-    """The module with every estimator in it changed; variables stay valid."""
-    return rebuild(module, lambda _, v: change(v) if isinstance(v, Estimator) else v)
-
-
-def exchange_estimators(flow: Any, estimator: Estimator) -> Any:
-    """The flow with all estimators of what this one estimates exchanged for it.
-
-    Raises:
-      TypeError: it is none, or the flow has estimators, but none of that.
-    """
-    if not isinstance(estimator, Estimator):
-        raise TypeError(
-            "with_estimator: estimator must be an estimator, such as ExactLogDet() of "
-            f"log-determinants or ExactTrace() of traces; got {estimator!r}"
-        )
-    met: list[Estimator] = []
-
-    def change(old: Estimator) -> Estimator:
-        met.append(old)
-        return estimator if old.estimates == estimator.estimates else old
-
-    changed = replace_estimators(flow, change)
-    if met and all(old.estimates != estimator.estimates for old in met):
-        raise TypeError(
-            f"with_estimator: the layers of this flow estimate {met[0].estimates}, as {met[0]!r} "
-            f"does; got {estimator!r}, which estimates {estimator.estimates}"
-        )
-    return changed
 
 
 def check_converged(

@@ -15,23 +15,17 @@ from jflow.distributions import compiled, saving
 from jflow.distributions.arguments import arrays, noise, sizes
 from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
-from jflow.distributions.contractions import (
-    check_converged,
-    exchange_estimators,
-    replace_estimators,
-)
+from jflow.distributions.contractions import check_converged
 from jflow.distributions.estimates import LogProbEstimate, log_prob_estimate
+from jflow.distributions.exchange import exchange_estimators, exchange_solvers, replace_estimators
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.distributions.inspection import Inspected
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
-from jflow.functional.dequantization import (
-    NO_INTEGER,
-    check_importance_weighted,
-    check_integers,
-)
+from jflow.functional.dequantization import NO_INTEGER, check_importance_weighted, check_integers
 from jflow.functional.estimators import Estimator
+from jflow.functional.solvers import Solver
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
@@ -74,8 +68,7 @@ class Density(Inspected):
         """
         given = arrays(y, context)
         key = noise("log_prob", self.flow.bijector, "inverse", key)
-        if batch_size is not None:
-            check_counts("log_prob", batch_size=batch_size)
+        check_counts("log_prob", batch_size=1 if batch_size is None else batch_size)
         options: Any = {"key": key, "batch_size": batch_size}
         log_prob = compiled.log_prob(self.flow, self.variables, *given, **options)
         self._check_inverse(log_prob, 0, *given)
@@ -128,6 +121,16 @@ class Density(Inspected):
         """
         return Density(exchange_estimators(self.flow, estimator), self.variables)
 
+    def with_solver(self, solver: Solver) -> "Density":
+        """The same density with continuous layers solved in another way, log p and samples alike.
+
+        `density.with_solver(FixedGrid(4, "midpoint"))` is fast, `Adaptive(1e-8)` accurate.
+
+        Raises:
+          TypeError: that is no solver, or no layer is `Continuous`.
+        """
+        return Density(exchange_solvers(self.flow, solver), self.variables)
+
     def sample(
         self,
         key: Array | int,
@@ -163,8 +166,7 @@ class Density(Inspected):
         In one pass, without rounding errors from inverting, unless the inverse draws noise.
         """
         (context,) = arrays(context)
-        key = as_key("sample_and_log_prob", key)
-        arguments = (self.variables, key, sizes(shape), context)
+        arguments = (self.variables, as_key("sample_and_log_prob", key), sizes(shape), context)
         y, log_prob = compiled.draw(self.flow, "sample_and_log_prob", *arguments)
         self._check_forward(y, context)
         return y, log_prob
@@ -192,10 +194,8 @@ class Density(Inspected):
 
         With `log_det`, also log|det dy/dz|, (*batch).
         """
-        given, method = (
-            arrays(z, context),
-            "from_latents_and_log_det" if log_det else "from_latents",
-        )
+        method = "from_latents_and_log_det" if log_det else "from_latents"
+        given = arrays(z, context)
         key = noise("from_latents", self.flow.bijector, "forward", key, values_alone=not log_det)
         found = compiled.apply(self.flow, method, self.variables, *given, rng=key)
         y = found[0] if log_det else found
