@@ -197,7 +197,7 @@ def test_gradients_far_above_the_usual_are_limited():
         grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size / 7**0.5), params)
         updates, state = tx.update(grads, state, params)
         assert jax.tree.map(jnp.dtype, updates) == jax.tree.map(jnp.dtype, params)
-        found.append(float(optax.global_norm(jax.tree.map(np.float64, updates))))
+        found.append(float(optax.tree.norm(jax.tree.map(np.float64, updates))))
         others, same = free.update(grads, same, params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -b), others, grads)
     # The average of 2 and 3, the later counting more.

@@ -51,7 +51,7 @@ def programs(case: Case, parts: Parts) -> tuple[dict[str, Callable[[], Program]]
     def per_example() -> Program:
         def norm(params: Any, rest: Any, y: jax.Array) -> jax.Array:
             grad = jax.grad(lambda params: jnp.sum(parts.log_prob(params, rest, y[None])))(params)
-            return optax.global_norm(grad)
+            return optax.tree.norm(grad)
 
         run = jax.jit(jax.vmap(norm, (None, None, 0)))
         return lambda: jax.block_until_ready(run(parts.params, parts.rest, y))

@@ -14,11 +14,14 @@ from jflow.train.couplings import (
     PathCoupling,
     Sinkhorn,
 )
+from jflow.train.distillation import Distillation
 from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History, NonFiniteLossError
 from jflow.train.matching import FlowMatching
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective
+from jflow.train.pairs import Pairs, draw_pairs
+from jflow.train.semidiscrete import semidiscrete_pairs
 from jflow.train.steps import alternating, gradient_step
 from jflow.train.targets import FAB, AlphaDivergence, ReverseKL
 from jflow.train.terminal import Preempted
@@ -33,6 +36,7 @@ __all__ = [
     "Batch",
     "CheckpointError",
     "Chunk",
+    "Distillation",
     "Estimate",
     "FlowLoss",
     "FlowMatching",
@@ -44,6 +48,7 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "OptimalTransport",
+    "Pairs",
     "PathCoupling",
     "Preempted",
     "ReverseKL",
@@ -52,6 +57,7 @@ __all__ = [
     "Stream",
     "alternating",
     "cache_compilations",
+    "draw_pairs",
     "evaluate",
     "fit",
     "fit_to_target",
@@ -59,6 +65,7 @@ __all__ = [
     "health",
     "importance",
     "make_mesh",
+    "semidiscrete_pairs",
     "smc",
     "train",
 ]

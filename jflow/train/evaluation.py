@@ -21,6 +21,7 @@ from jflow.functional.arguments import as_key
 from jflow.functional.dequantization import check_importance_weighted
 from jflow.functional.sharding import Placement, place
 from jflow.train.objectives import MaximumLikelihood, Objective
+from jflow.train.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def of_flow(
     Raises:
       TypeError, ValueError: they do not fit the flow.
     """
+    if isinstance(data, Pairs):
+        if context is not None:
+            raise ValueError(f"the context of pairs is {name}.context; leave out context=")
+        return Arrays(data.checked(name, flow), batch_size, weights)
     stream = as_stream(name, data)
     if stream is None:
         values = check_examples(name, flow, data, context)

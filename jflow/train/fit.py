@@ -11,6 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from jflow.bijectors import Continuous
 from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
 from jflow.data.batches import Arrays
@@ -20,12 +21,14 @@ from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import in_units_of
 from jflow.functional.arguments import as_key, check_counts
+from jflow.train.distillation import Distillation
 from jflow.train.evaluation import of_flow
 from jflow.train.history import History, Row
 from jflow.train.images import of_images
-from jflow.train.matching import FlowMatching
+from jflow.train.matching import FlowMatching, last_layer
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFlow
 from jflow.train.optimizer import build_optimizer
+from jflow.train.pairs import Pairs
 from jflow.train.raw import calibrated
 from jflow.train.steps import GradientStep
 from jflow.train.tables import OfTable, of_table
@@ -34,7 +37,7 @@ from jflow.train.train import train
 # How many contexts, all over the data, their units are taken from.
 _UNITS = 10_000
 _OBJECTIVES: dict[str, Callable[..., OfExamples]] = {
-    "likelihood": MaximumLikelihood, "flow_matching": FlowMatching,
+    "likelihood": MaximumLikelihood, "flow_matching": FlowMatching, "distillation": Distillation,
 }  # fmt: skip
 
 
@@ -181,11 +184,12 @@ def _objective(
 ) -> OfFlow:  # fmt: skip
     check_counts("fit", validation_samples=samples)
     check_counts("fit", dimensions=1 if dimensions is None else dimensions)
-    name = "likelihood" if flow.recipe is None else flow.recipe.name
-    if asked is None and loss is None and name in _OBJECTIVES:
-        asked = name
+    if asked is None and loss is None:
+        asked = _usual(flow, data)
     if loss is not None and asked is not None:
         raise ValueError("fit: give loss or objective, not both")
+    if isinstance(data, Pairs) and augment is not None:
+        raise ValueError("leave out augment beside pairs: their latents lead to their points")
     if isinstance(data, Table):
         if (loss, augment, dimensions, check_drift) != (None, None, None, False):
             raise ValueError("leave out loss, augment, dimensions and check_drift beside a table")
@@ -204,6 +208,14 @@ def _objective(
     )  # fmt: skip
 
 
+def _usual(flow: Flow, data: Any) -> str | None:
+    """The name of the objective of what is to be fitted to what, if not likelihood."""
+    if isinstance(data, Pairs):
+        return "flow_matching" if isinstance(last_layer(flow), Continuous) else "distillation"
+    name = None if flow.recipe is None else flow.recipe.name
+    return name if name in _OBJECTIVES else None
+
+
 def _made(asked: Any, flow: Flow, augment: Any, samples: int = 1) -> OfExamples:
     """The objective that was asked for."""
     made = (
@@ -211,14 +223,14 @@ def _made(asked: Any, flow: Flow, augment: Any, samples: int = 1) -> OfExamples:
     )
     if not callable(made):
         raise ValueError(
-            "fit: objective must be 'likelihood', 'flow_matching' or a function that makes a "
-            f"train.FlowMatching; got {asked!r}"
+            "fit: objective must be 'likelihood', 'flow_matching', 'distillation' or a function "
+            f"that makes one of these; got {asked!r}"
         )
     goal = made(flow, augment=augment, samples=samples)
     if not isinstance(goal, OfExamples):
         raise TypeError(
-            "fit: objective must make a train.FlowMatching or train.MaximumLikelihood; it made "
-            f"{type(goal).__name__}"
+            "fit: objective must make a train.FlowMatching, Distillation or MaximumLikelihood; it "
+            f"made {type(goal).__name__}"
         )
     return goal
 

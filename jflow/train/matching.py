@@ -34,7 +34,7 @@ class FlowMatching(OfExamples):
 
     Attributes:
       path: from noise to data; see `jflow.functional.Path`.
-      coupling: which noise goes with which example.
+      coupling: which noise goes with which example, if those are not given (`Pairs`).
       times: the law of t.
       samples: draws of noise and time for each example in validation.
 
@@ -66,14 +66,14 @@ class FlowMatching(OfExamples):
     def losses(
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
     ) -> tuple[Array, Moving]:
-        """See `Objective.losses`; the batch is (y, context)."""
-        y, context = self.seen(batch, key, training=training)
+        """See `Objective.losses`; the batch is (y, context), or `Pairs`."""
+        y, context, *latents = self.seen(batch, key, training=training)[:3]
 
         def once(key: Array) -> tuple[Array, Moving]:
             noise, dropout, own = jax.random.split(key, 3)
             values, penalty, moved = self.apply(
-                variables, y, context, own, noise=noise, dropout=dropout, training=training,
-                method=self._errors,
+                variables, y, context, own, *latents, noise=noise, dropout=dropout,
+                training=training, method=self._errors,
             )  # fmt: skip
             return penalty + values, moved
 
@@ -81,11 +81,16 @@ class FlowMatching(OfExamples):
             return once(key)
         return jnp.mean(lax.map(lambda k: once(k)[0], jax.random.split(key, self.samples)), 0), {}
 
-    def _errors(self, flow: Flow, y: Array, context: Any, key: Array) -> Array:
+    def _errors(
+        self, flow: Flow, y: Array, context: Any, key: Array, latents: Array | None = None
+    ) -> Array:
         x0, x1, context = ends_of_paths(flow, y, context, key)
         paired, of_time, of_noise = jax.random.split(jax.random.fold_in(key, 1), 3)
         each = context if context is not None and context.ndim > 1 else None
-        x0 = x0[self.coupling.partners(x0, x1, each, paired)]
+        if latents is None:
+            x0 = x0[self.coupling.partners(x0, x1, each, paired)]
+        else:
+            x0 = latents.astype(x1.dtype)
         t = self.times.sample(of_time, len(x1), x1.dtype)
         noise = jax.random.normal(of_noise, x1.shape, x1.dtype)
         x, velocity = self.path.point_and_velocity(t, x0, x1, noise)
@@ -109,13 +114,18 @@ def ends_of_paths(flow: Flow, y: Array, context: Any, key: Array) -> tuple[Array
     return lax.stop_gradient(x0), lax.stop_gradient(x1), context
 
 
+def last_layer(flow: Flow) -> Bijector:
+    """The flow's layer nearest to the base."""
+    return _parts(flow.bijector)[-1]
+
+
 def continuous_layer(owner: str, flow: Flow) -> Continuous:
     """The flow's layer nearest to the base.
 
     Raises:
       ValueError: it is no `Continuous`.
     """
-    *_, last = _parts(flow.bijector)
+    last = last_layer(flow)
     if not isinstance(last, Continuous):
         raise ValueError(
             f"{owner}: the flow must end, nearest to the base, in one Continuous layer, as "

@@ -142,7 +142,7 @@ class OfExamples(OfFlow):
 
     def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
         """The flow's variables, from augmented examples, as training will see them."""
-        y, context = batch
+        y, context = batch[:2]
         if self.augment is not None:
             y = self.augment(jax.random.fold_in(key, 3), y)
         return super().init(key, (y, context))
@@ -151,7 +151,7 @@ class OfExamples(OfFlow):
         """The batch, augmented in training."""
         if self.augment is None or not training:
             return batch
-        return self.augment(jax.random.fold_in(key, 1), batch[0]), batch[1]
+        return self.augment(jax.random.fold_in(key, 1), batch[0]), *batch[1:]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class MaximumLikelihood(OfExamples):
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
     ) -> tuple[Array, Moving]:
         """See `Objective.losses`; the batch is (y, context)."""
-        y, context = self.seen(batch, key, training=training)
+        y, context = self.seen(batch, key, training=training)[:2]
         noise, dropout = jax.random.split(key)
 
         def log_prob(noise: Array) -> tuple[Array, Any]:
@@ -233,7 +233,7 @@ class FlowLoss(OfExamples):
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool
     ) -> tuple[Array, Moving]:
         """See `Objective.losses`; the batch is (y, context)."""
-        y, context = self.seen(batch, key, training=training)
+        y, context = self.seen(batch, key, training=training)[:2]
         noise, dropout, own = jax.random.split(key, 3)
         values, penalty, moved = self.apply(
             variables, y, context, own, noise=noise, dropout=dropout, training=training,

@@ -88,7 +88,7 @@ def _clip_by_running_norm(ratio: float) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         total, weight = state
-        norm = optax.global_norm(updates).astype(jnp.float32)
+        norm = optax.tree.norm(updates).astype(jnp.float32)
         limit = jnp.where(total > 0, ratio * total / jnp.maximum(weight, 1e-6), jnp.inf)
         share = jnp.where(norm > limit, limit / norm, 1)
         clipped = jax.tree.map(lambda g: g * share.astype(g.dtype), updates)

@@ -144,7 +144,7 @@ class GradientStep:
         with self.placement.context():
             (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(self._own(state.params))
         with jax.numpy_dtype_promotion("standard"):  # parameters may be of several dtypes
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         taken = finite | (state.in_a_row < self.max_skipped)
         changing = (state.params, state.average, state.opt_state, state.moving)
