@@ -95,51 +95,53 @@ class _How:
             parts.append(flat * math.sqrt(self.context_weight / flat.shape[1]))
         return jnp.concatenate(parts, axis=1)
 
+    def draw(self, variables: Any, context: Any, seen: Array | None, key: Array) -> Any:
+        """Of the base, with contexts of the data: themselves, and their coordinates."""
+        own, rows = jax.random.split(key)
+        given = None
+        if context is not None:
+            count = len(jax.tree.leaves(context)[0])
+            rows = jax.random.randint(rows, (_DRAWS,), 0, count)
+            given = jax.tree.map(lambda a: a[rows], context)
+            seen = None if seen is None or seen.ndim == 1 else seen[rows]
+        args: Any = own, (_DRAWS,), given
+        z: Any = self.flow.apply(variables, *args, method="sample_latents")
+        return z, self.coordinates(z, seen)
+
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _found(
     how: _How, variables: Any, y: Array, context: Any, keys: Any, steps: int, draws: int
 ) -> tuple[Array, Array]:
     """Draws of the base, and the numbers of their examples, each (draws, _DRAWS)."""
-    flow = how.flow
-    start: Any = flow.apply(variables, y, context, keys[0], method=ends_of_paths)
+    start: Any = how.flow.apply(variables, y, context, keys[0], method=ends_of_paths)
     z, x, seen = start
-    ends = how.coordinates(x, seen)
     cost = jnp.mean(jnp.square(x)) + jnp.mean(jnp.square(z)) - 2 * jnp.mean(x.mean(0) * z.mean(0))
-    middle = jnp.mean(ends, 0, keepdims=True)
-    squares = jnp.sum(jnp.square(ends - middle), 1)
+    ends = how.coordinates(x, seen)
+    middle = jnp.mean(ends, 0, keepdims=True)  # products are small then, and their rounding
+    ends = ends - middle
+    squares = jnp.sum(jnp.square(ends), 1)
+    draw = partial(how.draw, variables, context, seen)
 
-    def draw(key: Array) -> tuple[Array, Array]:
-        """Of the base, with contexts of the data: themselves, and their coordinates."""
-        own, rows = jax.random.split(key)
-        rows = jax.random.randint(rows, (_DRAWS,), 0, len(y))
-        of_draws = None if context is None else jax.tree.map(lambda a: a[rows], context)
-        z: Any = flow.apply(variables, own, (_DRAWS,), of_draws, method="sample_latents")
-        z = z.astype(x.dtype)
-        return z, how.coordinates(z, None if seen is None or seen.ndim == 1 else seen[rows])
-
-    def log_shares(starts: Array, potential: Array) -> Array:
-        """Of each draw, (_DRAWS, N), to a constant: the largest is 0."""
-        dots = jnp.matmul(starts - middle, (ends - middle).T, precision="highest")
+    def shares(starts: Array, potential: Array) -> Array:
+        """Of each draw, (_DRAWS, N), to a factor: the largest is 1."""
+        dots = jnp.matmul(starts.astype(x.dtype) - middle, ends.T, precision="highest")
         scores = (2 * dots + (potential - squares)[None]) / (how.regularization * cost)
-        return scores - jnp.max(scores, axis=1, keepdims=True)
-
-    falling = (1 + np.cos(math.pi * np.arange(steps) / steps)) / 2
-    rates = (_RATE * cost * jnp.asarray(falling, x.dtype), jax.random.split(keys[0], steps))
+        return jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
 
     def climb(potential: Array, now: tuple[Array, Array]) -> tuple[Array, None]:
-        rate, key = now
-        _, starts = draw(key)
-        shares = jnp.exp(log_shares(starts, potential))
-        got = jnp.matmul(1 / jnp.sum(shares, axis=1), shares) * (len(y) / _DRAWS)
-        return potential + rate * (1 - got), None
+        found = shares(draw(now[1])[1], potential)
+        got = jnp.matmul(1 / jnp.sum(found, axis=1), found) * (len(y) / _DRAWS)
+        return potential + now[0] * (1 - got), None
 
+    falling = (1 + np.cos(math.pi * np.arange(steps) / steps)) / 2
+    rates = _RATE * cost * jnp.asarray(falling, x.dtype), jax.random.split(keys[0], steps)
     potential, _ = lax.scan(climb, jnp.zeros(len(y), x.dtype), rates)
 
     def pair(key: Array) -> tuple[Array, Array]:
         own, chosen = jax.random.split(key)
         z, starts = draw(own)
-        return z, _chosen(jnp.exp(log_shares(starts, potential)), chosen)
+        return z, _chosen(shares(starts, potential), chosen)
 
     return lax.map(pair, jax.random.split(keys[1], draws))
 
