@@ -50,7 +50,7 @@ class Case:
       iterative: the directions that are not closed form.
       scale: of the steps by which parameters are moved off their first values. Less for deep
         ones, whose condition number is the product of those of their layers.
-      drawn: the direction that draws one of several images of a point, or None.
+      drawn: the directions that draw one of several images of a point.
       seed: of points and parameters; another one where a point falls onto a knot at which slopes
         are zero, or all points where rectified units are.
       gradient: how far gradients may be from differences; see `check_bijector`.
@@ -63,7 +63,7 @@ class Case:
     base: Sampler = real
     iterative: tuple[str, ...] = ()
     scale: float = 0.3
-    drawn: str | None = None
+    drawn: tuple[str, ...] = ()
     seed: int = 0
     gradient: float = 1e-3
 
@@ -356,23 +356,34 @@ CASES: dict[str, Case] = {
         nets.ConcatSquash((6, 5), activation="tanh"), (3,), 2, frequencies=2
     ),
     "Continuous-image": continuous(nets.ConvNet(3, activation="tanh"), (2, 2, 1)),
+    "SDE": Case(
+        lambda: jb.SDE(nets.MLP((6,)), time_steps=3, frequencies=1),
+        (3,),
+        2,
+        drawn=("forward", "inverse"),
+    ),
+    "SDE-image": Case(
+        lambda: jb.SDE(nets.ConvNet(3), nets.ConvNet(2), time_steps=2, event_ndim=3),
+        (2, 2, 1),
+        drawn=("forward", "inverse"),
+    ),
     "RevNet": Case(lambda: jb.RevNet(nets.MLP((6,)))),
     "RevNet-image": Case(lambda: jb.RevNet(nets.ConvNet(4), "channel"), (2, 1, 3)),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
     "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),
-    "Dequantize": Case(lambda: jb.Dequantize(4), (3,), data=levels, base=unit, drawn="inverse"),
+    "Dequantize": Case(lambda: jb.Dequantize(4), (3,), data=levels, base=unit, drawn=("inverse",)),
     "Dequantize-Chain": Case(
         lambda: jb.Chain((jb.Dequantize(4, 3), image_step("dense"))),
         (2, 1, 3),
         data=levels,
-        drawn="inverse",
+        drawn=("inverse",),
     ),
-    "RAD": Case(jb.RAD, (3,), drawn="forward"),
-    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, drawn="forward"),
+    "RAD": Case(jb.RAD, (3,), drawn=("forward",)),
+    "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, drawn=("forward",)),
     "RAD-Repeat": Case(
-        lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), drawn="forward"
+        lambda: jb.Repeat(jb.Chain((jb.RAD(), jb.Linear())), 2), (3,), drawn=("forward",)
     ),
     "Chain": Case(lambda: jb.Chain((step(), jb.Reverse(), step()))),
     "Chain-context": Case(lambda: jb.Chain((step(), step())), context_shape=2),
@@ -403,6 +414,7 @@ SLOW = {
     "Residual-dense-image",
     "Residual-forward-context",
     "Residual-norms",
+    "SDE-image",
     "Sylvester-forward-context",
     "Sylvester-householder",
 } | {

@@ -69,10 +69,10 @@ def test_transformers_are_the_same_outside_of_jit():
 def test_declares_what_it_is(name):
     case = CASES[name]
     bijector = case.make()
-    assert bijector.log_det_kind == ("bound" if case.drawn == "inverse" else "exact")
+    assert bijector.log_det_kind == ("bound" if "inverse" in case.drawn else "exact")
     for direction in ("forward", "inverse"):
         wanted = "iterative" if direction in case.iterative else "closed form"
-        if case.drawn == direction:
+        if direction in case.drawn:
             wanted = "random"
         assert getattr(bijector, f"{direction}_kind") == wanted
     assert (bijector.tolerance > 0) == bool(case.iterative)

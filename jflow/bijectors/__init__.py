@@ -21,10 +21,12 @@ from jflow.bijectors.repeat import Repeat
 from jflow.bijectors.reshape import HaarSqueeze, Squeeze
 from jflow.bijectors.residual import Residual, RevNet
 from jflow.bijectors.rows import RowAutoregressive
+from jflow.bijectors.sde import SDE
 
 __all__ = [
     "HINT",
     "RAD",
+    "SDE",
     "ActNorm",
     "BatchNorm",
     "Bijector",

@@ -90,14 +90,14 @@ class Continuous(OneMethod):
     def _function(self, x: Array, context: Array | None) -> Partial:
         """F of x and of the context with time, bound to its variables."""
         net = self.net(x.shape[-1]).copy(name="net")
-        return as_function(net, x, _with_time(jnp.zeros((), x.dtype), context, self.frequencies))
+        return as_function(net, x, with_time(jnp.zeros((), x.dtype), context, self.frequencies))
 
     def velocity(self, x: Array, t: Array, context: Array | None = None) -> Array:
         """dx/dt = f(x, t; context): x (*batch, *event), t () or (*batch)."""
         x, t = as_wide(x), t.astype(as_wide(x).dtype)
         if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
             t = t.reshape(t.shape + (1,) * (context.ndim - 1 - t.ndim))
-        return as_wide(self._function(x, context)(x, _with_time(t, context, self.frequencies)))
+        return as_wide(self._function(x, context)(x, with_time(t, context, self.frequencies)))
 
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x, ndim = as_wide(x), self.event_ndim
@@ -178,7 +178,7 @@ class _Rules:
     penalised: bool
 
     def __call__(self, f: Any, context: Any, key: Any, t: Array, state: Any) -> Any:
-        y, more = state[0], _with_time(t, context, self.frequencies)
+        y, more = state[0], with_time(t, context, self.frequencies)
         run = lambda y: as_wide(f(y, more))  # noqa: E731
         moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
         if not self.penalised:
@@ -189,7 +189,7 @@ class _Rules:
         return moved, trace, *energies
 
 
-def _with_time(t: Array, context: Array | None, frequencies: int) -> Array:
+def with_time(t: Array, context: Array | None, frequencies: int) -> Array:
     """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
     t = t[..., None]
     waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)

@@ -1,6 +1,6 @@
 """Recipes: flows named after the papers that describe them."""
 
-from jflow.flows.continuous import ffjord, flow_matching, rnode
+from jflow.flows.continuous import ffjord, flow_matching, rnode, sde
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.low_rank import planar, radial, sylvester
@@ -30,6 +30,7 @@ __all__ = [
     "real_nvp",
     "residual_flow",
     "rnode",
+    "sde",
     "sos",
     "sylvester",
     "tabular",

@@ -46,7 +46,7 @@ class Dtypes:
         return self.dtype or wide, self.param_dtype or wide
 
 
-def check_factory(owner: str, net: object) -> None:
+def check_factory(owner: str, net: object, name: str = "net") -> None:
     """Refuses a network where what makes networks is wanted.
 
     Raises:
@@ -56,7 +56,7 @@ def check_factory(owner: str, net: object) -> None:
     if isinstance(net, nn.Module) or not callable(net):
         got = f"a network, {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
         raise TypeError(
-            f"{owner}: net must be a factory of networks, called with the number of outputs, such "
+            f"{owner}: {name} must be a factory of networks, called with the number of outputs, such "
             f"as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
         )
 
