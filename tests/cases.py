@@ -380,6 +380,9 @@ CASES: dict[str, Case] = {
         data=levels,
         drawn=("inverse",),
     ),
+    "Augment": Case(lambda: jb.Augment(2), (3,), drawn=("inverse",)),
+    "Augment-context": Case(lambda: jb.Augment(2, nets.MLP((6,))), (3,), 2, drawn=("inverse",)),
+    "Augment-image": Case(lambda: jb.Augment(1, nets.ConvNet(3), 3), (2, 1, 2), drawn=("inverse",)),
     "RAD": Case(jb.RAD, (3,), drawn=("forward",)),
     "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, drawn=("forward",)),
     "RAD-Repeat": Case(

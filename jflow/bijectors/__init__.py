@@ -1,5 +1,6 @@
 """Invertible functions with log-determinants, and their composition."""
 
+from jflow.bijectors.augment import Augment
 from jflow.bijectors.autoregressive import Jacobi, MaskedAutoregressive
 from jflow.bijectors.base import Bijector
 from jflow.bijectors.block_autoregressive import BlockAutoregressive
@@ -28,6 +29,7 @@ __all__ = [
     "RAD",
     "SDE",
     "ActNorm",
+    "Augment",
     "BatchNorm",
     "Bijector",
     "BlockAutoregressive",

@@ -77,14 +77,18 @@ class SDE(OneMethod):
         super().__post_init__()
 
     @nn.compact
+    def _functions(self, x: Array, context: Array | None) -> list[Any]:
+        """F and s of x and of the context with time, bound to their variables."""
+        start = with_time(jnp.zeros((), x.dtype), context, self.frequencies)
+        nets = {"drift": self.net, "score": self.score or self.net}
+        return [
+            as_function(make(x.shape[-1]).copy(name=name), x, start) for name, make in nets.items()
+        ]
+
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x = as_wide(x)
         self.latent_shape(x.shape[x.ndim - self.event_ndim :])
-        start = with_time(jnp.zeros((), x.dtype), context, self.frequencies)
-        nets = {"drift": self.net, "score": self.score or self.net}
-        drift, score = (
-            as_function(make(x.shape[-1]).copy(name=name), x, start) for name, make in nets.items()
-        )
+        drift, score = self._functions(x, context)
         none = jnp.zeros(batch_shape(x, self.event_ndim), x.dtype)
         if self.is_initializing():
             return x, none

@@ -1,6 +1,6 @@
 """Recipes: flows named after the papers that describe them."""
 
-from jflow.flows.continuous import ffjord, flow_matching, rnode, sde
+from jflow.flows.continuous import anode, ffjord, flow_matching, rnode, sde
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.low_rank import planar, radial, sylvester
@@ -13,6 +13,7 @@ from jflow.flows.residual import i_densenet, i_resnet, residual_flow
 from jflow.flows.tabular import tabular
 
 __all__ = [
+    "anode",
     "bnaf",
     "ffjord",
     "flow_matching",

@@ -56,8 +56,8 @@ def check_factory(owner: str, net: object, name: str = "net") -> None:
     if isinstance(net, nn.Module) or not callable(net):
         got = f"a network, {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
         raise TypeError(
-            f"{owner}: {name} must be a factory of networks, called with the number of outputs, such "
-            f"as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
+            f"{owner}: {name} must be a factory of networks, called with the number of outputs, "
+            f"such as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
         )
 
 
