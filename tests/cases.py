@@ -355,6 +355,7 @@ CASES: dict[str, Case] = {
     "Continuous-context": continuous(
         nets.ConcatSquash((6, 5), activation="tanh"), (3,), 2, frequencies=2
     ),
+    "Continuous-potential": continuous(nets.Potential(5, 3, 2), (3,), 2, kinetic=0.1, hjb=0.1),
     "Continuous-image": continuous(nets.ConvNet(3, activation="tanh"), (2, 2, 1)),
     "SDE": Case(
         lambda: jb.SDE(nets.MLP((6,)), time_steps=3, frequencies=1),

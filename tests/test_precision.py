@@ -37,6 +37,9 @@ WHOLE = {
     "residual_flow": lambda: flows.residual_flow(4, layers=1, hidden=(8,)),
     "ffjord": lambda: flows.ffjord(4, hidden=(8,)),
     "flow_matching": lambda: flows.flow_matching(4, hidden=(8,)),
+    "anode": lambda: flows.anode(4, hidden=(8,), extra=1),
+    "ot_flow": lambda: flows.ot_flow(4, 8),
+    "sde": lambda: flows.sde(4, hidden=(8,), steps=2),
     "rnode": lambda: flows.rnode(4, hidden=(8,), exact_up_to=1),
 }
 

@@ -21,6 +21,7 @@ from jflow.functional.solvers import Adaptive, FixedGrid, Solver
 from jflow.functional.traces import draw_probes
 from jflow.nets.functions import as_function
 from jflow.nets.layers import check_factory
+from jflow.nets.potential import Potential, PotentialField
 
 
 class Continuous(OneMethod):
@@ -39,9 +40,11 @@ class Continuous(OneMethod):
     drawn from the RNG stream "noise", with probes that stay the same along a path. With a fixed
     grid for `evaluation` it is "biased": a coarse one may tell higher densities than there are.
 
-    `kinetic` and `jacobian` are weights of penalties that keep paths straight and solves short
-    (RNODE), in the collection "losses" in training: the mean over the batch, for each number of an
-    event, of the integrals of |f|^2 and of the squared Frobenius norm of df/dy.
+    `kinetic`, `jacobian` and `hjb` are weights of penalties that keep paths straight and solves
+    short, in the collection "losses" in training: the mean over the batch, for each number of an
+    event, of the integrals of |f|^2, of the squared Frobenius norm of df/dy (both of RNODE), and,
+    where f is the gradient of a potential P, of |dP/dt + |f|^2 / 2| (OT-Flow), which is zero along
+    paths of optimal transport. The trace of such fields is in closed form (`nets.Potential`).
 
     Attributes:
       net: makes f, given its number of outputs; see `jflow.nets`. Smooth ones: ReLU has a trace
@@ -52,6 +55,7 @@ class Continuous(OneMethod):
       frequencies: how many sines and cosines of time the network is given besides.
       kinetic: weight of the first penalty.
       jacobian: weight of the second one.
+      hjb: weight of the third one.
       event_ndim: 1 for vectors, 3 for images, of which f is a network of images.
 
     Raises:
@@ -70,6 +74,7 @@ class Continuous(OneMethod):
     frequencies: int = 0
     kinetic: float = 0.0
     jacobian: float = 0.0
+    hjb: float = 0.0
     event_ndim: int = 1
 
     def __post_init__(self) -> None:
@@ -83,21 +88,35 @@ class Continuous(OneMethod):
                     f"Continuous: {name} must be a {kind.__name__} of jflow.functional; got "
                     f"{getattr(self, name)!r}"
                 )
-        check_numbers("Continuous", least=0, kinetic=self.kinetic, jacobian=self.jacobian)
+        check_numbers("Continuous", least=0, **self._weights)
+        closed = isinstance(self.net, Potential) and isinstance(self.trace, ExactTrace)
+        if self.hjb and (not closed or self.frequencies):
+            raise ValueError(
+                "Continuous: hjb needs net=nets.Potential(...), trace=ExactTrace() and no "
+                f"frequencies; got {self.net!r}, {self.trace!r} and {self.frequencies}"
+            )
         super().__post_init__()
 
+    @property
+    def _weights(self) -> dict[str, float]:
+        return {"kinetic": self.kinetic, "jacobian": self.jacobian, "hjb": self.hjb}
+
     @nn.compact
-    def _function(self, x: Array, context: Array | None) -> Partial:
-        """F of x and of the context with time, bound to its variables."""
+    def _functions(self, x: Array, context: Array | None) -> tuple[Partial, Partial | None]:
+        """F of x and of the context with time, bound to its variables; and all of a potential's."""
         net = self.net(x.shape[-1]).copy(name="net")
-        return as_function(net, x, with_time(jnp.zeros((), x.dtype), context, self.frequencies))
+        given = x, with_time(jnp.zeros((), x.dtype), context, self.frequencies)
+        of_potential = isinstance(net, PotentialField)
+        closed = as_function(net, *given, method="derivatives") if of_potential else None
+        return as_function(net, *given), closed
 
     def velocity(self, x: Array, t: Array, context: Array | None = None) -> Array:
         """dx/dt = f(x, t; context): x (*batch, *event), t () or (*batch)."""
         x, t = as_wide(x), t.astype(as_wide(x).dtype)
         if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
             t = t.reshape(t.shape + (1,) * (context.ndim - 1 - t.ndim))
-        return as_wide(self._function(x, context)(x, with_time(t, context, self.frequencies)))
+        f, _ = self._functions(x, context)
+        return as_wide(f(x, with_time(t, context, self.frequencies)))
 
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         x, ndim = as_wide(x), self.event_ndim
@@ -105,34 +124,34 @@ class Continuous(OneMethod):
         batch = batch_shape(x, ndim)
         x, context = _without_lost(x, context, len(batch))
         zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
-        f = self._function(x, context)
+        functions = self._functions(x, context)
         none = jnp.zeros(batch, x.dtype)
         if self.is_initializing():
             return x, none
         training = self.is_mutable_collection("losses")
-        penalised = training and (self.kinetic > 0 or self.jacobian > 0)
-        state = (x, none, none, none) if penalised else (x, none)
-        rules = _Rules(self.trace, self.frequencies, ndim, penalised)
-        field = Partial(rules, f, context, self._key(penalised))
+        weights = {name: w for name, w in self._weights.items() if training and w}
+        state = (x, none, *(none for _ in weights))
+        rules = _Rules(self.trace, self.frequencies, ndim, tuple(weights))
+        field = Partial(rules, functions, context, self._key("jacobian" in weights))
         start, end = (zero, one) if method == "forward" else (one, zero)
         solver = self.solver if training else self.evaluation
         solved = solver.solve(field, state, start, end, len(batch))
         y, log_det, *spent = solved.y
-        if penalised:
-            weights = self.kinetic, self.jacobian
-            total = sum(w * jnp.mean(jnp.abs(s)) for w, s in zip(weights, spent, strict=True))
+        if weights:
+            costs = zip(weights.values(), spent, strict=True)
+            total = sum(w * jnp.mean(jnp.abs(cost)) for w, cost in costs)
             self.sow("losses", "path", total / math.prod(x.shape[x.ndim - ndim :]))
         self._report(steps=lambda: solved.steps, evaluations=lambda: solved.evaluations)
         _check_solved(y, x, ndim)
         return y, log_det
 
-    def _key(self, penalised: bool) -> Array | None:
-        if not self.trace.needs_key and not penalised:
+    def _key(self, probed: bool) -> Array | None:
+        if not self.trace.needs_key and not probed:
             return None
         if not self.has_rng("noise"):
             if not self.trace.needs_key:
                 raise ValueError(
-                    "Continuous: penalties are estimated at random; give a key: "
+                    "Continuous: the penalty jacobian is estimated at random; give a key: "
                     "apply(..., rngs={'noise': key})"
                 )
             raise ValueError(
@@ -175,18 +194,28 @@ class _Rules:
     trace: TraceEstimator
     frequencies: int
     ndim: int
-    penalised: bool
+    penalties: tuple[str, ...]
 
-    def __call__(self, f: Any, context: Any, key: Any, t: Array, state: Any) -> Any:
+    def __call__(self, functions: Any, context: Any, key: Any, t: Array, state: Any) -> Any:
         y, more = state[0], with_time(t, context, self.frequencies)
+        f, closed = functions
         run = lambda y: as_wide(f(y, more))  # noqa: E731
-        moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
-        if not self.penalised:
-            return moved, trace
+        by_context: Any = None
+        if closed is not None and isinstance(self.trace, ExactTrace):
+            moved, trace, by_context = map(as_wide, closed(y, more))
+        else:
+            moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
+        costs = {
+            "kinetic": lambda: sum_event(jnp.square(moved), self.ndim),
+            "jacobian": lambda: self._stretched(run, y, key),
+            "hjb": lambda: jnp.abs(by_context[..., -1] + sum_event(jnp.square(moved), 1) / 2),
+        }
+        return moved, trace, *(costs[name]() for name in self.penalties)
+
+    def _stretched(self, run: Any, y: Array, key: Array) -> Array:
+        """An estimate of the squared norm of the Jacobian."""
         probe = draw_probes(jax.random.fold_in(key, 1), y, "rademacher", self.ndim)
-        pushed = jax.jvp(run, (y,), (probe,))[1]
-        energies = (sum_event(jnp.square(part), self.ndim) for part in (moved, pushed))
-        return moved, trace, *energies
+        return sum_event(jnp.square(jax.jvp(run, (y,), (probe,))[1]), self.ndim)
 
 
 def with_time(t: Array, context: Array | None, frequencies: int) -> Array:

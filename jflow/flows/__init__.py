@@ -1,15 +1,17 @@
 """Recipes: flows named after the papers that describe them."""
 
-from jflow.flows.continuous import anode, ffjord, flow_matching, rnode, sde
+from jflow.flows.continuous import anode, ffjord, ot_flow, rnode
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.low_rank import planar, radial, sylvester
 from jflow.flows.maf import iaf, maf
+from jflow.flows.matching import flow_matching
 from jflow.flows.monotone import bnaf, naf, sos, umnn
 from jflow.flows.nice import nice
 from jflow.flows.nsf import nsf
 from jflow.flows.real_nvp import real_nvp
 from jflow.flows.residual import i_densenet, i_resnet, residual_flow
+from jflow.flows.sde import sde
 from jflow.flows.tabular import tabular
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "naf",
     "nice",
     "nsf",
+    "ot_flow",
     "planar",
     "radial",
     "real_nvp",

@@ -1,14 +1,12 @@
-"""Continuous flows: FFJORD, RNODE, flow matching, stochastic ones."""
+"""Continuous flows: FFJORD, RNODE, augmented ones, OT-Flow."""
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
-from jflow.bijectors import SDE, ActNorm, Augment, Bijector, Chain, Continuous, Repeat
+from jflow.bijectors import ActNorm, Augment, Bijector, Chain, Continuous, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import of_values
 from jflow.functional import Adaptive, ExactTrace, FixedGrid, Hutchinson
 from jflow.functional.arguments import check_counts
-from jflow.nets import MLP, ConcatSquash, UNet
+from jflow.nets import MLP, ConcatSquash, Potential
 
 
 @recipe
@@ -145,6 +143,48 @@ def anode(
     )  # fmt: skip
 
 
+@recipe
+def ot_flow(
+    features: int,
+    width: int = 64,
+    *,
+    potential_layers: int = 2,
+    rank: int = 10,
+    kinetic: float = 0.01,
+    hjb: float = 0.02,
+    steps: int = 8,
+    method: str = "rk4",
+    tolerance: float | None = None,
+    max_steps: int = 256,
+    context_shape: int | tuple[int, ...] | None = None,
+) -> Flow:
+    """OT-Flow: a continuous flow along the gradient of a potential, on nearly straight paths.
+
+    Traces are exact and in closed form whatever the number of features, and few steps do.
+
+    Args:
+      features: D.
+      width: of the potential's network; see `jflow.nets.Potential`.
+      potential_layers: of that network.
+      rank: of its quadratic part.
+      kinetic: weight of the mean of |f|^2 along paths; see `jflow.bijectors.Continuous`.
+      hjb: weight of what the potential is off the equation of Hamilton, Jacobi and Bellman.
+      steps: of the grid of training; see `ffjord`.
+      method: see `ffjord`.
+      tolerance: see `ffjord`.
+      max_steps: see `ffjord`.
+      context_shape: see `ffjord`.
+
+    Reference: Onken et al., 2021, https://arxiv.org/abs/2006.00104
+    """
+    check_counts("ot_flow", features=features)
+    path = Continuous(
+        Potential(width, potential_layers, rank), solver=FixedGrid(steps, method),
+        evaluation=Adaptive(tolerance, max_steps=max_steps), kinetic=kinetic, hjb=hjb,
+    )  # fmt: skip
+    return Flow(Chain((ActNorm(), path)), (features,), context_shape=context_shape)
+
+
 def _flow(
     name: str,
     features: int,
@@ -176,104 +216,3 @@ def _flow(
     paths: Bijector = path if layers == 1 else Repeat(path, layers)
     wider = (Augment(extra),) if extra else ()
     return Flow(Chain((ActNorm(), *wider, paths)), (features,), context_shape=context_shape)
-
-
-@recipe
-def flow_matching(
-    features: int | None = None,
-    hidden: tuple[int, ...] | int | None = None,
-    *,
-    image_shape: tuple[int, int, int] | None = None,
-    levels: int = 2,
-    blocks: int = 1,
-    heads: int = 0,
-    frequencies: int = 4,
-    activation: str = "gelu",
-    dropout: float = 0.0,
-    exact_up_to: int = 16,
-    tolerance: float | None = None,
-    max_steps: int = 256,
-    context_shape: int | tuple[int, ...] | None = None,
-    values: int | Literal["auto"] | None = "auto",
-) -> Flow:
-    """A continuous flow of vectors or images, for flow matching, which `jflow.fit` then takes.
-
-    Training is a regression without solves, so large fields and images are cheap. Samples and log p
-    are solves to a tolerance, as of any continuous flow.
-
-    Args:
-      features: D, for vectors.
-      hidden: widths of the field's hidden layers, (128, 128, 128) by default; for images, channels
-        of the first level of a `UNet`, 32 by default.
-      image_shape: (height, width, channels), for images.
-      levels: of the U-Net: resolutions.
-      blocks: of the U-Net: residual blocks of a level.
-      heads: of the U-Net: of attention at the last level.
-      frequencies: how many sines and cosines of time the field is given.
-      activation: of the field: a smooth one.
-      dropout: of the field.
-      exact_up_to: see `ffjord`.
-      tolerance: see `ffjord`.
-      max_steps: see `ffjord`.
-      context_shape: see `ffjord`.
-      values: grey levels of integer data; "auto" for 256 of images, None for continuous data.
-
-    References: Lipman et al., 2023, https://arxiv.org/abs/2210.02747; Tong et al., 2024,
-    https://arxiv.org/abs/2302.00482
-    """
-    if (features is None) == (image_shape is None):
-        raise ValueError(
-            "flow_matching: give features, one number, or image_shape; got "
-            f"{features=}, {image_shape=}"
-        )
-    check_counts("flow_matching", 0, exact_up_to=exact_up_to)
-    options: Any = {"activation": activation, "dropout": dropout}
-    if image_shape is None:
-        check_counts("flow_matching", features=features)
-        shape: tuple[int, ...] = (int(features or 1),)
-        field: Any = MLP((128, 128, 128) if hidden is None else hidden, **options)  # type: ignore[arg-type]
-    else:
-        shape = tuple(image_shape)
-        field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
-    ndim = len(shape)
-    path = Continuous(
-        field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
-        evaluation=Adaptive(tolerance, max_steps=max_steps), frequencies=frequencies,
-        event_ndim=ndim,
-    )  # fmt: skip
-    bijector = of_values(values, Chain((ActNorm(ndim), path)), ndim)
-    return Flow(bijector, shape, context_shape=context_shape)
-
-
-@recipe
-def sde(
-    features: int,
-    hidden: tuple[int, ...] = (64, 64, 64),
-    *,
-    steps: int = 32,
-    noise: tuple[float, float] = (2.0, 0.05),
-    frequencies: int = 2,
-    activation: str = "silu",
-    context_shape: int | tuple[int, ...] | None = None,
-) -> Flow:
-    """A stochastic flow: steps of a neural stochastic differential equation, both ways learned.
-
-    `density.log_prob(y, key=key)` is a bound in the mean, which training raises;
-    `density.log_prob_estimate(y, key, probes=64)` a tighter one. Latents are draws.
-
-    Args:
-      features: D.
-      hidden: widths of both networks, of the drift and of the score.
-      steps: of paths; see `jflow.bijectors.SDE`.
-      noise: how strong it is at the base and at the data, whose standard deviations are 1 there.
-      frequencies: how many sines and cosines of time networks are given.
-      activation: of both networks.
-      context_shape: shape of the context, or its width; None for an unconditional flow.
-
-    Reference: Zhang and Chen, 2021, https://arxiv.org/abs/2110.07579
-    """
-    check_counts("sde", features=features)
-    path = SDE(
-        MLP(hidden, activation=activation), time_steps=steps, noise=noise, frequencies=frequencies
-    )
-    return Flow(Chain((ActNorm(), path)), (features,), context_shape=context_shape)

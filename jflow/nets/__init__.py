@@ -8,6 +8,7 @@ from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
 from jflow.nets.lipschitz_dense import LipschitzDenseNet
 from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
+from jflow.nets.potential import Potential
 from jflow.nets.rows import RowNet
 from jflow.nets.unet import UNet
 
@@ -20,6 +21,7 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzDenseNet",
     "LipschitzMLP",
+    "Potential",
     "ResidualConvNet",
     "ResidualMADE",
     "RowNet",
