@@ -1,6 +1,7 @@
 """Continuous flows: the ends of paths that an ordinary differential equation leads along."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,10 @@ class Continuous(OneMethod):
       solver: for training.
       evaluation: for all else.
       frequencies: how many sines and cosines of time the network is given besides.
+      guidance: w of the field w f(y, t; context) + (1 - w) f(y, t; none), for networks that are
+        also trained without the context, as `train.FlowMatching` then does: 1 for the law given the
+        context, 0 for that without, above 1 for points that are more typical of it. None for
+        networks that always have the context.
       kinetic: weight of the first penalty.
       jacobian: weight of the second one.
       hjb: weight of the third one.
@@ -72,6 +77,7 @@ class Continuous(OneMethod):
     solver: FixedGrid = FixedGrid()
     evaluation: Solver = Adaptive()
     frequencies: int = 0
+    guidance: float | None = None
     kinetic: float = 0.0
     jacobian: float = 0.0
     hjb: float = 0.0
@@ -89,6 +95,7 @@ class Continuous(OneMethod):
                     f"{getattr(self, name)!r}"
                 )
         check_numbers("Continuous", least=0, **self._weights)
+        check_numbers("Continuous", guidance=0 if self.guidance is None else self.guidance)
         closed = isinstance(self.net, Potential) and isinstance(self.trace, ExactTrace)
         if self.hjb and (not closed or self.frequencies):
             raise ValueError(
@@ -105,14 +112,34 @@ class Continuous(OneMethod):
     def _functions(self, x: Array, context: Array | None) -> tuple[Partial, Partial | None]:
         """F of x and of the context with time, bound to its variables; and all of a potential's."""
         net = self.net(x.shape[-1]).copy(name="net")
-        given = x, with_time(jnp.zeros((), x.dtype), context, self.frequencies)
+        given = x, with_time(jnp.zeros((), x.dtype), self._given(context), self.frequencies)
         of_potential = isinstance(net, PotentialField)
         closed = as_function(net, *given, method="derivatives") if of_potential else None
         return as_function(net, *given), closed
 
-    def velocity(self, x: Array, t: Array, context: Array | None = None) -> Array:
-        """dx/dt = f(x, t; context): x (*batch, *event), t () or (*batch)."""
+    @nn.nowrap
+    def _given(self, context: Array | None, known: Array | float = 1.0) -> Array | None:
+        """What the network is given of a context, where it is known, 1, or not, 0."""
+        if self.guidance is None:
+            return context
+        if context is None:
+            raise ValueError(
+                "Continuous: guidance is towards a context: give the flow context_shape=, or leave "
+                "out guidance"
+            )
+        flag = jnp.broadcast_to(jnp.asarray(known, context.dtype), (*context.shape[:-1], 1))
+        return jnp.concatenate([flag * context, flag], axis=-1)
+
+    def velocity(
+        self, x: Array, t: Array, context: Array | None = None, known: Array | float = 1.0
+    ) -> Array:
+        """dx/dt = f(x, t; context): x (*batch, *event), t () or (*batch).
+
+        With guidance, `known` tells where the context is given, 1, and where it is not, 0: a
+        number, or one for each vector of the context.
+        """
         x, t = as_wide(x), t.astype(as_wide(x).dtype)
+        context = self._given(context, known)
         if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
             t = t.reshape(t.shape + (1,) * (context.ndim - 1 - t.ndim))
         f, _ = self._functions(x, context)
@@ -131,8 +158,11 @@ class Continuous(OneMethod):
         training = self.is_mutable_collection("losses")
         weights = {name: w for name, w in self._weights.items() if training and w}
         state = (x, none, *(none for _ in weights))
-        rules = _Rules(self.trace, self.frequencies, ndim, tuple(weights))
-        field = Partial(rules, functions, context, self._key("jacobian" in weights))
+        both = self.guidance not in (None, 1)
+        contexts = [self._given(context, known) for known in ((1.0, 0.0) if both else (1.0,))]
+        shares = (self.guidance, 1 - self.guidance) if both else (1,)  # type: ignore[operator]
+        rules = _Rules(self.trace, self.frequencies, ndim, tuple(weights), shares)
+        field = Partial(rules, functions, contexts, self._key("jacobian" in weights))
         start, end = (zero, one) if method == "forward" else (one, zero)
         solver = self.solver if training else self.evaluation
         solved = solver.solve(field, state, start, end, len(batch))
@@ -195,14 +225,16 @@ class _Rules:
     frequencies: int
     ndim: int
     penalties: tuple[str, ...]
+    shares: tuple[Any, ...]
 
-    def __call__(self, functions: Any, context: Any, key: Any, t: Array, state: Any) -> Any:
-        y, more = state[0], with_time(t, context, self.frequencies)
+    def __call__(self, functions: Any, contexts: Any, key: Any, t: Array, state: Any) -> Any:
+        y, more = state[0], [with_time(t, context, self.frequencies) for context in contexts]
         f, closed = functions
-        run = lambda y: as_wide(f(y, more))  # noqa: E731
+        run = lambda y: self._mixed([as_wide(f(y, given)) for given in more])  # noqa: E731
         by_context: Any = None
         if closed is not None and isinstance(self.trace, ExactTrace):
-            moved, trace, by_context = map(as_wide, closed(y, more))
+            found = [tuple(map(as_wide, closed(y, given))) for given in more]
+            moved, trace, by_context = map(self._mixed, zip(*found, strict=True))
         else:
             moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
         costs = {
@@ -211,6 +243,12 @@ class _Rules:
             "hjb": lambda: jnp.abs(by_context[..., -1] + sum_event(jnp.square(moved), 1) / 2),
         }
         return moved, trace, *(costs[name]() for name in self.penalties)
+
+    def _mixed(self, parts: Sequence[Array]) -> Array:
+        """The fields with a context and without, each times its share."""
+        if len(parts) == 1:
+            return parts[0]
+        return sum(share * part for share, part in zip(self.shares, parts, strict=True))  # type: ignore[return-value]
 
     def _stretched(self, run: Any, y: Array, key: Array) -> Array:
         """An estimate of the squared norm of the Jacobian."""

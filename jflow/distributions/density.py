@@ -17,20 +17,18 @@ from jflow.distributions.base import as_temperature
 from jflow.distributions.contexts import points
 from jflow.distributions.contractions import check_converged
 from jflow.distributions.estimates import LogProbEstimate, log_prob_estimate
-from jflow.distributions.exchange import exchange_estimators, exchange_solvers, replace_estimators
+from jflow.distributions.exchange import Exchangeable, replace_estimators
 from jflow.distributions.exporting import export_density
 from jflow.distributions.flow import Flow
 from jflow.distributions.inspection import Inspected
 from jflow.functional.arguments import as_key, check_counts
 from jflow.functional.arrays import as_wide
 from jflow.functional.dequantization import NO_INTEGER, check_importance_weighted, check_integers
-from jflow.functional.estimators import Estimator
-from jflow.functional.solvers import Solver
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["flow"])
 @dataclass(frozen=True, eq=False, repr=False)
-class Density(Inspected):
+class Density(Exchangeable, Inspected):
     """A flow and its variables: a distribution that can be called, mapped and saved.
 
     A pytree whose leaves are the variables: it passes through `jit` and `vmap` as an argument.
@@ -109,27 +107,6 @@ class Density(Inspected):
         estimate = log_prob_estimate(flow, self.variables, given[0], given[1], key, probes)
         self._check_inverse(estimate.mean, 0, *given)
         return estimate
-
-    def with_estimator(self, estimator: Estimator) -> "Density":
-        """The same density with log-determinants, or traces, of its layers found in another way.
-
-        `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer. A
-        `LogDetEstimator` takes the place of such, and a `TraceEstimator` of such.
-
-        Raises:
-          TypeError: that is no estimator, or the layers estimate something else.
-        """
-        return Density(exchange_estimators(self.flow, estimator), self.variables)
-
-    def with_solver(self, solver: Solver) -> "Density":
-        """The same density with continuous layers solved in another way, log p and samples alike.
-
-        `density.with_solver(FixedGrid(4, "midpoint"))` is fast, `Adaptive(1e-8)` accurate.
-
-        Raises:
-          TypeError: that is no solver, or no layer is `Continuous`.
-        """
-        return Density(exchange_solvers(self.flow, solver), self.variables)
 
     def sample(
         self,

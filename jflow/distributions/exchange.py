@@ -1,10 +1,12 @@
 """The same flow, computed in another way: other estimators and solvers in its layers."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Self, TypeVar
 
 from jflow.bijectors.base import Bijector, rebuild
 from jflow.distributions.flow import Flow
+from jflow.functional.arguments import check_numbers
 from jflow.functional.estimators import Estimator
 from jflow.functional.solvers import Solver
 
@@ -65,3 +67,68 @@ def exchange_solvers(flow: Any, solver: Solver) -> Any:
     if not met:
         raise TypeError("with_solver: no layer of this flow is Continuous, and has a solver")
     return changed
+
+
+def exchange_guidance(flow: Any, guidance: float) -> Any:
+    """The flow with another weight of the context in continuous layers.
+
+    Raises:
+      TypeError: the flow has no layers with guidance.
+      ValueError: that is no number.
+    """
+    check_numbers("with_guidance", guidance=guidance)
+    met: list[float] = []
+
+    def change(name: str, value: Any) -> Any:
+        if name != "guidance" or value is None:
+            return value
+        met.append(value)
+        return guidance
+
+    changed = rebuild(flow, change)
+    if not met:
+        raise TypeError(
+            "with_guidance: no layer of this flow is also trained without its context; build it "
+            "with guidance, as flows.flow_matching(..., guidance=1.0) does, and fit it anew"
+        )
+    return changed
+
+
+class Exchangeable:
+    """What a density is when its flow is computed in another way; a part of `Density`."""
+
+    flow: Any
+
+    def with_estimator(self, estimator: Estimator) -> Self:
+        """The same density with log-determinants, or traces, of its layers found in another way.
+
+        `density.with_estimator(ExactLogDet()).log_prob(y)` is exact, by D products a layer. A
+        `LogDetEstimator` takes the place of such, and a `TraceEstimator` of such.
+
+        Raises:
+          TypeError: that is no estimator, or the layers estimate something else.
+        """
+        return replace(self, flow=exchange_estimators(self.flow, estimator))  # type: ignore[type-var]
+
+    def with_solver(self, solver: Solver) -> Self:
+        """The same density with continuous layers solved in another way, log p and samples alike.
+
+        `density.with_solver(FixedGrid(4, "midpoint"))` is fast, `Adaptive(1e-8)` accurate.
+
+        Raises:
+          TypeError: that is no solver, or no layer is `Continuous`.
+        """
+        return replace(self, flow=exchange_solvers(self.flow, solver))  # type: ignore[type-var]
+
+    def with_guidance(self, guidance: float) -> Self:
+        """A density whose samples follow their context more (above 1), or less (0: not at all).
+
+        Its log p is that of these samples; see `guidance` of `jflow.bijectors.Continuous`.
+
+        Raises:
+          TypeError: the flow was not built with guidance.
+          ValueError: that is no number.
+
+        Reference: Ho and Salimans, 2022, https://arxiv.org/abs/2207.12598
+        """
+        return replace(self, flow=exchange_guidance(self.flow, guidance))  # type: ignore[type-var]

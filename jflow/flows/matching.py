@@ -23,6 +23,7 @@ def flow_matching(
     frequencies: int = 4,
     activation: str = "gelu",
     dropout: float = 0.0,
+    guidance: float | None = None,
     exact_up_to: int = 16,
     tolerance: float | None = None,
     max_steps: int = 256,
@@ -45,6 +46,9 @@ def flow_matching(
       frequencies: how many sines and cosines of time the field is given.
       activation: of the field: a smooth one.
       dropout: of the field.
+      guidance: how much more samples are to follow their context than they would; it may be changed
+        later, `density.with_guidance(3.0)`, if it is a number here. 1 for the law that was learned;
+        None for fields that always have the context.
       exact_up_to: see `ffjord`.
       tolerance: see `ffjord`.
       max_steps: see `ffjord`.
@@ -56,10 +60,8 @@ def flow_matching(
     """
     if (features is None) == (image_shape is None):
         raise ValueError(
-            "flow_matching: give features, one number, or image_shape; got "
-            f"{features=}, {image_shape=}"
+            f"flow_matching: give features or image_shape; got {features=}, {image_shape=}"
         )
-    check_counts("flow_matching", 0, exact_up_to=exact_up_to)
     options: Any = {"activation": activation, "dropout": dropout}
     if image_shape is None:
         check_counts("flow_matching", features=features)
@@ -68,11 +70,12 @@ def flow_matching(
     else:
         shape = tuple(image_shape)
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
+    check_counts("flow_matching", 0, exact_up_to=exact_up_to)
     ndim = len(shape)
     path = Continuous(
         field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
-        evaluation=Adaptive(tolerance, max_steps=max_steps), frequencies=frequencies,
-        event_ndim=ndim,
+        evaluation=Adaptive(tolerance, max_steps=max_steps), event_ndim=ndim,
+        frequencies=frequencies, guidance=guidance,
     )  # fmt: skip
-    bijector = of_values(values, Chain((ActNorm(ndim), path)), ndim)
-    return Flow(bijector, shape, context_shape=context_shape)
+    layers = Chain((ActNorm(ndim), path))
+    return Flow(of_values(values, layers, ndim), shape, context_shape=context_shape)

@@ -12,7 +12,7 @@ from jflow.bijectors import Chain, Continuous
 from jflow.bijectors.base import Bijector
 from jflow.distributions import Flow
 from jflow.distributions.events import checked
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import sum_event
 from jflow.functional.paths import LinearPath, Path, Times, UniformTimes
 from jflow.train.couplings import IndependentCoupling, PathCoupling
@@ -37,9 +37,11 @@ class FlowMatching(OfExamples):
       coupling: which noise goes with which example, if those are not given (`Pairs`).
       times: the law of t.
       samples: draws of noise and time for each example in validation.
+      drop_context: the share of examples whose context is kept from the field, where the layer has
+        `guidance`.
 
     Raises:
-      ValueError: the flow has no such layer; or `samples` is no count.
+      ValueError: the flow has no such layer; `samples` is no count, or `drop_context` no share.
       TypeError: another argument is none of its kind.
 
     References: Lipman et al., 2023, https://arxiv.org/abs/2210.02747; Albergo and Vanden-Eijnden,
@@ -50,11 +52,13 @@ class FlowMatching(OfExamples):
     coupling: PathCoupling = IndependentCoupling()  # noqa: RUF009
     times: Times = UniformTimes()  # noqa: RUF009
     samples: int = 1
+    drop_context: float = 0.1
     unit = "matching"
 
     def __post_init__(self) -> None:
         continuous_layer("FlowMatching", self.flow)
         check_counts("FlowMatching", samples=self.samples)
+        check_numbers("FlowMatching", least=0, below=1, drop_context=self.drop_context)
         for name, kind in (("path", Path), ("coupling", PathCoupling), ("times", Times)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
@@ -95,7 +99,12 @@ class FlowMatching(OfExamples):
         noise = jax.random.normal(of_noise, x1.shape, x1.dtype)
         x, velocity = self.path.point_and_velocity(t, x0, x1, noise)
         *_, layer = _parts(flow.bijector)
-        error = layer.velocity(x, t, context) - velocity
+        known: Array | float = 1.0
+        if layer.guidance is not None and context is not None:
+            one_each = (*context.shape[: context.ndim > 1], *(1,) * (context.ndim - 1))
+            own = jax.random.fold_in(key, 2)
+            known = jax.random.bernoulli(own, 1 - self.drop_context, one_each).astype(x.dtype)
+        error = layer.velocity(x, t, context, known) - velocity
         return sum_event(jnp.square(error), x.ndim - 1) / x[0].size
 
 

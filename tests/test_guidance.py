@@ -1,0 +1,88 @@
+"""Fields with and without their context: laws given more of it, or less."""
+
+import numpy as np
+import pytest
+
+import jflow
+from jflow import bijectors as jb
+from jflow import flows, nets, train
+from jflow import functional as jf
+from tests.test_matching import drawn
+
+CLASSES = np.repeat(np.eye(2, dtype=np.float32), 2_000, axis=0)
+Y = (drawn(0, 4_000, 2) + (CLASSES[:, :1] - 0.5) * [3, 0]).astype(np.float32)
+NEW = (drawn(1, 200, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def density():
+    flow = flows.flow_matching(2, (32, 32), context_shape=2, guidance=1.0)
+    return jflow.fit(flow, Y, context=CLASSES, key=0, steps=800, batch_size=512,
+                     learning_rate=1e-2, progress=False)[0]  # fmt: skip
+
+
+def normal(y, middle):
+    return -((y[:, 0] - middle) ** 2 + y[:, 1] ** 2) / 2 - np.log(2 * np.pi)
+
+
+def test_laws_with_and_without_the_context(density):
+    for given, middle in ((CLASSES[0], 1.5), (CLASSES[-1], -1.5)):
+        off = np.asarray(density.log_prob(NEW, given)) - normal(NEW, middle)
+        assert np.abs(off[np.abs(NEW[:, 0] - middle) < 2]).mean() < 0.15
+    without = density.with_guidance(0.0)
+    both = np.logaddexp(normal(NEW, 1.5), normal(NEW, -1.5)) - np.log(2)
+    assert np.abs(np.asarray(without.log_prob(NEW, CLASSES[0])) - both).mean() < 0.15
+    np.testing.assert_allclose(
+        without.log_prob(NEW, CLASSES[0]), without.log_prob(NEW, CLASSES[-1]), atol=1e-4
+    )
+
+
+def test_guided_samples_follow_the_context_more(density):
+    middles = [
+        float(density.with_guidance(w).sample(0, 1_000, CLASSES[0])[:, 0].mean())
+        for w in (0.0, 1.0, 3.0)
+    ]
+    assert middles[0] == pytest.approx(0, abs=0.3)
+    assert middles[1] == pytest.approx(1.5, abs=0.3)
+    assert middles[2] > middles[1] + 0.3
+    # Their log p is that of a density of its own.
+    guided = density.with_guidance(3.0)
+    y, log_p = guided.sample_and_log_prob(0, 50, CLASSES[0])
+    np.testing.assert_allclose(guided.log_prob(y, CLASSES[0]), log_p, atol=1e-2)
+    x, y = np.meshgrid(np.linspace(-8, 12, 150), np.linspace(-8, 8, 120))
+    grid = np.stack([x, y], -1).astype(np.float32)
+    total = np.exp(guided.log_prob(grid, CLASSES[0])).sum() * (20 / 149) * (16 / 119)
+    assert total == pytest.approx(1, abs=0.02)
+
+
+def test_potentials_and_images_are_guided():
+    flow = jflow.Flow(jb.Continuous(nets.Potential(4), guidance=2.0), (2,), context_shape=2)
+    moved = jflow.init(flow, 0, Y[:8], CLASSES[:8])
+    for trace in (jf.ExactTrace(), jf.Hutchinson()):
+        assert jflow.Density(flow, moved).with_estimator(trace).log_prob(
+            Y[:8], CLASSES[:8], key=0
+        ).shape == (8,)
+    images = drawn(0, 6, 4, 4, 1).astype(np.float32)
+    flow = flows.flow_matching(
+        image_shape=(4, 4, 1), hidden=2, values=None, context_shape=(4, 4, 2), guidance=1.0
+    )
+    given = drawn(1, 6, 4, 4, 2).astype(np.float32)
+    density, _ = jflow.fit(
+        flow, images, context=given, key=0, steps=2, batch_size=4, progress=False
+    )
+    few = density.with_guidance(2.0).with_solver(jf.FixedGrid(4))
+    assert few.sample(0, 6, given).shape == images.shape
+
+
+def test_bad_arguments(density):
+    plain = flows.flow_matching(2, (8,), context_shape=2)
+    with pytest.raises(TypeError, match=r"flows\.flow_matching\(\.\.\., guidance=1\.0\)"):
+        jflow.Density(plain, {}).with_guidance(2.0)
+    with pytest.raises(ValueError, match="with_guidance: guidance must be a"):
+        density.with_guidance("much")
+    with pytest.raises(ValueError, match="guidance must be"):
+        jb.Continuous(nets.MLP((4,)), guidance=float("nan"))
+    with pytest.raises(ValueError, match="give the flow context_shape="):
+        jflow.init(flows.flow_matching(2, (8,), guidance=1.0), 0, Y)
+    with pytest.raises(ValueError, match="drop_context must be"):
+        train.FlowMatching(plain, drop_context=1.0)
