@@ -1,5 +1,7 @@
 """Fields with and without their context: laws given more of it, or less."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,11 @@ NEW = (drawn(1, 200, 2)).astype(np.float32)
 @pytest.fixture(scope="module")
 def density():
     flow = flows.flow_matching(2, (32, 32), context_shape=2, guidance=1.0)
-    return jflow.fit(flow, Y, context=CLASSES, key=0, steps=800, batch_size=512,
-                     learning_rate=1e-2, progress=False)[0]  # fmt: skip
+    half = partial(train.FlowMatching, drop_context=0.5)
+    return jflow.fit(
+        flow, Y, context=CLASSES, key=0, objective=half, steps=1_500, batch_size=512,
+        learning_rate=1e-2, progress=False,
+    )[0]  # fmt: skip
 
 
 def normal(y, middle):
@@ -31,7 +36,8 @@ def test_laws_with_and_without_the_context(density):
         assert np.abs(off[np.abs(NEW[:, 0] - middle) < 2]).mean() < 0.15
     without = density.with_guidance(0.0)
     both = np.logaddexp(normal(NEW, 1.5), normal(NEW, -1.5)) - np.log(2)
-    assert np.abs(np.asarray(without.log_prob(NEW, CLASSES[0])) - both).mean() < 0.15
+    off = np.abs(np.asarray(without.log_prob(NEW, CLASSES[0])) - both).mean()
+    assert off < 0.2 * np.abs(normal(NEW, 1.5) - both).mean()
     np.testing.assert_allclose(
         without.log_prob(NEW, CLASSES[0]), without.log_prob(NEW, CLASSES[-1]), atol=1e-4
     )
