@@ -96,7 +96,7 @@ def row(name: str, recipe: str, steps: int) -> str:
 def student(name: str, teacher: jflow.Density, new: np.ndarray, truth: np.ndarray) -> str:
     """A flow of one pass that learns the teacher's density, from pairs."""
     begun = time.perf_counter()
-    pairs = train.draw_pairs(teacher.with_solver(Adaptive(1e-4)), 0, 50_000)
+    pairs = train.draw_pairs(teacher.with_solver(Adaptive(1e-4)), 0, 100_000)
     apart, drawn = time.perf_counter() - begun, train.draw_pairs(teacher, 1, 5_000)
     pupil, _ = jflow.fit(
         RECIPES["nsf, autoregressive"][0](), pairs, key=0, steps=4_000, batch_size=512,

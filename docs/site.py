@@ -60,6 +60,10 @@ SHORT = "*This page was built from a short run: fits were cut to 10 steps, so fi
 BADGE = "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}"
 
 
+# A density has its methods from several parts.
+OPTIONS = {"Density": "    options: {inherited_members: true}\n"}
+
+
 def names(room: str) -> list[str]:
     """What a room makes public; of the top, without its rooms."""
     public = importlib.import_module(room).__all__
@@ -74,7 +78,7 @@ def reference(folder: Path) -> None:
             f"# {title}: `{room}`\n",
             f"::: {room}\n    options: {{members: [], show_root_heading: false}}\n",
         ]
-        page += [f"::: {room}.{name}\n" for name in names(room)]
+        page += [f"::: {room}.{name}\n{OPTIONS.get(name, '')}" for name in names(room)]
         (folder / f"{room.removeprefix('jflow.')}.md").write_text("\n".join(page))
 
 

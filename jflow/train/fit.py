@@ -73,7 +73,7 @@ def fit(
         `grain.MapDataset` of examples, {"y": ..., "context": ..., "weights": ...} or y alone, as
         `jflow.data.tfds`, `folder` and `arrays` give, or another data set with a length and an
         index. Or a `jflow.data.Table`, whose `TableDensity` is then returned, that of raw columns;
-        or what `jflow.data.images` gives, whose `ImageDensity` is returned.
+        what `jflow.data.images` gives, whose `ImageDensity` is returned; or `train.Pairs`.
       key: a JAX random key or a whole number; it decides the split, the parameters, the order and
         the noise.
       context: (N, *context_shape), or a dict of such, for a conditional flow. Up to 10,000
@@ -94,10 +94,11 @@ def fit(
         parameters, and of y, context and a key, to one number for each example; as in
         `lambda flow, y, context, key: -flow.log_prob(y, context)`. It must be the same object from
         call to call, or it compiles again. For models that are more than a flow, see `train.train`.
-      objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`); a
-        function of the flow, `augment=` and `samples=` that makes an objective, such as
+      objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`);
+        "distillation", for others of pairs (`train.Distillation`); a function of the flow,
+        `augment=` and `samples=` that makes an objective, such as
         `partial(train.FlowMatching, coupling=train.OptimalTransport())`; or None for what the flow
-        is for: of `flows.flow_matching` that, of all others likelihood.
+        is for: of pairs one of the last two, of `flows.flow_matching` that, else likelihood.
       workers: processes that read a stream; 0 for threads of this one.
       optimizer: any optax optimiser, schedule included; None for Adam.
       learning_rate: of that Adam: a number, from which it falls by half a cosine to 0 at the last
