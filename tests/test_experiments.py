@@ -139,14 +139,19 @@ def test_baselines_are_scored_as_the_flow_is():
 
 def test_densities(tmp_path, monkeypatch):
     small = flows.real_nvp(2, layers=2, hidden=(8,))
-    monkeypatch.setitem(densities.RECIPES, "real_nvp", lambda: small)
+    monkeypatch.setitem(densities.RECIPES, "nsf_autoregressive", lambda: small)
+    monkeypatch.setitem(
+        densities.RECIPES, "flow_matching", lambda: flows.flow_matching(2, (8,), frequencies=0)
+    )
     config = densities.Config(
-        densities=("banana", "checkerboard"), recipes=("real_nvp",), steps=2, batch_size=16,
-        train_samples=64, test_samples=32, directory=tmp_path,
+        densities=("banana", "checkerboard"), recipes=("nsf_autoregressive", "student"), steps=2,
+        batch_size=16, train_samples=64, test_samples=32, pairs=32, directory=tmp_path,
     )  # fmt: skip
     results = densities.run(config)
     assert results.keys() == {"banana", "checkerboard"}
-    assert all(np.isfinite(r["real_nvp"]).all() for r in results.values())
+    for found in results.values():
+        assert found.keys() == {"nsf_autoregressive", "student"}
+        assert all(np.isfinite(pair).all() for pair in found.values())
     assert {p.name for p in tmp_path.iterdir()} == {
         "banana.png", "checkerboard.png", "results.json",
     }  # fmt: skip

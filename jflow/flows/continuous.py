@@ -152,7 +152,7 @@ def ot_flow(
     rank: int = 10,
     kinetic: float = 0.01,
     hjb: float = 0.02,
-    steps: int = 8,
+    steps: int = 10,
     method: str = "rk4",
     tolerance: float | None = None,
     max_steps: int = 256,
