@@ -104,7 +104,7 @@ def student(name: str, teacher: jflow.Density, new: np.ndarray, truth: np.ndarra
     )  # fmt: skip
     seconds = time.perf_counter() - begun
     off = np.abs(np.asarray(pupil.log_prob(drawn.y)) - drawn.log_prob).mean()
-    told = f"|log q - log p| {off:.3f}, pairs {apart:.0f} s"
+    told = f"mean abs. log q - log p {off:.3f}, pairs {apart:.0f} s"
     return f"\n| {name} | its student ({told}) | {judged(pupil, new, truth)} | {seconds:.0f} |"
 
 

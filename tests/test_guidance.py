@@ -92,3 +92,17 @@ def test_bad_arguments(density):
         jflow.init(flows.flow_matching(2, (8,), guidance=1.0), 0, Y)
     with pytest.raises(ValueError, match="drop_context must be"):
         train.FlowMatching(plain, drop_context=1.0)
+    with pytest.raises(ValueError, match="with guidance: drop_context must be a number above 0"):
+        train.FlowMatching(density.flow, drop_context=0)
+    quiet = {"key": 0, "steps": 2, "progress": False, "batch_size": 32}
+    with pytest.raises(ValueError, match="a flow with guidance is also trained without its"):
+        jflow.fit(density.flow, Y, context=CLASSES, objective="likelihood", **quiet)
+    guided = density.with_guidance(2.0).with_solver(jf.FixedGrid(4))
+    pairs = train.draw_pairs(guided, 0, 64, CLASSES[0])
+    with pytest.raises(ValueError, match="would be guided once more"):
+        jflow.fit(guided.flow, pairs, **quiet)
+    again, _ = jflow.fit(density.flow, pairs, variables=density.variables, **quiet)
+    assert again.flow.bijector.bijectors[1].guidance == 1.0
+    for shape in ((4, 4), 4, (4, 3, 1), (4, 4, 0)):
+        with pytest.raises(ValueError, match=r"image_shape must be \(height, width, channels\)"):
+            flows.flow_matching(image_shape=shape)  # type: ignore[arg-type]

@@ -38,6 +38,9 @@ def test_pairs_are_of_the_teacher(teacher):
     pairs = train.draw_pairs(density, 0, 30, given, batch_size=16)
     np.testing.assert_allclose(pairs.context, given)
     np.testing.assert_allclose(density.log_prob(pairs.y, given), pairs.log_prob, atol=1e-8)
+    pairs = train.draw_pairs(density, 0, 3, given[0])
+    np.testing.assert_allclose(density.log_prob(pairs.y, given[0]), pairs.log_prob, atol=1e-8)
+    assert pairs.context.shape == (3, 3)
 
 
 def test_a_student_becomes_its_teacher(teacher):
@@ -48,7 +51,7 @@ def test_a_student_becomes_its_teacher(teacher):
     assert np.abs(np.asarray(student.log_prob(new.y)) - new.log_prob).mean() < 0.05
     both = partial(train.Distillation, density_weight=0, map_weight=100)
     student, _ = fit(objective=both)
-    assert np.abs(student.from_latents(new.latents) - new.y).mean() < 0.1
+    assert np.abs(student.latents(new.y) - new.latents).mean() < 0.1
     # Likelihood is an objective of pairs, too, and takes their points.
     assert "train_nll" in fit(objective="likelihood", validation=new)[1].best
 
@@ -87,6 +90,37 @@ def test_semidiscrete_plans_are_optimal():
         train.semidiscrete_pairs(FLOW, y, 0, 2_000, steps=1)
 
 
+def test_semidiscrete_plans_of_what_is_drawn_on_the_way():
+    levels = np.random.default_rng(0).integers(0, 4, (30, 2))
+    for flow, y in (
+        (flows.flow_matching(2, (8,), values=4), levels),
+        (flows.anode(2, hidden=(8,), extra=1), levels.astype(np.float32)),
+    ):
+        pairs = train.semidiscrete_pairs(flow, y, 0, 300)
+        assert pairs.latents.shape == (300, *flow.latent_shape)
+        objective = train.FlowMatching
+        history = jflow.fit(flow, pairs, objective=objective, steps=2, **QUIET)[1]
+        assert "train_matching" in history.best
+
+
+def test_weights_with_couplings_are_refused():
+    y, w = SHIFTED[:64], np.linspace(0, 1, 64)
+    paired = partial(train.FlowMatching, coupling=train.OptimalTransport())
+    for data, objective in ((y, paired), (train.Pairs(y, None, y), None)):
+        with pytest.raises(ValueError, match="weights are of examples that go with any noise"):
+            jflow.fit(FLOW, data, weights=w, objective=objective, **QUIET)
+    # With any noise, they are the law's: of two clusters, samples have the shares of weights.
+    ends = np.sign(drawn(0, 400, 1)).astype(np.float32)
+    density, _ = jflow.fit(
+        flows.flow_matching(1, (16,)), 3 * ends + 0.3 * drawn(1, 400, 1).astype(np.float32),
+        weights=np.where(ends[:, 0] > 0, 0.9, 0.1), steps=400, learning_rate=1e-2, **QUIET,
+    )  # fmt: skip
+    fast = density.with_solver(FixedGrid(20))
+    share = float((np.asarray(fast.sample(0, 2_000)) > 0).mean())
+    wanted = 0.9 * (ends > 0).sum() / (0.9 * (ends > 0).sum() + 0.1 * (ends < 0).sum())
+    assert share == pytest.approx(wanted, abs=0.05)
+
+
 def test_semidiscrete_plans_keep_contexts_apart():
     classes = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
     y = (drawn(3, 40, 2) + 5 * classes[:, :1]).astype(np.float32)
@@ -104,8 +138,10 @@ def test_pairs_that_do_not_fit_are_refused(teacher):
     flow, y = teacher.flow, SHIFTED[:20]
     for pairs, message in (
         (train.Pairs(y, None, y[:10]), r"data.latents must be \(20, 2\)"),
-        (train.Pairs(y, None, y, y), r"data.log_prob must be \(20,\) finite"),
-        (train.Pairs(y, None, y, np.full(20, np.nan)), r"data.log_prob must be \(20,\) finite"),
+        (train.Pairs(y, None, y, y), r"data.log_prob must be \(20,\)"),
+        (train.Pairs(y, None, y, np.full(20, np.nan)), "data.log_prob must be finite floating"),
+        (train.Pairs(y, None, y.astype(int)), "data.latents must be finite floating .* int64"),
+        (train.Pairs(y, None, y * np.nan), "data.latents must be finite floating .* not finite"),
         (train.Pairs(y[:, :1], None, y), r"data.y must have shape \(N, \*\(2,\)\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -117,13 +153,19 @@ def test_pairs_that_do_not_fit_are_refused(teacher):
         jflow.fit(flow, good, augment=lambda key, y: y, **QUIET)
     with pytest.raises(ValueError, match="Distillation is of pairs"):
         jflow.fit(flow, y, objective="distillation", steps=1, **QUIET)
+    with pytest.raises(ValueError, match=r"validation must be train\.Pairs, as data are"):
+        jflow.fit(flow, good, validation=y, **QUIET)
+    with pytest.raises(ValueError, match="validation must have log_prob"):
+        jflow.fit(flow, good, validation=train.Pairs(y, None, y, y[:, 0]), **QUIET)
+    with pytest.raises(TypeError, match=r"teacher must be a jflow\.Density; got Flow"):
+        train.draw_pairs(flow, 0, 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="map_weight must be a number at least 0"):
         train.Distillation(flow, map_weight=-1)
     levels = flows.nice(2, layers=2, hidden=(8,), values=4)
     with pytest.raises(ValueError, match="must be of continuous values"):
         train.draw_pairs(jflow.Density(levels, {}), 0, 3)
     conditional = flows.maf(2, layers=1, hidden=(8,), context_shape=3)
-    with pytest.raises(ValueError, match="one row for each of 3 pairs"):
+    with pytest.raises(ValueError, match=r"context must be \(3,\) or \(3, 3\); got \(2, 3\)"):
         train.draw_pairs(jflow.Density(conditional, {}), 0, 3, np.zeros((2, 3)))
     with pytest.raises(ValueError, match="must end, nearest to the base, in one Continuous"):
         train.semidiscrete_pairs(flow, y, 0, 10)

@@ -81,6 +81,8 @@ def test_bad_arguments(made):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"hjb needs net=nets\.Potential"):
             jb.Continuous(hjb=0.1, **options)
+    with pytest.raises(ValueError, match=r"nets\.Potential is of vectors, event_ndim=1; got 3"):
+        jb.Continuous(CONFIG, event_ndim=3)
     with pytest.raises(ValueError, match="hjb must be a number at least 0"):
         jb.Continuous(CONFIG, hjb=-1.0)
     with pytest.raises(ValueError, match="features must be"):

@@ -96,6 +96,10 @@ class Continuous(OneMethod):
                 )
         check_numbers("Continuous", least=0, **self._weights)
         check_numbers("Continuous", guidance=0 if self.guidance is None else self.guidance)
+        if isinstance(self.net, Potential) and self.event_ndim != 1:
+            raise ValueError(
+                f"Continuous: nets.Potential is of vectors, event_ndim=1; got {self.event_ndim}"
+            )
         closed = isinstance(self.net, Potential) and isinstance(self.trace, ExactTrace)
         if self.hjb and (not closed or self.frequencies):
             raise ValueError(

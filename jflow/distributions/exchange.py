@@ -94,6 +94,19 @@ def exchange_guidance(flow: Any, guidance: float) -> Any:
     return changed
 
 
+def has_guidance(flow: Any) -> bool:
+    """Whether any layer is also to be trained without its context."""
+    met: list[Any] = []
+
+    def look(name: str, value: Any) -> Any:
+        if name == "guidance":
+            met.append(value)
+        return value
+
+    rebuild(flow, look)
+    return any(value is not None for value in met)
+
+
 class Exchangeable:
     """What a density is when its flow is computed in another way; a part of `Density`."""
 

@@ -1,6 +1,8 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
-from typing import Literal
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any, Literal
 
 from jflow.bijectors import (
     Bijector,
@@ -15,6 +17,7 @@ from jflow.bijectors import (
     Reverse,
     WoodburyConv,
 )
+from jflow.functional.arguments import check_counts
 
 _LEARNED = (
     "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
@@ -43,6 +46,24 @@ def of_values(
     if values == "auto":
         values = 256 if event_ndim == 3 else None
     return bijector if values is None else Chain((Dequantize(values, event_ndim), bijector))
+
+
+def checked_image(recipe: str, image_shape: Any, levels: int) -> tuple[int, int, int]:
+    """The shape of an image that can be halved at all levels but the first.
+
+    Raises:
+      ValueError: it is none.
+    """
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    check_counts(recipe, levels=levels)
+    good = len(shape) == 3 and all(isinstance(n, Integral) and int(n) > 0 for n in shape)
+    if not good or any(size % 2 ** (levels - 1) for size in shape[:2]):
+        raise ValueError(
+            f"{recipe}: image_shape must be (height, width, channels), and 2^(levels - 1) divide "
+            f"height and width; got {image_shape!r} and levels={levels}"
+        )
+    height, width, channels = (int(n) for n in shape)
+    return height, width, channels
 
 
 def mixer(recipe: str, mixing: str, event_ndim: int = 1, *, halves: bool = False) -> Bijector:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Chain, Continuous
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import of_values
+from jflow.flows.checks import checked_image, of_values
 from jflow.functional import Adaptive, ExactTrace, Hutchinson
 from jflow.functional.arguments import check_counts
 from jflow.nets import MLP, UNet
@@ -68,7 +68,7 @@ def flow_matching(
         shape: tuple[int, ...] = (int(features or 1),)
         field: Any = MLP((128, 128, 128) if hidden is None else hidden, **options)  # type: ignore[arg-type]
     else:
-        shape = tuple(image_shape)
+        shape = checked_image("flow_matching", image_shape, levels)
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
     check_counts("flow_matching", 0, exact_up_to=exact_up_to)
     ndim = len(shape)

@@ -18,20 +18,20 @@ from jflow.train.objectives import Moving, OfExamples
 class Distillation(OfExamples):
     """How far a student is from the flow that made `Pairs` of latents z, points y and log p(y).
 
-        -log q(y) + density_weight h(log q(y) - log p(y)) + map_weight |g(z) - y|^2 / D
+        -log q(y) + density_weight h(log q(y) - log p(y)) + map_weight |z(y) - z|^2 / D
 
-    q is the student's density and g its map, h(d) = (1 + d^2)^(1/2) - 1; distances are those of
-    what the student's first layer makes of points, as an `ActNorm` does. The first term alone has
-    its least value in the mean where q = p, but tells it by chance, as fits to data do; the second
-    is zero there for each point, and so are its gradients. The third has the student take each
-    latent to the same point as the teacher.
+    q is the student's density and z(y) its latent, h(d) = (1 + d^2)^(1/2) - 1. The first term alone
+    has its least value in the mean where q = p, but tells it by chance, as fits to data do; the
+    second is zero there for each point, and so are its gradients. It is left out of pairs without
+    log p. The third has the student lead each latent to where the teacher does.
 
     Attributes:
       density_weight: of the differences of log densities.
-      map_weight: of the distances between points.
-      samples: unused: nothing is drawn.
+      map_weight: of the distances between latents.
+      samples: 1, for nothing is drawn.
 
-    Reference: Rehman et al., 2025, https://arxiv.org/abs/2506.01158, which has the third term
+    Reference: Rehman et al., 2025, https://arxiv.org/abs/2506.01158, which has the third term, of
+    points
     """
 
     density_weight: float = 10.0
@@ -62,6 +62,6 @@ class Distillation(OfExamples):
             apart = log_prob - told
             loss = loss + self.density_weight * (jnp.sqrt(1 + jnp.square(apart)) - 1)
         if self.map_weight:
-            apart = flow.from_latents(z, context) - y
-            loss = loss + self.map_weight * sum_event(jnp.square(apart), z.ndim - 1) / y[0].size
+            apart = flow.latents(y, context) - z.astype(log_prob.dtype)
+            loss = loss + self.map_weight * sum_event(jnp.square(apart), z.ndim - 1) / z[0].size
         return loss

@@ -11,8 +11,6 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jflow.bijectors import Continuous
-from jflow.bijectors.reversible import is_reversible
 from jflow.data.advice import advise
 from jflow.data.batches import Arrays
 from jflow.data.splits import Splits
@@ -20,13 +18,12 @@ from jflow.data.streams import Stream
 from jflow.data.tables import Table
 from jflow.distributions import Density, Flow
 from jflow.distributions.contexts import in_units_of
-from jflow.functional.arguments import as_key, check_counts
-from jflow.train.distillation import Distillation
+from jflow.functional.arguments import as_key
 from jflow.train.evaluation import of_flow
+from jflow.train.goals import goal_of
 from jflow.train.history import History, Row
 from jflow.train.images import of_images
-from jflow.train.matching import FlowMatching, last_layer
-from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFlow
+from jflow.train.objectives import OfExamples, OfFlow
 from jflow.train.optimizer import build_optimizer
 from jflow.train.pairs import Pairs
 from jflow.train.raw import calibrated
@@ -36,9 +33,6 @@ from jflow.train.train import train
 
 # How many contexts, all over the data, their units are taken from.
 _UNITS = 10_000
-_OBJECTIVES: dict[str, Callable[..., OfExamples]] = {
-    "likelihood": MaximumLikelihood, "flow_matching": FlowMatching, "distillation": Distillation,
-}  # fmt: skip
 
 
 def fit(
@@ -95,8 +89,8 @@ def fit(
         `lambda flow, y, context, key: -flow.log_prob(y, context)`. It must be the same object from
         call to call, or it compiles again. For models that are more than a flow, see `train.train`.
       objective: "likelihood"; "flow_matching", for continuous flows (`train.FlowMatching`);
-        "distillation", for others of pairs (`train.Distillation`); a function of the flow,
-        `augment=` and `samples=` that makes an objective, such as
+        "distillation", for others of pairs (`train.Distillation`); a function of the flow and
+        `augment=` (and `samples=`, of `validation_samples`) that makes an objective, such as
         `partial(train.FlowMatching, coupling=train.OptimalTransport())`; or None for what the flow
         is for: of pairs one of the last two, of `flows.flow_matching` that, else likelihood.
       workers: processes that read a stream; 0 for threads of this one.
@@ -153,7 +147,7 @@ def fit(
     key = as_key("fit", key)
     source, held_out = _split(flow, data, (context, weights), validation, key, batch_size, workers)
     told = objective, loss, augment, dimensions, validation_samples, check_drift
-    goal = _objective(flow, data, *told)
+    goal = goal_of(flow, data, weights, *told)
     if variables is not None and isinstance(goal, OfTable):
         variables = goal.with_numbers(variables)
     limits = clip_norm, _clip(flow, clip_ratio)
@@ -177,63 +171,6 @@ def _clip(flow: Flow, ratio: float | Literal["auto"] | None) -> float | None:
     if ratio == "auto":
         return 3.0 if len(flow.event_shape) == 3 else 10.0
     return ratio
-
-
-def _objective(
-    flow: Flow, data: Any, asked: Any, loss: Any, augment: Any, dimensions: int | None,
-    samples: int, check_drift: bool,
-) -> OfFlow:  # fmt: skip
-    check_counts("fit", validation_samples=samples)
-    check_counts("fit", dimensions=1 if dimensions is None else dimensions)
-    if asked is None and loss is None:
-        asked = _usual(flow, data)
-    if loss is not None and asked is not None:
-        raise ValueError("fit: give loss or objective, not both")
-    if isinstance(data, Pairs) and augment is not None:
-        raise ValueError("leave out augment beside pairs: their latents lead to their points")
-    if isinstance(data, Table):
-        if (loss, augment, dimensions, check_drift) != (None, None, None, False):
-            raise ValueError("leave out loss, augment, dimensions and check_drift beside a table")
-        return OfTable(flow, _made(asked, flow, None), data.schema.layout, data.schema, samples)
-    if check_drift and not is_reversible(flow.bijector):
-        raise ValueError("check_drift needs a flow with memory='reversible'; this one has none")
-    if loss is None and asked in (None, "likelihood"):
-        return MaximumLikelihood(flow, augment, dimensions, samples, check_drift=check_drift)
-    if (dimensions, check_drift) != (None, False) or (loss is not None and samples != 1):
-        raise ValueError(
-            "dimensions, validation_samples and check_drift are of -log p: leave them out beside "
-            f"loss= or objective=; got {dimensions}, {samples}, {check_drift}"
-        )
-    return _made(asked, flow, augment, samples) if loss is None else FlowLoss(
-        flow, augment, loss=loss
-    )  # fmt: skip
-
-
-def _usual(flow: Flow, data: Any) -> str | None:
-    """The name of the objective of what is to be fitted to what, if not likelihood."""
-    if isinstance(data, Pairs):
-        return "flow_matching" if isinstance(last_layer(flow), Continuous) else "distillation"
-    name = None if flow.recipe is None else flow.recipe.name
-    return name if name in _OBJECTIVES else None
-
-
-def _made(asked: Any, flow: Flow, augment: Any, samples: int = 1) -> OfExamples:
-    """The objective that was asked for."""
-    made = (
-        _OBJECTIVES.get(asked or "likelihood") if asked is None or isinstance(asked, str) else asked
-    )
-    if not callable(made):
-        raise ValueError(
-            "fit: objective must be 'likelihood', 'flow_matching', 'distillation' or a function "
-            f"that makes one of these; got {asked!r}"
-        )
-    goal = made(flow, augment=augment, samples=samples)
-    if not isinstance(goal, OfExamples):
-        raise TypeError(
-            "fit: objective must make a train.FlowMatching, Distillation or MaximumLikelihood; it "
-            f"made {type(goal).__name__}"
-        )
-    return goal
 
 
 def _split(
@@ -267,19 +204,30 @@ def _split(
         advise(source.values[0])
     if validation is None:
         return source, None
+    _check_kind(data, validation)
     if isinstance(validation, float | int):
         if isinstance(source, Arrays):
             return source.split(validation, rng)
         if not 0 < validation < 1:
             raise ValueError(f"validation must be a fraction in (0, 1); got {validation}")
-        count = max(1, round(validation * len(source)))
-        return source.split(count, int(rng.integers(2**31)))
+        return source.split(max(1, round(validation * len(source))), int(rng.integers(2**31)))
     parts = validation if isinstance(validation, tuple) else (validation,)
     if len(parts) > 3:
         raise ValueError(
             f"validation must be (y, context, weights), if a tuple; got {len(parts)} parts"
         )
     return source, of_flow("validation", flow, *parts, batch_size=size)
+
+
+def _check_kind(data: Any, validation: Any) -> None:
+    """Refuses to choose the best parameters by another loss than that of training."""
+    if isinstance(validation, float | int):
+        return
+    pairs = isinstance(data, Pairs), isinstance(validation, Pairs)
+    if pairs[0] != pairs[1]:
+        raise ValueError("validation must be train.Pairs, as data are, or neither")
+    if pairs[0] and (data.log_prob is None) != (validation.log_prob is None):
+        raise ValueError("validation must have log_prob, as data have, or neither")
 
 
 def _initial(objective: OfFlow, source: Arrays | Stream, key: Array, batch: Any) -> Any:

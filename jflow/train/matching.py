@@ -30,7 +30,8 @@ class FlowMatching(OfExamples):
     not a likelihood: it has the variance of dx/dt at a point as its least value.
 
     The flow's layer nearest to the base is a `Continuous`; paths are of what the layers before it
-    make of y (an `ActNorm`, `Dequantize`), which stay as they are.
+    make of y (an `ActNorm`, `Dequantize`), which stay as they are; so does the base. Paths with
+    noise at their ends lead from the base to the data up to that.
 
     Attributes:
       path: from noise to data; see `jflow.functional.Path`.
@@ -56,9 +57,11 @@ class FlowMatching(OfExamples):
     unit = "matching"
 
     def __post_init__(self) -> None:
-        continuous_layer("FlowMatching", self.flow)
+        layer = continuous_layer("FlowMatching", self.flow)
         check_counts("FlowMatching", samples=self.samples)
         check_numbers("FlowMatching", least=0, below=1, drop_context=self.drop_context)
+        if layer.guidance is not None:
+            check_numbers("FlowMatching, with guidance", above=0, drop_context=self.drop_context)
         for name, kind in (("path", Path), ("coupling", PathCoupling), ("times", Times)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
@@ -99,6 +102,11 @@ class FlowMatching(OfExamples):
         noise = jax.random.normal(of_noise, x1.shape, x1.dtype)
         x, velocity = self.path.point_and_velocity(t, x0, x1, noise)
         *_, layer = _parts(flow.bijector)
+        if latents is not None and layer.guidance not in (None, 1):
+            raise ValueError(
+                "FlowMatching: pairs of guided samples would be guided once more; fit "
+                "density.with_guidance(1.0).flow to them"
+            )
         known: Array | float = 1.0
         if layer.guidance is not None and context is not None:
             one_each = (*context.shape[: context.ndim > 1], *(1,) * (context.ndim - 1))

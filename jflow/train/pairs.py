@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jflow.distributions import Density, Flow, compiled
 from jflow.distributions.arguments import arrays
+from jflow.distributions.contexts import check_batch_of, each
 from jflow.distributions.contractions import check_converged
 from jflow.distributions.examples import check_examples
 from jflow.functional.arguments import as_key, check_counts
@@ -40,20 +42,34 @@ class Pairs:
           TypeError, ValueError: they do not fit it; `name` is whose they are.
         """
         y, context = check_examples(f"{name}.y", flow, self.y, self.context)
-        latents, told = np.asarray(self.latents), self.log_prob
+        latents, told = _floats(f"{name}.latents", self.latents), self.log_prob
         if latents.shape != (len(y), *flow.latent_shape):
             raise ValueError(
                 f"{name}.latents must be {(len(y), *flow.latent_shape)}, one of this flow's for "
                 f"each point; got {latents.shape}"
             )
         if told is not None:
-            told = np.asarray(told, latents.dtype)
-            if told.shape != (len(y),) or not np.isfinite(told).all():
+            told = _floats(f"{name}.log_prob", told)
+            if told.shape != (len(y),):
                 raise ValueError(
-                    f"{name}.log_prob must be {(len(y),)} finite numbers, or None; got shape "
-                    f"{told.shape}"
+                    f"{name}.log_prob must be {(len(y),)}, or None; got shape {told.shape}"
                 )
         return y, context, latents, told
+
+
+def _floats(name: str, numbers: Any) -> np.ndarray:
+    """Finite numbers, in float32 or wider.
+
+    Raises:
+      ValueError: they are not.
+    """
+    found = np.asarray(numbers)
+    if not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+        raise ValueError(
+            f"{name} must be finite floating numbers; got dtype {found.dtype}"
+            + (", some not finite" if found.dtype.kind == "f" else "")
+        )
+    return found.astype(np.promote_types(found.dtype, np.float32))
 
 
 def draw_pairs(
@@ -72,13 +88,19 @@ def draw_pairs(
       teacher: a flow with its variables.
       key: a JAX random key or a whole number.
       count: how many pairs, N.
-      context: of a conditional flow, for each of them, (N, *context_shape).
+      context: of a conditional flow, for all of them or each, (N, *context_shape).
       batch_size: how many at a time.
 
     Raises:
-      ValueError: the flow is of whole numbers, or contexts are not one for each pair.
+      TypeError: the teacher is no density.
+      ValueError: the flow is of whole numbers, or the context has another shape.
     """
     check_counts("draw_pairs", count=count, batch_size=batch_size)
+    if not isinstance(teacher, Density):
+        raise TypeError(
+            f"draw_pairs: teacher must be a jflow.Density; got {type(teacher).__name__}. That of a "
+            "table has one of numbers inside: table_density.density"
+        )
     flow = teacher.flow
     if flow.integers is not None:
         raise ValueError(
@@ -87,12 +109,9 @@ def draw_pairs(
         )
     (context,) = arrays(context)
     key = as_key("draw_pairs", key)
-    given = () if flow.context_shape is None else jax.tree.leaves(context)
-    if any(len(part) != count for part in given):
-        raise ValueError(
-            f"draw_pairs: context must have one row for each of {count} pairs; got "
-            f"{[part.shape for part in given]}"
-        )
+    if not check_batch_of(flow.context_shape, context, (count,)):
+        repeat = lambda shape, array: jnp.broadcast_to(array, (count, *shape))  # noqa: E731
+        context = each(repeat, flow.context_shape, context)
     size, exact = min(batch_size, count), flow.bijector.log_det_kinds == {"exact"}
     parts = []
     for i in range(-(-count // size)):

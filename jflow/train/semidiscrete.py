@@ -114,7 +114,8 @@ def _found(
     how: _How, variables: Any, y: Array, context: Any, keys: Any, steps: int, draws: int
 ) -> tuple[Array, Array]:
     """Draws of the base, and the numbers of their examples, each (draws, _DRAWS)."""
-    start: Any = how.flow.apply(variables, y, context, keys[0], method=ends_of_paths)
+    given, rngs = (y, context, keys[0]), {"noise": jax.random.fold_in(keys[0], steps)}
+    start: Any = how.flow.apply(variables, *given, method=ends_of_paths, rngs=rngs)
     z, x, seen = start
     cost = jnp.mean(jnp.square(x)) + jnp.mean(jnp.square(z)) - 2 * jnp.mean(x.mean(0) * z.mean(0))
     ends = how.coordinates(x, seen)
