@@ -10,6 +10,7 @@ Each prints a table. Of bijx and zuko, what is installed takes part.
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -229,7 +230,7 @@ def train_steps() -> None:
 def of_bijx(net: Any) -> dict[str, Any]:
     """log p by bijx's two continuous flows, with the same network and parameters."""
     try:
-        import bijx  # type: ignore[reportMissingImports]
+        bijx: Any = import_module("bijx")
     except ImportError:
         return {}
     from flax import nnx
@@ -259,8 +260,7 @@ def of_bijx(net: Any) -> dict[str, Any]:
 def of_zuko(y: np.ndarray, rows: dict[str, Any]) -> dict[str, Any]:
     """A step of zuko's flow with as wide a network, which has learned as much of these points."""
     try:
-        import torch
-        import zuko
+        torch, zuko = import_module("torch"), import_module("zuko")
     except ImportError:
         return {}
     torch.set_num_threads(1)

@@ -1,8 +1,6 @@
 """Continuous flows: the ends of paths that an ordinary differential equation leads along."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -13,13 +11,13 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
+from jflow.bijectors.fields import Rules, with_time, without_lost
 from jflow.bijectors.one_method import OneMethod
 from jflow.functional.arguments import check_counts, check_numbers
-from jflow.functional.arrays import align, as_wide, batch_shape, sum_event
+from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.convergence import failed_points
 from jflow.functional.estimators import ExactTrace, TraceEstimator
 from jflow.functional.solvers import Adaptive, FixedGrid, Solver
-from jflow.functional.traces import draw_probes
 from jflow.nets.functions import as_function
 from jflow.nets.layers import check_factory
 from jflow.nets.potential import Potential, PotentialField
@@ -150,23 +148,13 @@ class Continuous(OneMethod):
         return as_wide(f(x, with_time(t, context, self.frequencies)))
 
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
-        x, ndim = as_wide(x), self.event_ndim
-        self.latent_shape(x.shape[x.ndim - ndim :])
-        batch = batch_shape(x, ndim)
-        x, context = _without_lost(x, context, len(batch))
-        zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
-        functions = self._functions(x, context)
-        none = jnp.zeros(batch, x.dtype)
-        if self.is_initializing():
-            return x, none
         training = self.is_mutable_collection("losses")
         weights = {name: w for name, w in self._weights.items() if training and w}
-        state = (x, none, *(none for _ in weights))
-        both = self.guidance not in (None, 1)
-        contexts = [self._given(context, known) for known in ((1.0, 0.0) if both else (1.0,))]
-        shares = (self.guidance, 1 - self.guidance) if both else (1,)  # type: ignore[operator]
-        rules = _Rules(self.trace, self.frequencies, ndim, tuple(weights), shares)
-        field = Partial(rules, functions, contexts, self._key("jacobian" in weights))
+        field, state, batch = self._start(x, context, tuple(weights))
+        if field is None:
+            return state[:2]
+        x = state[0]
+        zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
         start, end = (zero, one) if method == "forward" else (one, zero)
         solver = self.solver if training else self.evaluation
         solved = solver.solve(field, state, start, end, len(batch))
@@ -174,10 +162,47 @@ class Continuous(OneMethod):
         if weights:
             costs = zip(weights.values(), spent, strict=True)
             total = sum(w * jnp.mean(jnp.abs(cost)) for w, cost in costs)
-            self.sow("losses", "path", total / math.prod(x.shape[x.ndim - ndim :]))
+            self.sow("losses", "path", total / math.prod(x.shape[len(batch) :]))
         self._report(steps=lambda: solved.steps, evaluations=lambda: solved.evaluations)
-        _check_solved(y, x, ndim)
+        _check_solved(y, x, self.event_ndim)
         return y, log_det
+
+    def states(self, x: Array, count: int, context: Array | None = None) -> tuple[Array, Array]:
+        """The path from x at t = 0, and log|det dx(t)/dx|, at count + 1 equal times from 0 to 1.
+
+        Shapes are (count + 1, *batch, *event) and (count + 1, *batch).
+        """
+        field, state, batch = self._start(x, context, ())
+        times = jnp.arange(count + 1, dtype=state[0].dtype) / count
+
+        def move(state: Any, ends: tuple[Array, Array]) -> tuple[Any, Any]:
+            after = self.evaluation.solve(field, state, *ends, len(batch)).y
+            return after, after
+
+        _, states = jax.lax.scan(move, state, (times[:-1], times[1:]))
+        both = (jnp.concatenate([a[None], b]) for a, b in zip(state, states, strict=True))
+        values, log_dets = both
+        return values, log_dets
+
+    def _start(
+        self, x: Array, context: Array | None, penalties: tuple[str, ...]
+    ) -> tuple[Any, Any, tuple[int, ...]]:
+        """The field of the state, the state, and the batch; no field while parameters are made."""
+        x, ndim = as_wide(x), self.event_ndim
+        self.latent_shape(x.shape[x.ndim - ndim :])
+        batch = batch_shape(x, ndim)
+        x, context = without_lost(x, context, len(batch))
+        functions = self._functions(x, context)
+        none = jnp.zeros(batch, x.dtype)
+        state = (x, none, *(none for _ in penalties))
+        if self.is_initializing():
+            return None, state, batch
+        both = self.guidance not in (None, 1)
+        contexts = [self._given(context, known) for known in ((1.0, 0.0) if both else (1.0,))]
+        shares = (self.guidance, 1 - self.guidance) if both else (1,)  # type: ignore[operator]
+        rules = Rules(self.trace, self.frequencies, ndim, penalties, shares)
+        key = self._key("jacobian" in penalties)
+        return Partial(rules, functions, contexts, key), state, batch
 
     def _key(self, probed: bool) -> Array | None:
         if not self.trace.needs_key and not probed:
@@ -219,67 +244,6 @@ class Continuous(OneMethod):
     def tolerance(self) -> float:
         evaluation = self.evaluation
         return evaluation.tolerance_of(jnp.float32) if isinstance(evaluation, Adaptive) else 1e-3
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """How the state moves: the event, log|det|, and what the path costs, if that is penalised."""
-
-    trace: TraceEstimator
-    frequencies: int
-    ndim: int
-    penalties: tuple[str, ...]
-    shares: tuple[Any, ...]
-
-    def __call__(self, functions: Any, contexts: Any, key: Any, t: Array, state: Any) -> Any:
-        y, more = state[0], [with_time(t, context, self.frequencies) for context in contexts]
-        f, closed = functions
-        run = lambda y: self._mixed([as_wide(f(y, given)) for given in more])  # noqa: E731
-        by_context: Any = None
-        if closed is not None and isinstance(self.trace, ExactTrace):
-            found = [tuple(map(as_wide, closed(y, given))) for given in more]
-            moved, trace, by_context = map(self._mixed, zip(*found, strict=True))
-        else:
-            moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
-        costs = {
-            "kinetic": lambda: sum_event(jnp.square(moved), self.ndim),
-            "jacobian": lambda: self._stretched(run, y, key),
-            "hjb": lambda: jnp.abs(by_context[..., -1] + sum_event(jnp.square(moved), 1) / 2),
-        }
-        return moved, trace, *(costs[name]() for name in self.penalties)
-
-    def _mixed(self, parts: Sequence[Array]) -> Array:
-        """The fields with a context and without, each times its share."""
-        if len(parts) == 1:
-            return parts[0]
-        return sum(share * part for share, part in zip(self.shares, parts, strict=True))  # type: ignore[return-value]
-
-    def _stretched(self, run: Any, y: Array, key: Array) -> Array:
-        """An estimate of the squared norm of the Jacobian."""
-        probe = draw_probes(jax.random.fold_in(key, 1), y, "rademacher", self.ndim)
-        return sum_event(jnp.square(jax.jvp(run, (y,), (probe,))[1]), self.ndim)
-
-
-def with_time(t: Array, context: Array | None, frequencies: int) -> Array:
-    """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
-    t = t[..., None]
-    waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)
-    time = jnp.concatenate([t, jnp.sin(waves), jnp.cos(waves)], axis=-1)
-    if context is None:
-        return time
-    leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])
-    parts = (jnp.broadcast_to(a, (*leading, a.shape[-1])) for a in (context.astype(t.dtype), time))
-    return jnp.concatenate(list(parts), axis=-1)
-
-
-def _without_lost(x: Array, context: Array | None, batch_ndim: int) -> tuple[Array, Array | None]:
-    """Both, where a context is not finite x NaN and the context 0: steps are those of the batch."""
-    if context is None:
-        return x, None
-    own = batch_ndim if context.ndim > batch_ndim else 0  # or one context for all
-    lost = ~jnp.all(jnp.isfinite(context), axis=tuple(range(own, context.ndim)), keepdims=True)
-    of_x = lost.reshape((*lost.shape[:own], *(1,) * (x.ndim - own)))
-    return jnp.where(of_x, jnp.nan, x), jnp.where(lost, 0, context)
 
 
 def _check_solved(y: Array, x: Array, event_ndim: int) -> None:

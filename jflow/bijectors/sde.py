@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
-from jflow.bijectors.continuous import with_time
+from jflow.bijectors.fields import with_time
 from jflow.bijectors.one_method import OneMethod
 from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import as_wide, batch_shape, sum_event

@@ -11,6 +11,7 @@ from jflow.distributions.learned import (
     StudentT,
 )
 from jflow.distributions.loading import load
+from jflow.distributions.paths import Paths
 from jflow.distributions.product import Product
 from jflow.distributions.recipe import recipe
 from jflow.distributions.standard import (
@@ -28,6 +29,7 @@ __all__ = [
     "Flow",
     "GaussianMixture",
     "LogProbEstimate",
+    "Paths",
     "Product",
     "StandardLogistic",
     "StandardNormal",

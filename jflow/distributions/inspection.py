@@ -16,6 +16,8 @@ from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.walk import inside, layers
 from jflow.distributions import compiled
 from jflow.distributions.arguments import arrays, noise
+from jflow.distributions.paths import Paths, paths
+from jflow.functional.arguments import check_counts
 
 Row = tuple[str, int, tuple[int, ...], tuple[int, ...], int, str, str, str]
 _TITLES = "layer", "times", "data side", "base side", "parameters", "log_det", "forward", "inverse"
@@ -111,6 +113,26 @@ class Inspected:
         self._check_inverse(values[-1], len(self.flow.latent_shape), *given)
         names = ("", *(layer.name for layer in layers(self.flow.bijector)))
         return tuple(map(Step, names, values, log_dets))
+
+    def paths(
+        self, z: ArrayLike, context: Any = None, *, times: int = 33, key: Array | int | None = None
+    ) -> Paths:
+        """Latents z on their way to the data, with their densities: of continuous flows.
+
+        Args:
+          z: (*batch, *latent), such as draws of the base, or `density.latents(y)`.
+          context: for a conditional flow.
+          times: how many, from 0 to 1.
+          key: for traces that are estimated.
+
+        Raises:
+          TypeError: the layer nearest to the base is no `Continuous`.
+        """
+        check_counts("paths", 2, times=times)
+        (z, context), bijector = arrays(z, context), self.flow.bijector
+        key = noise("paths", bijector, "forward", key)
+        key = jax.random.key(0) if key is None else key
+        return paths(self.flow, self.variables, z, context, times, key)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({told(self.flow)}, {self.num_params:,} parameters)"

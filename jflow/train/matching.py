@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jflow.bijectors import Chain, Continuous
+from jflow.bijectors import Continuous
 from jflow.bijectors.base import Bijector
 from jflow.distributions import Flow
 from jflow.distributions.events import checked
+from jflow.distributions.paths import parts_of
 from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import sum_event
 from jflow.functional.paths import LinearPath, Path, Times, UniformTimes
@@ -101,7 +102,7 @@ class FlowMatching(OfExamples):
         t = self.times.sample(of_time, len(x1), x1.dtype)
         noise = jax.random.normal(of_noise, x1.shape, x1.dtype)
         x, velocity = self.path.point_and_velocity(t, x0, x1, noise)
-        *_, layer = _parts(flow.bijector)
+        *_, layer = parts_of(flow.bijector)
         if latents is not None and layer.guidance not in (None, 1):
             raise ValueError(
                 "FlowMatching: pairs of guided samples would be guided once more; fit "
@@ -124,7 +125,7 @@ def ends_of_paths(flow: Flow, y: Array, context: Any, key: Array) -> tuple[Array
     x1, batch = checked("y", y, flow.event_shape, flow.support)
     own = context
     context = flow.given(context, batch)
-    *outer, _ = _parts(flow.bijector)
+    *outer, _ = parts_of(flow.bijector)
     for part in outer:
         x1 = part.inverse(x1, context)
     x0 = flow.sample_latents(key, batch, own).astype(x1.dtype)
@@ -133,7 +134,7 @@ def ends_of_paths(flow: Flow, y: Array, context: Any, key: Array) -> tuple[Array
 
 def last_layer(flow: Flow) -> Bijector:
     """The flow's layer nearest to the base."""
-    return _parts(flow.bijector)[-1]
+    return parts_of(flow.bijector)[-1]
 
 
 def continuous_layer(owner: str, flow: Flow) -> Continuous:
@@ -149,10 +150,3 @@ def continuous_layer(owner: str, flow: Flow) -> Continuous:
             f"flows.ffjord(features) does; it ends in {type(last).__name__}"
         )
     return last
-
-
-def _parts(bijector: Bijector) -> list[Any]:
-    """Those of compositions, from the data to the base."""
-    if not isinstance(bijector, Chain):
-        return [bijector]
-    return [part for own in bijector.bijectors for part in _parts(own)]

@@ -1,0 +1,74 @@
+"""What a continuous flow follows: its field, the trace of that, and time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jflow.functional.arrays import align, as_wide, sum_event
+from jflow.functional.estimators import ExactTrace, TraceEstimator
+from jflow.functional.traces import draw_probes
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the state moves: the event, log|det|, and what the path costs, if that is penalised."""
+
+    trace: TraceEstimator
+    frequencies: int
+    ndim: int
+    penalties: tuple[str, ...]
+    shares: tuple[Any, ...]
+
+    def __call__(self, functions: Any, contexts: Any, key: Any, t: Array, state: Any) -> Any:
+        y, more = state[0], [with_time(t, context, self.frequencies) for context in contexts]
+        f, closed = functions
+        run = lambda y: self._mixed([as_wide(f(y, given)) for given in more])  # noqa: E731
+        by_context: Any = None
+        if closed is not None and isinstance(self.trace, ExactTrace):
+            found = [tuple(map(as_wide, closed(y, given))) for given in more]
+            moved, trace, by_context = map(self._mixed, zip(*found, strict=True))
+        else:
+            moved, trace = self.trace.value_and_trace(run, y, key, self.ndim)
+        costs = {
+            "kinetic": lambda: sum_event(jnp.square(moved), self.ndim),
+            "jacobian": lambda: self._stretched(run, y, key),
+            "hjb": lambda: jnp.abs(by_context[..., -1] + sum_event(jnp.square(moved), 1) / 2),
+        }
+        return moved, trace, *(costs[name]() for name in self.penalties)
+
+    def _mixed(self, parts: Sequence[Array]) -> Array:
+        """The fields with a context and without, each times its share."""
+        if len(parts) == 1:
+            return parts[0]
+        return sum(share * part for share, part in zip(self.shares, parts, strict=True))  # type: ignore[return-value]
+
+    def _stretched(self, run: Any, y: Array, key: Array) -> Array:
+        """An estimate of the squared norm of the Jacobian."""
+        probe = draw_probes(jax.random.fold_in(key, 1), y, "rademacher", self.ndim)
+        return sum_event(jnp.square(jax.jvp(run, (y,), (probe,))[1]), self.ndim)
+
+
+def with_time(t: Array, context: Array | None, frequencies: int) -> Array:
+    """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
+    t = t[..., None]
+    waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)
+    time = jnp.concatenate([t, jnp.sin(waves), jnp.cos(waves)], axis=-1)
+    if context is None:
+        return time
+    leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])
+    parts = (jnp.broadcast_to(a, (*leading, a.shape[-1])) for a in (context.astype(t.dtype), time))
+    return jnp.concatenate(list(parts), axis=-1)
+
+
+def without_lost(x: Array, context: Array | None, batch_ndim: int) -> tuple[Array, Array | None]:
+    """Both, where a context is not finite x NaN and the context 0: steps are those of the batch."""
+    if context is None:
+        return x, None
+    own = batch_ndim if context.ndim > batch_ndim else 0  # or one context for all
+    lost = ~jnp.all(jnp.isfinite(context), axis=tuple(range(own, context.ndim)), keepdims=True)
+    of_x = lost.reshape((*lost.shape[:own], *(1,) * (x.ndim - own)))
+    return jnp.where(of_x, jnp.nan, x), jnp.where(lost, 0, context)
