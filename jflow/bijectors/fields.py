@@ -53,10 +53,10 @@ class Rules:
 
 
 def with_time(t: Array, context: Array | None, frequencies: int) -> Array:
-    """The context (..., C) with t, in [0, 1], and its sines and cosines: (..., C + 1 + 2 F)."""
+    """The context (..., C), sines and cosines of t in [0, 1], and t: (..., C + 2 F + 1)."""
     t = t[..., None]
     waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)
-    time = jnp.concatenate([t, jnp.sin(waves), jnp.cos(waves)], axis=-1)
+    time = jnp.concatenate([jnp.sin(waves), jnp.cos(waves), t], axis=-1)
     if context is None:
         return time
     leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])

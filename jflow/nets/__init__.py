@@ -3,6 +3,7 @@
 from jflow.nets.concat_squash import ConcatSquash
 from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
+from jflow.nets.denoiser import Denoiser
 from jflow.nets.functions import as_function
 from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
 from jflow.nets.lipschitz_dense import LipschitzDenseNet
@@ -18,6 +19,7 @@ __all__ = [
     "ConcatSquash",
     "Contraction",
     "ConvNet",
+    "Denoiser",
     "LipschitzConvNet",
     "LipschitzDenseNet",
     "LipschitzMLP",
