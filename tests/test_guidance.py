@@ -2,6 +2,9 @@
 
 from functools import partial
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,6 +62,25 @@ def test_guided_samples_follow_the_context_more(density):
     grid = np.stack([x, y], -1).astype(np.float32)
     total = np.exp(guided.log_prob(grid, CLASSES[0])).sum() * (20 / 149) * (16 / 119)
     assert total == pytest.approx(1, abs=0.02)
+
+
+class Flag(nn.Module):
+    """1,000 where the context is given."""
+
+    @nn.compact
+    def __call__(self, x, context):
+        known = context[..., 1:2] + 0 * self.param("unused", nn.initializers.zeros, (), x.dtype)
+        return jnp.broadcast_to(1_000 * known, x.shape)
+
+
+def test_contexts_are_dropped_as_often_as_asked():
+    layer = jb.Continuous(lambda _: Flag(), guidance=1.0)
+    flow = jflow.Flow(layer, (2,), context_shape=1)
+    goal = train.FlowMatching(flow, drop_context=0.2)
+    batch = jnp.asarray(drawn(0, 2_000, 2)), jnp.asarray(drawn(1, 2_000, 1))
+    key = jax.random.key(0)
+    losses, _ = goal.losses(goal.init(key, batch), batch, key, training=True)
+    assert (np.asarray(losses) < 1e5).mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_potentials_and_images_are_guided():

@@ -81,6 +81,17 @@ def test_weights_are_unbiased():
     np.testing.assert_allclose(mean, of_the_steps(Y[:5], 8), atol=0.03)
 
 
+def test_a_step_back_is_that_of_the_end_it_leaves():
+    density, y = process(1), Y[:3]
+    draws = jax.jit(jax.vmap(lambda key: density.latents(y, key=key)))(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
+    # x - (f - g^2 s) h, with f = -RATE x and the score at t = 1.
+    wanted = y + RATE * y - NOISE**2 * y / variance(1.0)
+    np.testing.assert_allclose(draws.mean(0), wanted, atol=0.03)
+    np.testing.assert_allclose(draws.std(0), NOISE, rtol=0.03)
+
+
 def test_samples_are_of_the_process():
     y = np.asarray(process(32).sample(0, 4_000))
     assert kstest(y[:, 0], norm(0, variance(1.0) ** 0.5).cdf).pvalue > 0.01
