@@ -150,7 +150,7 @@ def test_fields_are_told_the_time_and_the_context():
     bijector = jb.Continuous(lambda outputs: Told(), frequencies=1)
     run = jax.jit(lambda x, context: bijector.apply({}, x, context, method="forward"))
     for context in (jnp.asarray([2.0]), jnp.arange(40.0)[:, None]):
-        wanted = Y + np.reshape(context, (-1, 1)) * np.asarray([[1 / 2, 2 / np.pi, 0]])
+        wanted = Y + np.reshape(context, (-1, 1)) * np.asarray([[2 / np.pi, 0, 1 / 2]])
         np.testing.assert_allclose(run(Y, context), wanted, atol=1e-9)
 
 

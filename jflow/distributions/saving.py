@@ -127,8 +127,8 @@ def load(
     if flow is None:
         if config["recipe"] is None:
             raise ValueError(
-                f"{folder}: this flow was not built by a recipe, or changed since (as with_solver "
-                "and with_guidance do: save before); give it: load(path, flow=...)"
+                f"{folder}: this flow was not built by a recipe; give it: load(path, flow=...). "
+                "One that with_solver or with_guidance changed is best saved before that"
             )
         flow = recipe_then(config).build()
         flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
