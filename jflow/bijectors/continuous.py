@@ -11,8 +11,9 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
-from jflow.bijectors.fields import Rules, with_time, without_lost
+from jflow.bijectors.fields import Rules, solve, with_time, without_lost
 from jflow.bijectors.one_method import OneMethod
+from jflow.bijectors.wanted import log_det_wanted
 from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.convergence import failed_points
@@ -150,15 +151,17 @@ class Continuous(OneMethod):
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         training = self.is_mutable_collection("losses")
         weights = {name: w for name, w in self._weights.items() if training and w}
-        field, state, batch = self._start(x, context, tuple(weights))
+        wanted = log_det_wanted() or training
+        field, state, batch = self._start(x, context, tuple(weights), wanted)
         if field is None:
             return state[:2]
         x = state[0]
         zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
         start, end = (zero, one) if method == "forward" else (one, zero)
         solver = self.solver if training else self.evaluation
-        solved = solver.solve(field, state, start, end, len(batch))
-        y, log_det, *spent = solved.y
+        solved = solve(solver, field, state, start, end, batch)
+        y, *more = solved.y
+        log_det, *spent = more or [jnp.zeros(batch, x.dtype)]
         if weights:
             costs = zip(weights.values(), spent, strict=True)
             total = sum(w * jnp.mean(jnp.abs(cost)) for w, cost in costs)
@@ -172,11 +175,11 @@ class Continuous(OneMethod):
 
         Shapes are (count + 1, *batch, *event) and (count + 1, *batch).
         """
-        field, state, batch = self._start(x, context, ())
+        field, state, batch = self._start(x, context)
         times = jnp.arange(count + 1, dtype=state[0].dtype) / count
 
         def move(state: Any, ends: tuple[Array, Array]) -> tuple[Any, Any]:
-            after = self.evaluation.solve(field, state, *ends, len(batch)).y
+            after = solve(self.evaluation, field, state, *ends, batch).y
             return after, after
 
         _, states = jax.lax.scan(move, state, (times[:-1], times[1:]))
@@ -185,7 +188,11 @@ class Continuous(OneMethod):
         return values, log_dets
 
     def _start(
-        self, x: Array, context: Array | None, penalties: tuple[str, ...]
+        self,
+        x: Array,
+        context: Array | None,
+        penalties: tuple[str, ...] = (),
+        with_log_det: bool = True,
     ) -> tuple[Any, Any, tuple[int, ...]]:
         """The field of the state, the state, and the batch; no field while parameters are made."""
         x, ndim = as_wide(x), self.event_ndim
@@ -200,8 +207,10 @@ class Continuous(OneMethod):
         both = self.guidance not in (None, 1)
         contexts = [self._given(context, known) for known in ((1.0, 0.0) if both else (1.0,))]
         shares = (self.guidance, 1 - self.guidance) if both else (1,)  # type: ignore[operator]
-        rules = Rules(self.trace, self.frequencies, ndim, penalties, shares)
-        key = self._key("jacobian" in penalties)
+        trace = self.trace if with_log_det else None
+        rules = Rules(trace, self.frequencies, ndim, penalties, shares)
+        key = self._key("jacobian" in penalties) if with_log_det else None
+        state = state if with_log_det else (x,)
         return Partial(rules, functions, contexts, key), state, batch
 
     def _key(self, probed: bool) -> Array | None:

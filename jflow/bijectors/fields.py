@@ -1,5 +1,6 @@
 """What a continuous flow follows: its field, the trace of that, and time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,17 +8,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 
 from jflow.functional.arrays import align, as_wide, sum_event
 from jflow.functional.estimators import ExactTrace, TraceEstimator
+from jflow.functional.solvers import Adaptive, Solved, Solver
 from jflow.functional.traces import draw_probes
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How the state moves: the event, log|det|, and what the path costs, if that is penalised."""
+    """How the state moves: the event, log|det|, and what the path costs, if that is penalised.
 
-    trace: TraceEstimator
+    Without `trace`, the state is the event alone.
+    """
+
+    trace: TraceEstimator | None
     frequencies: int
     ndim: int
     penalties: tuple[str, ...]
@@ -27,6 +33,8 @@ class Rules:
         y, more = state[0], [with_time(t, context, self.frequencies) for context in contexts]
         f, closed = functions
         run = lambda y: self._mixed([as_wide(f(y, given)) for given in more])  # noqa: E731
+        if self.trace is None:
+            return (run(y),)
         by_context: Any = None
         if closed is not None and isinstance(self.trace, ExactTrace):
             found = [tuple(map(as_wide, closed(y, given))) for given in more]
@@ -50,6 +58,30 @@ class Rules:
         """An estimate of the squared norm of the Jacobian."""
         probe = draw_probes(jax.random.fold_in(key, 1), y, "rademacher", self.ndim)
         return sum_event(jnp.square(jax.jvp(run, (y,), (probe,))[1]), self.ndim)
+
+
+def solve(
+    solver: Solver, field: Partial, state: Any, start: Array, end: Array, batch: tuple[int, ...]
+) -> Solved:
+    """The state at `end`, by steps of the batch or, if the solver says so, of each element."""
+    apart = isinstance(solver, Adaptive) and solver.own_steps and math.prod(batch) > 0
+    if not (apart and batch):
+        return solver.solve(field, state, start, end, len(batch))
+    functions, contexts, key = field.args
+    size, ndim = math.prod(batch), len(batch)
+    flat = lambda a: a.reshape(size, *a.shape[ndim:])  # noqa: E731
+    each = [context is not None and context.ndim > ndim for context in contexts]
+    contexts = [flat(c) if own else c for c, own in zip(contexts, each, strict=True)]
+    keys = None if key is None else jax.random.split(key, size)
+
+    def one(state: Any, contexts: Any, key: Any) -> Solved:
+        own = Partial(field.func, functions, contexts, key)
+        return solver.solve(own, state, start, end, 0)
+
+    axes = (0, [0 if own else None for own in each], None if keys is None else 0)
+    found = jax.vmap(one, in_axes=axes)(jax.tree.map(flat, state), contexts, keys)
+    end_state = jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), found.y)
+    return Solved(end_state, jnp.max(found.steps), jnp.max(found.evaluations))
 
 
 def with_time(t: Array, context: Array | None, frequencies: int) -> Array:

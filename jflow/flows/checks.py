@@ -9,6 +9,7 @@ from jflow.bijectors import (
     Chain,
     Conv1x1,
     Dequantize,
+    Elementwise,
     EmergingConv,
     Invert,
     Linear,
@@ -18,6 +19,7 @@ from jflow.bijectors import (
     WoodburyConv,
 )
 from jflow.functional.arguments import check_counts
+from jflow.transformers import FixedAffine, Sigmoid
 
 _LEARNED = (
     "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
@@ -48,8 +50,16 @@ def of_values(
     return bijector if values is None else Chain((Dequantize(values, event_ndim), bijector))
 
 
-def checked_image(recipe: str, image_shape: Any, levels: int) -> tuple[int, int, int]:
-    """The shape of an image that can be halved at all levels but the first.
+def pixels(alpha: float | None) -> Bijector:
+    """What brings pixels in [0, 1] to the line: a logit with that margin; None for a shift."""
+    move = FixedAffine(shift=0.5) if alpha is None else Sigmoid(alpha)
+    return Elementwise(move, event_ndim=3)
+
+
+def checked_image(
+    recipe: str, image_shape: Any, levels: int, *, first: bool = False
+) -> tuple[int, int, int]:
+    """The shape of an image that can be halved at all levels but the first, or there, too.
 
     Raises:
       ValueError: it is none.
@@ -57,9 +67,10 @@ def checked_image(recipe: str, image_shape: Any, levels: int) -> tuple[int, int,
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
     check_counts(recipe, levels=levels)
     good = len(shape) == 3 and all(isinstance(n, Integral) and int(n) > 0 for n in shape)
-    if not good or any(size % 2 ** (levels - 1) for size in shape[:2]):
+    times, power = (levels, "2^levels") if first else (levels - 1, "2^(levels - 1)")
+    if not good or any(size % 2**times for size in shape[:2]):
         raise ValueError(
-            f"{recipe}: image_shape must be (height, width, channels), and 2^(levels - 1) divide "
+            f"{recipe}: image_shape must be (height, width, channels), and {power} divide "
             f"height and width; got {image_shape!r} and levels={levels}"
         )
     height, width, channels = (int(n) for n in shape)

@@ -5,16 +5,15 @@ from jflow.bijectors import (
     Bijector,
     Chain,
     Coupling,
-    Elementwise,
     MultiScale,
     Repeat,
     Squeeze,
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer, of_values
+from jflow.flows.checks import mixer, of_values, pixels
 from jflow.nets import ConvNet, ZeroConvNet
-from jflow.transformers import Affine, FixedAffine
+from jflow.transformers import Affine
 
 
 @recipe
@@ -82,9 +81,8 @@ def glow(
         first = (Repeat(Chain(tuple(pair)), checkerboards, memory),) if checkerboards else ()
         return Chain((*first, *parts, Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel")))
 
-    centre = Elementwise(FixedAffine(shift=0.5), event_ndim=3)
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
-    bijector = of_values(values, Chain((centre, pyramid)), 3)
+    bijector = of_values(values, Chain((pixels(None), pyramid)), 3)
     return Flow(bijector, image_shape, context_shape=context_shape)
 
 

@@ -7,14 +7,13 @@ from jflow.bijectors import (
     ActNorm,
     Bijector,
     Chain,
-    Elementwise,
     MultiScale,
     Repeat,
     Residual,
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import directed, of_values
+from jflow.flows.checks import directed, of_values, pixels
 from jflow.functional import (
     ExactLogDet,
     Logarithmic,
@@ -24,7 +23,6 @@ from jflow.functional import (
 )
 from jflow.functional.arguments import check_counts
 from jflow.nets import Contraction, LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
-from jflow.transformers import FixedAffine, Sigmoid
 
 _Memory = Literal["store", "remat"]
 _Direction = Literal["inverse", "forward"]
@@ -258,7 +256,7 @@ def _bijector(
 
     if image_shape is None:
         return Chain((blocks(1), ActNorm()))
-    first = _pixels(alpha)
+    first = pixels(alpha)
     if factor_out:
         scales = tuple(Chain((Squeeze(), blocks(3))) for _ in range(levels))
         return Chain((first, MultiScale(scales, image_shape)))
@@ -266,10 +264,6 @@ def _bijector(
     for _ in range(levels - 1):
         parts += [Squeeze(), blocks(3)]
     return Chain((first, *parts, ActNorm(3)))
-
-
-def _pixels(alpha: float | None) -> Bijector:
-    return Elementwise(FixedAffine(shift=0.5) if alpha is None else Sigmoid(alpha), event_ndim=3)
 
 
 def _flow(

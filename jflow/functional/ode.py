@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 # (t, y) to dy/dt, of y and dy/dt an array or a pytree of arrays. A pytree, if it holds arrays.
@@ -113,7 +114,19 @@ def integrate(
     def advance(y: Any, interval: tuple[Array, Array]) -> tuple[Any, None]:
         t, dt = interval
         run = lambda y: step(field, scheme, t, dt, y)  # noqa: E731
-        return (lax.cond(dt != 0, run, lambda y: y, y) if skip else run(y)), None
+        return (lax.cond(_any(dt != 0), run, lambda y: y, y) if skip else run(y)), None
 
     body = advance if store else jax.checkpoint(advance, prevent_cse=False)
     return lax.scan(body, y, (times[:-1], times[1:] - times[:-1]))[0]
+
+
+@jax.custom_batching.custom_vmap
+def _any(condition: Array) -> Array:
+    """A condition that is one for all elements of a `vmap`, so that none are computed in vain."""
+    return condition
+
+
+@_any.def_vmap
+def _any_of_batch(size: int, batched: Any, conditions: Array) -> tuple[Array, bool]:
+    del size, batched
+    return _any(jnp.any(conditions, axis=0)), False

@@ -19,7 +19,7 @@ class Solved(NamedTuple):
 
     Attributes:
       y: the state there; NaN where steps ran out.
-      steps: how many were taken, and accepted.
+      steps: how many were taken, and accepted; of a batch, the most of any element.
       evaluations: of the field, for all of these and those that were refused.
     """
 
@@ -91,14 +91,18 @@ class FixedGrid(Solver):
 class Adaptive(Solver):
     """Steps as long as a tolerance allows, by Diffrax: for likelihoods and samples to rely on.
 
-    The steps are those of the batch: as short as its most difficult element asks. Derivatives, of
-    any order and mode, are those of the steps that were taken, held where they are.
+    Each element of a batch has its own steps, so that what comes of it does not depend on the
+    others, and one that needs more than `max_steps` is lost alone. Without `own_steps`, they are
+    those of the batch: as short as its most difficult element asks. Derivatives, of any order and
+    mode, are those of the steps that were taken, held where they are.
 
     Attributes:
       tolerance: what the error of a step is at most, relative to 1 + |y|: None for 1e-6 in
         float32 and 1e-11 in float64; four units of rounding at least.
       method: "tsit5", "dopri5" or "dopri8"; None for "tsit5" in float32 and "dopri8" in float64.
       max_steps: NaN comes out where they do not suffice.
+      own_steps: whether each element of a batch has its own steps (of a bijector; a `solve` itself
+        is of one state).
 
     Reference: Kidger, 2021, https://arxiv.org/abs/2202.02435
     """
@@ -106,9 +110,12 @@ class Adaptive(Solver):
     tolerance: float | None = None
     method: str | None = None
     max_steps: int = 256
+    own_steps: bool = True
 
     def __post_init__(self) -> None:
         check_counts("Adaptive", max_steps=self.max_steps)
+        if not isinstance(self.own_steps, bool):
+            raise ValueError(f"Adaptive: own_steps must be True or False; got {self.own_steps!r}")
         own = self.tolerance
         if own is not None and not (isinstance(own, int | float) and 0 < own < 1):
             raise ValueError(
