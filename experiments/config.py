@@ -14,8 +14,15 @@ _SMALL: dict[str, dict[str, Any]] = {
     "real_nvp": {"hidden": 4, "blocks": 1},
     "glow": {"steps": 1, "hidden": 4},
     "residual_flow": {"layers": 1, "hidden": 4},
+    "ffjord": {"hidden": (8,), "steps": 2, "tolerance": 1e-2},
+    "flow_matching": {"hidden": (8,), "tolerance": 1e-2},
     "nsf": {"layers": 2, "hidden": (8,)},
     "maf": {"layers": 2, "hidden": (8,)},
+}
+_SMALL_IMAGES: dict[str, dict[str, Any]] = {
+    **_SMALL,
+    "rnode": {"levels": 1, "hidden": 4, "steps": 2, "tolerance": 1e-2},
+    "flow_matching": {"hidden": 4, "levels": 2, "blocks": 1, "heads": 0, "tolerance": 1e-2},
 }
 
 
@@ -61,7 +68,8 @@ class Experiment:
 
     def smoke(self) -> Any:
         """The same in small, on noise in place of data that are not here: two steps in seconds."""
-        arguments = {**self.arguments, **_SMALL[self.recipe]}
+        sizes = _SMALL_IMAGES if isinstance(self, ImageExperiment) else _SMALL
+        arguments = {**self.arguments, **sizes[self.recipe]}
         if "checkerboards" in arguments:
             arguments["checkerboards"] = 1
         small = {"steps": 2, "evaluate_every": 1, "batch_size": 8, "checkpoint_every": None}

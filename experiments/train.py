@@ -72,11 +72,13 @@ def _run_images(
 
     train = seen.train.y if isinstance(seen.train, jflow.data.Labelled) else seen.train
     every = config.samples_every
+    # Flow matching is validated by its own loss.
+    likelihood = config.recipe != "flow_matching"
+    of_bits = {"dimensions": dimensions, "validation_samples": 4} if likelihood else {}
     with tracker(directory, profile=profile, draw=draw, draw_every=every) as track:
         density, history = _fit(
             config, config.flow(splits), train, seen.validation.y, directory, track,
-            augment=config.augment(), workers=config.workers, dimensions=dimensions,
-            validation_samples=4, **options,
+            augment=config.augment(), workers=config.workers, **of_bits, **options,
         )  # fmt: skip
     test = {
         "key": jax.random.key(config.seed + 1),

@@ -6,19 +6,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
-from jflow.bijectors.fields import Rules, solve, with_time, without_lost
+from jflow.bijectors.fields import Rules, check_solved, noise_key, solve, with_time, without_lost
+from jflow.bijectors.leaps import check_leaps, leaps
 from jflow.bijectors.one_method import OneMethod
 from jflow.bijectors.wanted import log_det_wanted
 from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import as_wide, batch_shape
-from jflow.functional.convergence import failed_points
 from jflow.functional.estimators import ExactTrace, TraceEstimator
-from jflow.functional.solvers import Adaptive, FixedGrid, Solver
+from jflow.functional.solvers import Adaptive, FixedGrid, MeanSteps, Solver
 from jflow.nets.functions import as_function
 from jflow.nets.layers import check_factory
 from jflow.nets.potential import Potential, PotentialField
@@ -57,6 +56,9 @@ class Continuous(OneMethod):
         also trained without the context, as `train.FlowMatching` then does: 1 for the law given the
         context, 0 for that without, above 1 for points that are more typical of it. None for
         networks that always have the context.
+      mean_velocities: whether the network is also given a length of time, before time itself, and
+        tells the mean velocity over that from there; f is that over none. `train.MeanFlow` teaches
+        them, and with `evaluation=MeanSteps(n)`, paths are n steps of them.
       kinetic: weight of the first penalty.
       jacobian: weight of the second one.
       hjb: weight of the third one.
@@ -77,6 +79,7 @@ class Continuous(OneMethod):
     evaluation: Solver = Adaptive()
     frequencies: int = 0
     guidance: float | None = None
+    mean_velocities: bool = False
     kinetic: float = 0.0
     jacobian: float = 0.0
     hjb: float = 0.0
@@ -105,6 +108,16 @@ class Continuous(OneMethod):
                 "Continuous: hjb needs net=nets.Potential(...), trace=ExactTrace() and no "
                 f"frequencies; got {self.net!r}, {self.trace!r} and {self.frequencies}"
             )
+        if self.mean_velocities and (self.guidance is not None or isinstance(self.net, Potential)):
+            raise ValueError(
+                "Continuous: leave out guidance and nets.Potential beside mean_velocities; got "
+                f"{self.guidance} and {self.net!r}"
+            )
+        if isinstance(self.evaluation, MeanSteps) and not self.mean_velocities:
+            raise ValueError(
+                "Continuous: MeanSteps are of layers with mean_velocities=True, that "
+                "train.MeanFlow was given"
+            )
         super().__post_init__()
 
     @property
@@ -115,7 +128,7 @@ class Continuous(OneMethod):
     def _functions(self, x: Array, context: Array | None) -> tuple[Partial, Partial | None]:
         """F of x and of the context with time, bound to its variables; and all of a potential's."""
         net = self.net(x.shape[-1]).copy(name="net")
-        given = x, with_time(jnp.zeros((), x.dtype), self._given(context), self.frequencies)
+        given = x, self._timed(jnp.zeros((), x.dtype), self._given(context))
         of_potential = isinstance(net, PotentialField)
         closed = as_function(net, *given, method="derivatives") if of_potential else None
         return as_function(net, *given), closed
@@ -133,6 +146,27 @@ class Continuous(OneMethod):
         flag = jnp.broadcast_to(jnp.asarray(known, context.dtype), (*context.shape[:-1], 1))
         return jnp.concatenate([flag * context, flag], axis=-1)
 
+    @nn.nowrap
+    def _timed(self, t: Array, context: Array | None, length: Array | None = None) -> Array:
+        """What the network is given besides x."""
+        if self.mean_velocities and length is None:
+            length = jnp.zeros_like(t)
+        if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
+            over = t.shape + (1,) * (context.ndim - 1 - t.ndim)
+            t, length = t.reshape(over), None if length is None else length.reshape(over)
+        return with_time(t, context, self.frequencies, length)
+
+    def mean_velocity(
+        self, x: Array, t: Array, length: Array, tangent: Array, context: Array | None = None
+    ) -> tuple[Array, Array]:
+        """The mean velocity u from t to t + length, and du/dt along a tangent dx/dt, the end fixed.
+
+        x and the tangent are (*batch, *event), t and length (*batch).
+        """
+        f, _ = self._functions(x, context)
+        moved = lambda x, t, length: as_wide(f(x, self._timed(t, context, length)))  # noqa: E731
+        return jax.jvp(moved, (x, t, length), (tangent, jnp.ones_like(t), -jnp.ones_like(t)))
+
     def velocity(
         self, x: Array, t: Array, context: Array | None = None, known: Array | float = 1.0
     ) -> Array:
@@ -143,19 +177,20 @@ class Continuous(OneMethod):
         """
         x, t = as_wide(x), t.astype(as_wide(x).dtype)
         context = self._given(context, known)
-        if t.ndim and context is not None and context.ndim > t.ndim + 1:  # of pixels
-            t = t.reshape(t.shape + (1,) * (context.ndim - 1 - t.ndim))
         f, _ = self._functions(x, context)
-        return as_wide(f(x, with_time(t, context, self.frequencies)))
+        return as_wide(f(x, self._timed(t, context)))
 
     def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
         training = self.is_mutable_collection("losses")
         weights = {name: w for name, w in self._weights.items() if training and w}
         wanted = log_det_wanted() or training
-        field, state, batch = self._start(x, context, tuple(weights), wanted)
+        leaping = isinstance(self.evaluation, MeanSteps) and not training
+        field, state, batch = self._start(x, context, tuple(weights), wanted and not leaping)
         if field is None:
             return state[:2]
         x = state[0]
+        if leaping:
+            return self._leap(field, method, x, wanted)
         zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
         start, end = (zero, one) if method == "forward" else (one, zero)
         solver = self.solver if training else self.evaluation
@@ -167,7 +202,17 @@ class Continuous(OneMethod):
             total = sum(w * jnp.mean(jnp.abs(cost)) for w, cost in costs)
             self.sow("losses", "path", total / math.prod(x.shape[len(batch) :]))
         self._report(steps=lambda: solved.steps, evaluations=lambda: solved.evaluations)
-        _check_solved(y, x, self.event_ndim)
+        check_solved(y, x, self.event_ndim)
+        return y, log_det
+
+    @nn.nowrap
+    def _leap(
+        self, field: Any, method: Direction, x: Array, with_log_det: bool
+    ) -> tuple[Array, Array]:
+        steps = self.evaluation.steps  # type: ignore[attr-defined]
+        y, log_det = leaps(field, method, x, 1, steps, self.event_ndim, with_log_det=with_log_det)
+        self._report(steps=lambda: jnp.int32(steps), evaluations=lambda: jnp.int32(steps))
+        check_leaps(y, x, self.event_ndim, steps)
         return y, log_det
 
     def states(self, x: Array, count: int, context: Array | None = None) -> tuple[Array, Array]:
@@ -177,6 +222,12 @@ class Continuous(OneMethod):
         """
         field, state, batch = self._start(x, context)
         times = jnp.arange(count + 1, dtype=state[0].dtype) / count
+        if isinstance(self.evaluation, MeanSteps):
+            steps, ndim = self.evaluation.steps, self.event_ndim
+            return jax.lax.map(
+                lambda t: leaps(field, "forward", state[0], t, steps, ndim, with_log_det=True),
+                times,
+            )
 
         def move(state: Any, ends: tuple[Array, Array]) -> tuple[Any, Any]:
             after = solve(self.evaluation, field, state, *ends, batch).y
@@ -208,30 +259,17 @@ class Continuous(OneMethod):
         contexts = [self._given(context, known) for known in ((1.0, 0.0) if both else (1.0,))]
         shares = (self.guidance, 1 - self.guidance) if both else (1,)  # type: ignore[operator]
         trace = self.trace if with_log_det else None
-        rules = Rules(trace, self.frequencies, ndim, penalties, shares)
-        key = self._key("jacobian" in penalties) if with_log_det else None
+        rules = Rules(
+            trace, self.frequencies, self.mean_velocities, ndim, penalties, shares
+        )  # fmt: skip
+        key = noise_key(self, "jacobian" in penalties) if with_log_det else None
         state = state if with_log_det else (x,)
         return Partial(rules, functions, contexts, key), state, batch
 
-    def _key(self, probed: bool) -> Array | None:
-        if not self.trace.needs_key and not probed:
-            return None
-        if not self.has_rng("noise"):
-            if not self.trace.needs_key:
-                raise ValueError(
-                    "Continuous: the penalty jacobian is estimated at random; give a key: "
-                    "apply(..., rngs={'noise': key})"
-                )
-            raise ValueError(
-                f"Continuous: {type(self.trace).__name__} estimates traces at random; give a key: "
-                "density.log_prob(y, key=key), or apply(..., rngs={'noise': key}). ExactTrace() "
-                "needs none"
-            )
-        return self.make_rng("noise")
-
     @property
     def log_det_kind(self) -> LogDetKind:
-        return "biased" if isinstance(self.evaluation, FixedGrid) else self.trace.kind
+        kinds = {FixedGrid: "biased", MeanSteps: "exact"}
+        return kinds.get(type(self.evaluation), self.trace.kind)  # type: ignore[return-value]
 
     @property
     def forward_kind(self) -> DirectionKind:
@@ -243,7 +281,7 @@ class Continuous(OneMethod):
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:
-        return self.trace.needs_key
+        return self.trace.needs_key and not isinstance(self.evaluation, MeanSteps)
 
     @property
     def may_fail(self) -> bool:
@@ -253,13 +291,3 @@ class Continuous(OneMethod):
     def tolerance(self) -> float:
         evaluation = self.evaluation
         return evaluation.tolerance_of(jnp.float32) if isinstance(evaluation, Adaptive) else 1e-3
-
-
-def _check_solved(y: Array, x: Array, event_ndim: int) -> None:
-    failed = failed_points((y, event_ndim), (x, event_ndim))
-    if failed.any():
-        raise FloatingPointError(
-            f"Continuous: the solve did not reach its end for {int(np.sum(failed))} of "
-            f"{failed.size} points: the field is too steep there, or `max_steps` of "
-            "`evaluation` too few (apply(..., mutable=['solver']) reports them)"
-        )

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from jflow.bijectors.base import Bijector
 from jflow.functional.arrays import align, as_wide, sum_event
+from jflow.functional.convergence import failed_points
 from jflow.functional.estimators import ExactTrace, TraceEstimator
 from jflow.functional.solvers import Adaptive, Solved, Solver
 from jflow.functional.traces import draw_probes
@@ -25,12 +28,14 @@ class Rules:
 
     trace: TraceEstimator | None
     frequencies: int
+    mean_velocities: bool
     ndim: int
     penalties: tuple[str, ...]
     shares: tuple[Any, ...]
 
     def __call__(self, functions: Any, contexts: Any, key: Any, t: Array, state: Any) -> Any:
-        y, more = state[0], [with_time(t, context, self.frequencies) for context in contexts]
+        y, none = state[0], jnp.zeros((), t.dtype) if self.mean_velocities else None
+        more = [with_time(t, context, self.frequencies, none) for context in contexts]
         f, closed = functions
         run = lambda y: self._mixed([as_wide(f(y, given)) for given in more])  # noqa: E731
         if self.trace is None:
@@ -47,6 +52,13 @@ class Rules:
             "hjb": lambda: jnp.abs(by_context[..., -1] + sum_event(jnp.square(moved), 1) / 2),
         }
         return moved, trace, *(costs[name]() for name in self.penalties)
+
+    def mean_velocity(
+        self, functions: Any, contexts: Any, t: Array, length: Array, x: Array
+    ) -> Array:
+        """Over times from t to t + length."""
+        (f, _), (context,) = functions, contexts
+        return as_wide(f(x, with_time(t, context, self.frequencies, length)))
 
     def _mixed(self, parts: Sequence[Array]) -> Array:
         """The fields with a context and without, each times its share."""
@@ -84,11 +96,14 @@ def solve(
     return Solved(end_state, jnp.max(found.steps), jnp.max(found.evaluations))
 
 
-def with_time(t: Array, context: Array | None, frequencies: int) -> Array:
-    """The context (..., C), sines and cosines of t in [0, 1], and t: (..., C + 2 F + 1)."""
+def with_time(
+    t: Array, context: Array | None, frequencies: int, length: Array | None = None
+) -> Array:
+    """The context (..., C), sines and cosines of t in [0, 1], a length of time, if any, and t."""
     t = t[..., None]
     waves = t * align(jnp.pi * 2 ** jnp.arange(frequencies, dtype=t.dtype), t)
-    time = jnp.concatenate([jnp.sin(waves), jnp.cos(waves), t], axis=-1)
+    lengths = [] if length is None else [jnp.broadcast_to(length[..., None], t.shape)]
+    time = jnp.concatenate([jnp.sin(waves), jnp.cos(waves), *lengths, t], axis=-1)
     if context is None:
         return time
     leading = jnp.broadcast_shapes(context.shape[:-1], time.shape[:-1])
@@ -104,3 +119,33 @@ def without_lost(x: Array, context: Array | None, batch_ndim: int) -> tuple[Arra
     lost = ~jnp.all(jnp.isfinite(context), axis=tuple(range(own, context.ndim)), keepdims=True)
     of_x = lost.reshape((*lost.shape[:own], *(1,) * (x.ndim - own)))
     return jnp.where(of_x, jnp.nan, x), jnp.where(lost, 0, context)
+
+
+def noise_key(layer: Bijector, probed: bool) -> Array | None:
+    """What a continuous layer draws probes from, for its trace or the penalty `jacobian`."""
+    trace = layer.trace  # type: ignore[attr-defined]
+    if not trace.needs_key and not probed:
+        return None
+    if layer.has_rng("noise"):
+        return layer.make_rng("noise")
+    if not trace.needs_key:
+        raise ValueError(
+            "Continuous: the penalty jacobian is estimated at random; give a key: "
+            "apply(..., rngs={'noise': key})"
+        )
+    raise ValueError(
+        f"Continuous: {type(trace).__name__} estimates traces at random; give a key: "
+        "density.log_prob(y, key=key), or apply(..., rngs={'noise': key}). ExactTrace() "
+        "needs none"
+    )
+
+
+def check_solved(y: Array, x: Array, event_ndim: int) -> None:
+    """Refuses solves of x that did not end, where that can be seen."""
+    failed = failed_points((y, event_ndim), (x, event_ndim))
+    if failed.any():
+        raise FloatingPointError(
+            f"Continuous: the solve did not reach its end for {int(np.sum(failed))} of "
+            f"{failed.size} points: the field is too steep there, or `max_steps` of "
+            "`evaluation` too few (apply(..., mutable=['solver']) reports them)"
+        )

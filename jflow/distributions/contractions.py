@@ -45,7 +45,8 @@ def check_converged(
         raise FloatingPointError(
             f"an iteration did not converge for {failed.sum()} of {failed.size} points (of a "
             "residual layer, sweeps of Jacobi, or the solve of a continuous layer: a larger "
-            "`max_steps` or `tolerance` of its `evaluation`); flow.apply(..., mutable=['solver']) "
+            "`max_steps` or `tolerance` of its `evaluation`; or of MeanSteps that are no bijection "
+            "there: more of them, or Adaptive()); flow.apply(..., mutable=['solver']) "
             "reports iterations, bounds, norms and steps"
         )
 

@@ -37,7 +37,7 @@ def ffjord(
     method: str = "rk4",
     tolerance: float | None = None,
     max_steps: int = 256,
-    alpha: float | None = None,
+    alpha: float | None = 1e-5,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
 ) -> Flow:
@@ -97,7 +97,7 @@ def rnode(
     method: str = "rk4",
     tolerance: float | None = None,
     max_steps: int = 256,
-    alpha: float | None = None,
+    alpha: float | None = 1e-5,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
 ) -> Flow:

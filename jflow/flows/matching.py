@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Chain, Continuous
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import checked_image, of_values
+from jflow.flows.checks import checked_image, of_values, pixels
 from jflow.functional import Adaptive, ExactTrace, Hutchinson
 from jflow.functional.arguments import check_counts
 from jflow.nets import MLP, UNet
@@ -20,13 +20,15 @@ def flow_matching(
     levels: int = 2,
     blocks: int = 1,
     heads: int = 0,
-    frequencies: int = 4,
+    frequencies: int | None = None,
     activation: str = "gelu",
     dropout: float = 0.0,
     guidance: float | None = None,
+    mean_velocities: bool = False,
     exact_up_to: int = 16,
     tolerance: float | None = None,
     max_steps: int = 256,
+    alpha: float | None = 1e-5,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
 ) -> Flow:
@@ -43,15 +45,19 @@ def flow_matching(
       levels: of the U-Net: resolutions.
       blocks: of the U-Net: residual blocks of a level.
       heads: of the U-Net: of attention at the last level.
-      frequencies: how many sines and cosines of time the field is given.
+      frequencies: how many sines and cosines of time the field is given; None for 4, or 1 with
+        `mean_velocities`, which learn from derivatives by time.
       activation: of the field: a smooth one.
       dropout: of the field.
       guidance: how much more samples are to follow their context than they would; it may be changed
         later, `density.with_guidance(3.0)`, if it is a number here. 1 for the law that was learned;
         None for fields that always have the context.
+      mean_velocities: whether the field also learns velocities over any length of time, by
+        `train.MeanFlow`: `density.with_solver(MeanSteps(1))` then samples in one step.
       exact_up_to: see `ffjord`.
       tolerance: see `ffjord`.
       max_steps: see `ffjord`.
+      alpha: see `ffjord`.
       context_shape: see `ffjord`.
       values: grey levels of integer data; "auto" for 256 of images, None for continuous data.
 
@@ -72,10 +78,13 @@ def flow_matching(
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
     check_counts("flow_matching", 0, exact_up_to=exact_up_to)
     ndim = len(shape)
+    if frequencies is None:
+        frequencies = 1 if mean_velocities else 4
     path = Continuous(
         field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
         evaluation=Adaptive(tolerance, max_steps=max_steps), event_ndim=ndim,
-        frequencies=frequencies, guidance=guidance,
+        frequencies=frequencies, guidance=guidance, mean_velocities=mean_velocities,
     )  # fmt: skip
-    layers = Chain((ActNorm(ndim), path))
+    first = (pixels(alpha),) if ndim == 3 else ()
+    layers = Chain((*first, ActNorm(ndim), path))
     return Flow(of_values(values, layers, ndim), shape, context_shape=context_shape)

@@ -25,7 +25,7 @@ from jflow.functional.paths import (
     VariancePreserving,
 )
 from jflow.functional.series import PowerSeries, RussianRoulette
-from jflow.functional.solvers import Adaptive, FixedGrid, Solver
+from jflow.functional.solvers import Adaptive, FixedGrid, MeanSteps, Solver
 from jflow.functional.stopping import Geometric, Logarithmic, Poisson, Stopping
 from jflow.functional.supports import Circle, Integers, Interval, Support
 from jflow.functional.traces import Estimated, exact_trace, hutch_pp, hutchinson, xtrace
@@ -50,6 +50,7 @@ __all__ = [
     "LogDetEstimator",
     "Logarithmic",
     "LogitNormalTimes",
+    "MeanSteps",
     "Path",
     "Poisson",
     "PowerSeries",

@@ -108,6 +108,11 @@ def align(parameter: Array, x: Array) -> Array:
     return parameter.reshape(missing + parameter.shape).astype(x.dtype)
 
 
+def over_event(mask: Array, x: Array) -> Array:
+    """A mask of the batch, over the axes of one element of x, too."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
 def clip_rounding(x: Array, low: float, high: float) -> Array:
     """x without the rounding errors that put it outside of [low, high].
 

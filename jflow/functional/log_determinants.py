@@ -71,22 +71,30 @@ class ExactLogDet(LogDetEstimator):
     def value_and_log_det(
         self, function: Function, x: Array, key: Array | None = None, event_ndim: int = 1
     ) -> tuple[Array, Array]:
-        size, batch = math.prod(x.shape[x.ndim - event_ndim :]), batch_shape(x, event_ndim)
+        size = math.prod(x.shape[x.ndim - event_ndim :])
         if size > self.max_features:
             raise ValueError(
                 f"ExactLogDet: {size} numbers an event are {size} products; the limit is "
                 f"max_features={self.max_features}. Raise it, or estimate (RussianRoulette)"
             )
-        y, push = jax.linearize(function, x)
-        basis = standard_basis(x, event_ndim)
-        if size <= FEW:
-            columns = jnp.stack([push(vector) for vector in basis])
-        elif size <= self.chunk:
-            columns = jax.vmap(push)(basis)
-        else:
-            columns = lax.map(push, basis, batch_size=self.chunk)
-        jacobian = jnp.moveaxis(as_wide(columns).reshape(size, *batch, size), 0, -1)
+        y, jacobian = value_and_jacobian(function, x, event_ndim, self.chunk)
         return y, _log_det(align(jnp.eye(size), jacobian) + jacobian)
+
+
+def value_and_jacobian(
+    function: Function, x: Array, event_ndim: int = 1, chunk: int = 64
+) -> tuple[Array, Array]:
+    """g(x), and the Jacobian of flat events, (*batch, D, D), by D products, so many at once."""
+    size, batch = math.prod(x.shape[x.ndim - event_ndim :]), batch_shape(x, event_ndim)
+    y, push = jax.linearize(function, x)
+    basis = standard_basis(x, event_ndim)
+    if size <= FEW:
+        columns = jnp.stack([push(vector) for vector in basis])
+    elif size <= chunk:
+        columns = jax.vmap(push)(basis)
+    else:
+        columns = lax.map(push, basis, batch_size=chunk)
+    return y, jnp.moveaxis(as_wide(columns).reshape(size, *batch, size), 0, -1)
 
 
 def _log_det(matrix: Array) -> Array:

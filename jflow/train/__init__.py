@@ -19,6 +19,7 @@ from jflow.train.evaluation import Estimate, evaluate
 from jflow.train.fit import fit
 from jflow.train.history import History, NonFiniteLossError
 from jflow.train.matching import FlowMatching
+from jflow.train.mean_flow import MeanFlow
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, Objective
 from jflow.train.pairs import Pairs, draw_pairs
 from jflow.train.semidiscrete import semidiscrete_pairs
@@ -45,6 +46,7 @@ __all__ = [
     "Importance",
     "IndependentCoupling",
     "MaximumLikelihood",
+    "MeanFlow",
     "NonFiniteLossError",
     "Objective",
     "OptimalTransport",

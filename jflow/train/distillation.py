@@ -42,6 +42,11 @@ class Distillation(OfExamples):
     def __post_init__(self) -> None:
         weights = {"density_weight": self.density_weight, "map_weight": self.map_weight}
         check_numbers("Distillation", least=0, **weights)
+        if self.samples != 1:
+            raise ValueError(
+                "Distillation: nothing is drawn, so validation_samples (samples) must be 1; got "
+                f"{self.samples}"
+            )
 
     def losses(
         self, variables: Mapping[str, Any], batch: Any, key: Array, *, training: bool

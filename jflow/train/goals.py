@@ -14,12 +14,14 @@ from jflow.functional.arguments import check_counts
 from jflow.train.couplings import IndependentCoupling
 from jflow.train.distillation import Distillation
 from jflow.train.matching import FlowMatching, last_layer
+from jflow.train.mean_flow import MeanFlow
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFlow
 from jflow.train.pairs import Pairs
 from jflow.train.tables import OfTable
 
 _OBJECTIVES: dict[str, Callable[..., OfExamples]] = {
     "likelihood": MaximumLikelihood, "flow_matching": FlowMatching, "distillation": Distillation,
+    "mean_flow": MeanFlow,
 }  # fmt: skip
 
 
@@ -39,6 +41,12 @@ def goal_of(
             "fit: a flow with guidance is also trained without its context, as flow matching does: "
             f"give objective='flow_matching', or build it without; got {type(own).__name__}"
         )
+    if _has_means(flow) != isinstance(own, MeanFlow):
+        raise ValueError(
+            "fit: objective='mean_flow' is of layers with mean_velocities=True, and these are of "
+            f"no other; got {type(own).__name__}, and a flow that has "
+            f"{'them' if _has_means(flow) else 'none'}"
+        )
     if isinstance(own, FlowMatching) and _are_weighted(data, weights):
         paired = isinstance(data, Pairs) or not isinstance(own.coupling, IndependentCoupling)
         if paired:  # what noise goes with what example would depend on weights
@@ -47,6 +55,12 @@ def goal_of(
                 "flow matching of examples with coupling=train.IndependentCoupling()"
             )
     return goal
+
+
+def _has_means(flow: Flow) -> bool:
+    """Whether the layer nearest to the base tells mean velocities."""
+    layer = last_layer(flow)
+    return isinstance(layer, Continuous) and layer.mean_velocities
 
 
 def _are_weighted(data: Any, weights: Any) -> bool:
@@ -90,6 +104,8 @@ def _asked(
 
 def _usual(flow: Flow, data: Any) -> str | None:
     """The name of the objective of what is to be fitted to what, if not likelihood."""
+    if _has_means(flow):
+        return "mean_flow"
     if isinstance(data, Pairs):
         return "flow_matching" if isinstance(last_layer(flow), Continuous) else "distillation"
     name = None if flow.recipe is None else flow.recipe.name
@@ -104,8 +120,8 @@ def _made(asked: Any, flow: Flow, augment: Any, samples: int = 1) -> OfExamples:
     if not callable(made):
         got = f"{type(asked).__name__} of a flow" if isinstance(asked, OfFlow) else repr(asked)
         raise ValueError(
-            "fit: objective must be 'likelihood', 'flow_matching', 'distillation', or a function "
-            f"that makes one of these of the flow, such as train.FlowMatching; got {got}"
+            "fit: objective must be 'likelihood', 'flow_matching', 'mean_flow', 'distillation', or "
+            f"a function that makes one of these of the flow, such as train.FlowMatching; got {got}"
         )
     goal = made(flow, augment=augment, **({} if samples == 1 else {"samples": samples}))
     if not isinstance(goal, OfExamples):

@@ -99,15 +99,22 @@ class FlowMatching(OfExamples):
             x0 = x0[self.coupling.partners(x0, x1, each, paired)]
         else:
             x0 = latents.astype(x1.dtype)
-        t = self.times.sample(of_time, len(x1), x1.dtype)
-        noise = jax.random.normal(of_noise, x1.shape, x1.dtype)
-        x, velocity = self.path.point_and_velocity(t, x0, x1, noise)
         *_, layer = parts_of(flow.bijector)
         if latents is not None and layer.guidance not in (None, 1):
             raise ValueError(
                 "FlowMatching: pairs of guided samples would be guided once more; fit "
                 "density.with_guidance(1.0).flow to them"
             )
+        t = self.times.sample(of_time, len(x1), x1.dtype)
+        return self._error(flow, (x0, x1), t, context, of_noise)
+
+    def _error(
+        self, flow: Flow, ends: tuple[Array, Array], t: Array, context: Any, key: Array
+    ) -> Array:
+        """Of the velocity at times t of paths between these ends."""
+        *_, layer = parts_of(flow.bijector)
+        noise = jax.random.normal(key, ends[1].shape, ends[1].dtype)
+        x, velocity = self.path.point_and_velocity(t, *ends, noise)
         known: Array | float = 1.0
         if layer.guidance is not None and context is not None:
             one_each = (*context.shape[: context.ndim > 1], *(1,) * (context.ndim - 1))
