@@ -52,10 +52,15 @@ RECIPES: dict[str, tuple[Callable[..., jflow.Flow], tuple[dict[str, Any], ...]]]
     "i_resnet": (flows.i_resnet, ()),
     "residual_flow": (flows.residual_flow, ()),
     "i_densenet": (flows.i_densenet, ()),
+    "ffjord": (flows.ffjord, ()),
+    "rnode": (flows.rnode, ()),
+    "ot_flow": (flows.ot_flow, ({"width": 128},)),
+    "flow_matching": (flows.flow_matching, ()),
 }  # fmt: skip
 TRAINING: dict[str, dict[str, Any]] = {
     "rate 1e-3": {"learning_rate": 1e-3},
     "rate 3e-3": {"learning_rate": 3e-3},
+    "rate 1e-2": {"learning_rate": 1e-2},
     "constant 1e-3": {"learning_rate": optax.constant_schedule(1e-3)},
     "clipped at 1": {"clip_norm": 1.0},
     "no clip ratio": {"clip_ratio": None},

@@ -1,6 +1,7 @@
 """Flow matching on a table; by default the breast cancer data of scikit-learn (569x30).
 
-For a table of your own: --dataset table.csv.
+For a table of your own: --dataset table.csv. Expected of the default: test -log p 4.6 +- 2.0 nats
+(`table_nsf`: 8.1 +- 2.8), in half a minute on one CPU core.
 """
 
 from experiments.config import TableExperiment
