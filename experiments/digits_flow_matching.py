@@ -2,8 +2,8 @@
 
 A U-Net learns velocities by regression; what is validated, and chosen by, is that loss, and
 bits/dim of the test images are those of the continuous flow that comes of it.
-Expected: test 1.734 bits/dim, standard error 0.013, after 8 minutes on one CPU core. Log-likelihoods
-are unbiased estimates.
+Expected: test 1.734 bits/dim, standard error 0.013, after 8 minutes on one CPU core.
+Log-likelihoods are unbiased estimates.
 """
 
 from experiments.config import ImageExperiment

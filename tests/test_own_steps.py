@@ -150,3 +150,33 @@ def test_fits_of_images():
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_values_alone_go_through_compositions():
+    estimated = jb.Continuous(NET, jf.Hutchinson())
+    flow = jflow.Flow(
+        jb.Chain(
+            (jb.ActNorm(), jb.Invert(jb.Repeat(estimated, 2)), jb.Repeat(estimated.clone(), 1))
+        ),
+        (2,),
+    )
+    variables = jflow.init(flow, 0, Y)
+    # No key: nothing is estimated.
+    z = flow.apply(variables, Y, method="latents")
+    np.testing.assert_allclose(flow.apply(variables, z, method="from_latents"), Y, atol=1e-5)
+    both = flow.apply(variables, Y, method="latents_and_log_det", rngs={"noise": jax.random.key(0)})
+    np.testing.assert_allclose(z, both[0], atol=1e-5)
+    assert both[1].shape == (6,)
+
+
+def test_a_flow_inside_a_layer_still_knows_its_density(density):
+    """What a layer computes for its own use is not told that log_det is not wanted."""
+
+    class Feature(jb.Bijector):
+        def forward_and_log_det(self, x, context=None):
+            return x + density.log_prob(x)[..., None], jnp.zeros(x.shape[:-1], x.dtype)
+
+    moved = jflow.Flow(jb.Chain((Feature(), jb.Reverse())), (2,))
+    found = moved.apply({}, Y, method="from_latents")
+    turned = Y[:, ::-1]
+    np.testing.assert_allclose(found, turned + density.log_prob(turned)[:, None], rtol=1e-5)

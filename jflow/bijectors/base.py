@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jflow.bijectors.wanted import values_alone
 from jflow.functional.supports import Interval, Support, Supports, each, moved
 from jflow.nets.reports import report
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
@@ -52,13 +51,11 @@ class Bijector(nn.Module):
 
     def forward(self, x: Array, context: Array | None = None) -> Array:
         """y = f(x). Under jit, the unused log_det costs nothing."""
-        with values_alone():
-            return self.forward_and_log_det(x, context)[0]
+        return self.forward_and_log_det(x, context)[0]
 
     def inverse(self, y: Array, context: Array | None = None) -> Array:
         """x = f^-1(y). Under jit, the unused log_det costs nothing."""
-        with values_alone():
-            return self.inverse_and_log_det(y, context)[0]
+        return self.inverse_and_log_det(y, context)[0]
 
     @property
     def parts(self) -> tuple["Bijector", ...]:

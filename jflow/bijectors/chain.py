@@ -6,6 +6,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector, Direction, check_distinct, image
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
+from jflow.bijectors.values import Method, run, with_log_det
 from jflow.functional.supports import Supports
 
 
@@ -43,12 +44,18 @@ class Chain(Bijector):
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self._run("inverse_and_log_det", self.bijectors, y, context)
 
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        return self._run("forward", self.bijectors[::-1], x, context)[0]
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        return self._run("inverse", self.bijectors, y, context)[0]
+
     def _run(
-        self, method: str, parts: tuple[Bijector, ...], x: Array, context: Array | None
+        self, method: Method, parts: tuple[Bijector, ...], x: Array, context: Array | None
     ) -> tuple[Array, Array]:
         if self.memory == "reversible" and not self.is_initializing():
-            return run_reversible(self, self, method, x, context)
-        call = kept(self.memory, _call, static_argnums=1)
+            return run_reversible(self, self, with_log_det(method), x, context)
+        call = kept(self.memory, run, static_argnums=1)
         x, total = call(parts[0], method, x, context)
         for part in parts[1:]:
             x, log_det = call(part, method, x, context)
@@ -104,7 +111,3 @@ class Chain(Bijector):
             if len(levels) > 1 or not part.in_place:
                 return levels
         return (x,)
-
-
-def _call(part: Bijector, method: str, x: Array, context: Array | None) -> tuple[Array, Array]:
-    return getattr(part, method)(x, context)

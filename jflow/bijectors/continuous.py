@@ -11,9 +11,8 @@ from jax.tree_util import Partial
 
 from jflow.bijectors.base import Direction, DirectionKind, LogDetKind
 from jflow.bijectors.fields import Rules, check_solved, noise_key, solve, with_time, without_lost
-from jflow.bijectors.leaps import check_leaps, leaps
+from jflow.bijectors.leaps import check_leaps, check_mean_velocities, leaps
 from jflow.bijectors.one_method import OneMethod
-from jflow.bijectors.wanted import log_det_wanted
 from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import as_wide, batch_shape
 from jflow.functional.estimators import ExactTrace, TraceEstimator
@@ -108,16 +107,9 @@ class Continuous(OneMethod):
                 "Continuous: hjb needs net=nets.Potential(...), trace=ExactTrace() and no "
                 f"frequencies; got {self.net!r}, {self.trace!r} and {self.frequencies}"
             )
-        if self.mean_velocities and (self.guidance is not None or isinstance(self.net, Potential)):
-            raise ValueError(
-                "Continuous: leave out guidance and nets.Potential beside mean_velocities; got "
-                f"{self.guidance} and {self.net!r}"
-            )
-        if isinstance(self.evaluation, MeanSteps) and not self.mean_velocities:
-            raise ValueError(
-                "Continuous: MeanSteps are of layers with mean_velocities=True, that "
-                "train.MeanFlow was given"
-            )
+        check_mean_velocities(
+            self.mean_velocities, self.evaluation, self.guidance, isinstance(self.net, Potential)
+        )
         super().__post_init__()
 
     @property
@@ -180,12 +172,20 @@ class Continuous(OneMethod):
         f, _ = self._functions(x, context)
         return as_wide(f(x, self._timed(t, context)))
 
-    def _run(self, method: Direction, x: Array, context: Array | None) -> tuple[Array, Array]:
-        training = self.is_mutable_collection("losses")
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        return self._run("forward", x, context, wanted=False)[0]
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        return self._run("inverse", y, context, wanted=False)[0]
+
+    def _run(
+        self, method: Direction, x: Array, context: Array | None, *, wanted: bool = True
+    ) -> tuple[Array, Array]:
+        leaping = isinstance(self.evaluation, MeanSteps)
+        training = self.is_mutable_collection("losses") and not leaping
         weights = {name: w for name, w in self._weights.items() if training and w}
-        wanted = log_det_wanted() or training
-        leaping = isinstance(self.evaluation, MeanSteps) and not training
-        field, state, batch = self._start(x, context, tuple(weights), wanted and not leaping)
+        with_trace = (wanted or training) and not leaping
+        field, state, batch = self._start(x, context, tuple(weights), with_trace)
         if field is None:
             return state[:2]
         x = state[0]
@@ -220,10 +220,11 @@ class Continuous(OneMethod):
 
         Shapes are (count + 1, *batch, *event) and (count + 1, *batch).
         """
-        field, state, batch = self._start(x, context)
+        leaping = isinstance(self.evaluation, MeanSteps)
+        field, state, batch = self._start(x, context, with_log_det=not leaping)
         times = jnp.arange(count + 1, dtype=state[0].dtype) / count
-        if isinstance(self.evaluation, MeanSteps):
-            steps, ndim = self.evaluation.steps, self.event_ndim
+        if leaping:
+            steps, ndim = self.evaluation.steps, self.event_ndim  # type: ignore[attr-defined]
             return jax.lax.map(
                 lambda t: leaps(field, "forward", state[0], t, steps, ndim, with_log_det=True),
                 times,

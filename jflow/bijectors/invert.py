@@ -22,6 +22,12 @@ class Invert(Bijector):
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self.bijector.forward_and_log_det(y, context)
 
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        return self.bijector.inverse(x, context)
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        return self.bijector.forward(y, context)
+
     @property
     def parts(self) -> tuple[Bijector, ...]:
         return (self.bijector,)

@@ -13,6 +13,7 @@ from jflow.functional.arrays import batch_shape, over_event
 from jflow.functional.convergence import failed_points
 from jflow.functional.log_determinants import value_and_jacobian
 from jflow.functional.newton import invert_by_newton
+from jflow.functional.solvers import MeanSteps, Solver
 
 # Steps back, and their densities, take Jacobians of D x D numbers.
 MOST_FEATURES = 1024
@@ -53,6 +54,22 @@ def leaps(
         x = jnp.where(over_event(sign > 0, x), x if back else y, jnp.nan)
         log_det = log_det + (-own if back else own)
     return x, log_det
+
+
+def check_mean_velocities(asked: Any, evaluation: Solver, guidance: Any, potential: bool) -> None:
+    """Refuses arguments of a layer that do not go together with what it tells of velocities."""
+    if not isinstance(asked, bool):
+        raise ValueError(f"Continuous: mean_velocities must be True or False; got {asked!r}")
+    if asked and (guidance is not None or potential):
+        raise ValueError(
+            "Continuous: leave out guidance and nets.Potential beside mean_velocities; got "
+            f"guidance={guidance}" + (" and a potential" if potential else "")
+        )
+    if isinstance(evaluation, MeanSteps) and not asked:
+        raise ValueError(
+            "Continuous: MeanSteps are of layers with mean_velocities=True, that train.MeanFlow "
+            "was given"
+        )
 
 
 def check_leaps(y: Array, x: Array, event_ndim: int, steps: int) -> None:

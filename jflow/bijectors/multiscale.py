@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction, check_distinct, image
+from jflow.bijectors.values import Method, run
 from jflow.functional.arrays import as_wide, permute
 from jflow.functional.supports import Supports, mixed
 
@@ -67,20 +68,32 @@ class MultiScale(Bijector):
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._forward("forward_and_log_det", x, context)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        return self._inverse("inverse_and_log_det", y, context)
+
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        return self._forward("forward", x, context)[0]
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        return self._inverse("inverse", y, context)[0]
+
+    def _forward(self, method: Method, x: Array, context: Array | None) -> tuple[Array, Array]:
         latents = self.latent_levels(as_wide(x))
-        y, log_det = self.levels[-1].forward_and_log_det(latents[-1], context)
+        y, log_det = run(self.levels[-1], method, latents[-1], context)
         for i in range(len(self.levels) - 2, -1, -1):
             joined = jnp.concatenate([y, latents[i]], axis=-1)
             if self.split == "likelihood":
                 joined = permute(joined, jnp.argsort(self._order(i, joined.shape[-1])))
-            y, level_log_det = self.levels[i].forward_and_log_det(joined, context)
+            y, level_log_det = run(self.levels[i], method, joined, context)
             log_det = log_det + level_log_det
         return y, log_det
 
-    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+    def _inverse(self, method: Method, y: Array, context: Array | None) -> tuple[Array, Array]:
         self.latent_shape(y.shape[-3:])
         given = as_wide(y)
-        kept, log_det = self.levels[0].inverse_and_log_det(given, context)
+        kept, log_det = run(self.levels[0], method, given, context)
         latents = []
         for i, level in enumerate(self.levels[1:]):
             if self.split == "likelihood":
@@ -88,7 +101,7 @@ class MultiScale(Bijector):
             kept, latent = jnp.split(kept, 2, axis=-1)
             given = kept
             latents.append(latent)
-            kept, level_log_det = level.inverse_and_log_det(kept, context)
+            kept, level_log_det = run(level, method, kept, context)
             log_det = log_det + level_log_det
         flat = [a.reshape(*y.shape[:-3], math.prod(a.shape[-3:])) for a in (*latents, kept)]
         return jnp.concatenate(flat, axis=-1), log_det

@@ -10,6 +10,7 @@ from jflow.bijectors.base import Bijector, Direction, image
 from jflow.bijectors.chain import Chain
 from jflow.bijectors.memory import Memory, check_memory, kept
 from jflow.bijectors.reversible import run_reversible
+from jflow.bijectors.values import Method, run, with_log_det
 from jflow.functional.arrays import as_wide
 from jflow.functional.sharding import gathered, in_parts
 from jflow.functional.supports import Supports
@@ -61,17 +62,24 @@ class Repeat(Bijector):
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
         return self._scan("inverse_and_log_det", y, context, reverse=False)
 
+    def forward(self, x: Array, context: Array | None = None) -> Array:
+        return self._scan("forward", x, context, reverse=True)[0]
+
+    def inverse(self, y: Array, context: Array | None = None) -> Array:
+        return self._scan("inverse", y, context, reverse=False)[0]
+
     def _scan(
-        self, method: str, x: Array, context: Array | None, *, reverse: bool
+        self, method: Method, x: Array, context: Array | None, *, reverse: bool
     ) -> tuple[Array, Array]:
         if self.unroll:
-            return getattr(self._chain(), method)(x, context)
+            return run(self._chain(), method, x, context)
         if self.memory == "reversible" and not self.is_initializing():
             layers = self.length, reverse
-            return run_reversible(self, self.bijector, method, as_wide(x), context, layers)
+            own = with_log_det(method)
+            return run_reversible(self, self.bijector, own, as_wide(x), context, layers)
 
         def layer(bijector: Bijector, x: Array, context: Array | None) -> Any:
-            return getattr(bijector, method)(x, context)
+            return run(bijector, method, x, context)
 
         if in_parts() and not self.is_initializing():
             layer = nn.map_variables(layer, "params", trans_in_fn=gathered)

@@ -130,6 +130,7 @@ class Exchangeable:
 
         Raises:
           TypeError: that is no solver, or no layer is `Continuous`.
+          ValueError: `MeanSteps` for a layer that has no mean velocities.
         """
         return replace(self, flow=exchange_solvers(self.flow, solver))  # type: ignore[type-var]
 

@@ -140,7 +140,10 @@ class Flow(nn.Module):
 
     def latents(self, y: Array, context: Any = None) -> Array:
         """x = f^-1(y): (*batch, *event) to (*batch, *latent); int32 where x is whole numbers."""
-        return whole(self._to_base(y, context)[0], self.latent_support)
+        y, batch = checked("y", y, self.event_shape, self.support)
+        y, _ = finite(y, len(self.event_shape))
+        x = self.bijector.inverse(y, self.given(context, batch))
+        return whole(x, self.latent_support)
 
     def latents_and_log_det(self, y: Array, context: Any = None) -> tuple[Array, Array]:
         """The same, and log|det dx/dy|, (*batch)."""

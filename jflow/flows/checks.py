@@ -50,6 +50,12 @@ def of_values(
     return bijector if values is None else Chain((Dequantize(values, event_ndim), bijector))
 
 
+def check_one_size(recipe: str, features: Any, image_shape: Any) -> None:
+    """Refuses both sizes, and none."""
+    if (features is None) == (image_shape is None):
+        raise ValueError(f"{recipe}: give features or image_shape; got {features=}, {image_shape=}")
+
+
 def pixels(alpha: float | None) -> Bijector:
     """What brings pixels in [0, 1] to the line: a logit with that margin; None for a shift."""
     move = FixedAffine(shift=0.5) if alpha is None else Sigmoid(alpha)

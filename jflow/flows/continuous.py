@@ -16,7 +16,7 @@ from jflow.bijectors import (
     Squeeze,
 )  # fmt: skip
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import checked_image, of_values, pixels
+from jflow.flows.checks import check_one_size, checked_image, of_values, pixels
 from jflow.functional import Adaptive, ExactTrace, FixedGrid, Hutchinson
 from jflow.functional.arguments import check_counts
 from jflow.nets import MLP, ConcatSquash, Potential, ResidualConvNet
@@ -170,7 +170,7 @@ def anode(
 
     Reference: Dupont et al., 2019, https://arxiv.org/abs/1904.01681
     """
-    check_counts("anode", extra=extra)
+    check_counts("anode", features=features, extra=extra)
     make = _Field("anode", (features, None, 1), hidden, field, activation, exact_up_to, extra)
     path = make.path(FixedGrid(steps, method), Adaptive(tolerance, max_steps=max_steps))
     return make.flow(path, layers, None, None, context_shape)
@@ -244,10 +244,7 @@ class _Field:
                 f"{name}: field must be 'concat' or 'concat_squash'; got {self.field!r}"
             )
         check_counts(name, 0, exact_up_to=self.exact_up_to)
-        if (features is None) == (image_shape is None):
-            raise ValueError(
-                f"{name}: give features or image_shape; got {features=}, {image_shape=}"
-            )
+        check_one_size(name, features, image_shape)
         if image_shape is None:
             check_counts(name, features=features)
             return

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Chain, Continuous
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import checked_image, of_values, pixels
+from jflow.flows.checks import check_one_size, checked_image, of_values, pixels
 from jflow.functional import Adaptive, ExactTrace, Hutchinson
 from jflow.functional.arguments import check_counts
 from jflow.nets import MLP, UNet
@@ -64,10 +64,7 @@ def flow_matching(
     References: Lipman et al., 2023, https://arxiv.org/abs/2210.02747; Tong et al., 2024,
     https://arxiv.org/abs/2302.00482
     """
-    if (features is None) == (image_shape is None):
-        raise ValueError(
-            f"flow_matching: give features or image_shape; got {features=}, {image_shape=}"
-        )
+    check_one_size("flow_matching", features, image_shape)
     options: Any = {"activation": activation, "dropout": dropout}
     if image_shape is None:
         check_counts("flow_matching", features=features)
@@ -77,14 +74,12 @@ def flow_matching(
         shape = checked_image("flow_matching", image_shape, levels)
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
     check_counts("flow_matching", 0, exact_up_to=exact_up_to)
-    ndim = len(shape)
-    if frequencies is None:
-        frequencies = 1 if mean_velocities else 4
+    ndim, usual = len(shape), 1 if mean_velocities else 4
     path = Continuous(
         field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
         evaluation=Adaptive(tolerance, max_steps=max_steps), event_ndim=ndim,
-        frequencies=frequencies, guidance=guidance, mean_velocities=mean_velocities,
+        frequencies=usual if frequencies is None else frequencies, guidance=guidance,
+        mean_velocities=mean_velocities,
     )  # fmt: skip
-    first = (pixels(alpha),) if ndim == 3 else ()
-    layers = Chain((*first, ActNorm(ndim), path))
+    layers = Chain((*((pixels(alpha),) if ndim == 3 else ()), ActNorm(ndim), path))
     return Flow(of_values(values, layers, ndim), shape, context_shape=context_shape)

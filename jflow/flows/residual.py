@@ -13,7 +13,7 @@ from jflow.bijectors import (
     Squeeze,
 )
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import directed, of_values, pixels
+from jflow.flows.checks import check_one_size, directed, of_values, pixels
 from jflow.functional import (
     ExactLogDet,
     Logarithmic,
@@ -196,8 +196,7 @@ def i_densenet(  # noqa: D417
 def _check_sizes(
     name: str, features: int | None, image_shape: Any, levels: int, factor_out: bool
 ) -> None:
-    if (features is None) == (image_shape is None):
-        raise ValueError(f"{name}: give features or image_shape; got {features=}, {image_shape=}")
+    check_one_size(name, features, image_shape)
     if features is not None:
         check_counts(name, features=features)
         return

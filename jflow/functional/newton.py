@@ -37,42 +37,47 @@ def invert_by_newton(
       event_ndim: how many trailing axes are the event.
       max_iterations: at most.
     """
-    axes = tuple(range(-event_ndim, 0))
-    eps, over = float(jnp.finfo(y.dtype).eps), (..., *(None,) * event_ndim)
+
+    def find(params: Any, y: Array) -> tuple[Array, Array]:
+        own = lambda x: function(params, x)  # noqa: E731
+        return _descend(own, 2 * y - own(y), y, event_ndim, max_iterations)
 
     def divide(params: Any, x: Array, b: Array) -> Array:
         return _divided(lambda x: function(params, x), x, b, event_ndim)[1]
 
-    def look(params: Any, x: Array, y: Array) -> tuple[Array, Array]:
-        found, step = _divided(lambda x: function(params, x), x, y, event_ndim, from_value=True)
+    return solved(find, function, divide, params, y)
+
+
+def _descend(
+    function: Callable[[Array], Array], x: Array, y: Array, event_ndim: int, max_iterations: int
+) -> tuple[Array, Array]:
+    """Newton's method from x."""
+    axes, over = tuple(range(-event_ndim, 0)), (..., *(None,) * event_ndim)
+    eps, size = float(jnp.finfo(y.dtype).eps), jnp.max(jnp.abs(y), axis=axes)
+
+    def look(x: Array) -> tuple[Array, Array]:
+        found, step = _divided(function, x, y, event_ndim, from_value=True)
         return step, jnp.max(jnp.abs(found - y), axis=axes)
 
-    def find(params: Any, y: Array) -> tuple[Array, Array]:
-        size = jnp.max(jnp.abs(y), axis=axes)
+    def more(state: Any) -> Array:
+        x, _, off, length, i = state
+        rounding = 4 * eps * (size + jnp.max(jnp.abs(x), axis=axes))
+        return (i < max_iterations) & jnp.any((off > rounding) & (length > _SHORTEST))
 
-        def more(state: Any) -> Array:
-            x, _, off, length, i = state
-            rounding = 4 * eps * (size + jnp.max(jnp.abs(x), axis=axes))
-            return (i < max_iterations) & jnp.any((off > rounding) & (length > _SHORTEST))
+    def advance(state: Any) -> Any:
+        x, step, off, length, i = state
+        tried = x + length[over] * step
+        next_step, next_off = look(tried)
+        nearer = next_off < off
+        x = jnp.where(nearer[over], tried, x)
+        step = jnp.where(nearer[over], next_step, step)
+        length = jnp.where(nearer, jnp.minimum(2 * length, 1), length / 4)
+        return x, step, jnp.where(nearer, next_off, off), length, i + 1
 
-        def advance(state: Any) -> Any:
-            x, step, off, length, i = state
-            tried = x + length[over] * step
-            next_step, next_off = look(params, tried, y)
-            nearer = next_off < off
-            x, step = (
-                jnp.where(nearer[over], new, old) for new, old in ((tried, x), (next_step, step))
-            )
-            length = jnp.where(nearer, jnp.minimum(2 * length, 1), length / 4)
-            return x, step, jnp.where(nearer, next_off, off), length, i + 1
-
-        x = 2 * y - function(params, y)
-        step, off = look(params, x, y)
-        start = x, step, off, jnp.ones(off.shape, y.dtype), jnp.int32(0)
-        x, _, off, _, _ = lax.while_loop(more, advance, start)
-        return x, off <= 1e3 * eps * (1 + size)
-
-    return solved(find, function, divide, params, y)
+    step, off = look(x)
+    start = x, step, off, jnp.ones(off.shape, y.dtype), jnp.int32(0)
+    x, _, off, _, _ = lax.while_loop(more, advance, start)
+    return x, off <= 1e3 * eps * (1 + size)
 
 
 def _divided(

@@ -41,11 +41,10 @@ def goal_of(
             "fit: a flow with guidance is also trained without its context, as flow matching does: "
             f"give objective='flow_matching', or build it without; got {type(own).__name__}"
         )
-    if _has_means(flow) != isinstance(own, MeanFlow):
+    if _has_means(flow) and not isinstance(own, FlowMatching):
         raise ValueError(
-            "fit: objective='mean_flow' is of layers with mean_velocities=True, and these are of "
-            f"no other; got {type(own).__name__}, and a flow that has "
-            f"{'them' if _has_means(flow) else 'none'}"
+            "fit: mean velocities are learned by objective='mean_flow' alone; got "
+            f"{type(own).__name__}. Build the flow without mean_velocities for it"
         )
     if isinstance(own, FlowMatching) and _are_weighted(data, weights):
         paired = isinstance(data, Pairs) or not isinstance(own.coupling, IndependentCoupling)

@@ -56,9 +56,15 @@ class FlowMatching(OfExamples):
     samples: int = 1
     drop_context: float = 0.1
     unit = "matching"
+    of_means = False  # it is for layers with mean velocities
 
     def __post_init__(self) -> None:
-        layer = continuous_layer("FlowMatching", self.flow)
+        layer = continuous_layer(type(self).__name__, self.flow)
+        if layer.mean_velocities != self.of_means:
+            raise ValueError(
+                f"{type(self).__name__}: MeanFlow is of layers with mean_velocities=True, and "
+                f"FlowMatching of others; got mean_velocities={layer.mean_velocities}"
+            )
         check_counts("FlowMatching", samples=self.samples)
         check_numbers("FlowMatching", least=0, below=1, drop_context=self.drop_context)
         if layer.guidance is not None:

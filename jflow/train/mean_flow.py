@@ -43,11 +43,16 @@ class MeanFlow(FlowMatching):
 
     apart: float = 0.25
     power: float = 0.0
+    of_means = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers("MeanFlow", least=0, apart=self.apart, power=self.power)
-        check_numbers("MeanFlow", below=1 + 1e-9, apart=self.apart, power=self.power)
+        for name in ("apart", "power"):
+            check_numbers("MeanFlow", **{name: getattr(self, name)})
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"MeanFlow: {name} must be from 0 to 1; got {getattr(self, name)!r}"
+                )
 
     def _error(
         self, flow: Flow, ends: tuple[Array, Array], t: Array, context: Any, key: Array
