@@ -28,6 +28,7 @@ from jflow.distributions.earlier import (
     check_built_as_then,
     interface_now,
     recipe_then,
+    witness_now,
 )
 from jflow.distributions.flow import Flow
 from jflow.distributions.init import expected_variables
@@ -148,6 +149,7 @@ def load(
             return load(path, flow if given else None)
         raise ValueError(f"{folder} is incomplete: {error.filename} is missing") from error
     check = {n.removeprefix(_CHECK): found.pop(n) for n in list(found) if n.startswith(_CHECK)}
+    check = witness_now(config, check)
     arrays = arrays_now(config, flow, found)
     _check_arrays(folder, flow, arrays)
     if given and "description" in config:

@@ -74,12 +74,12 @@ def flow_matching(
         shape = checked_image("flow_matching", image_shape, levels)
         field = UNet(32 if hidden is None else hidden, levels, blocks, heads, **options)  # type: ignore[arg-type]
     check_counts("flow_matching", 0, exact_up_to=exact_up_to)
-    ndim, usual = len(shape), 1 if mean_velocities else 4
+    ndim, exact = len(shape), math.prod(shape) <= exact_up_to
     path = Continuous(
-        field, ExactTrace() if math.prod(shape) <= exact_up_to else Hutchinson(),
+        field, ExactTrace() if exact else Hutchinson(),
         evaluation=Adaptive(tolerance, max_steps=max_steps), event_ndim=ndim,
-        frequencies=usual if frequencies is None else frequencies, guidance=guidance,
-        mean_velocities=mean_velocities,
-    )  # fmt: skip
-    layers = Chain((*((pixels(alpha),) if ndim == 3 else ()), ActNorm(ndim), path))
+        frequencies=(1 if mean_velocities else 4) if frequencies is None else frequencies,
+        guidance=guidance, mean_velocities=mean_velocities)  # fmt: skip
+    first = () if image_shape is None or alpha is None else (pixels(alpha),)
+    layers = Chain((*first, ActNorm(ndim), path))
     return Flow(of_values(values, layers, ndim), shape, context_shape=context_shape)
