@@ -166,7 +166,7 @@ def test_divergence_of_a_density_from_itself():
 
 def test_unknown_experiment(monkeypatch):
     monkeypatch.setattr(train.sys, "argv", ["train", "nothing"])
-    with pytest.raises(SystemExit, match=r"NAME: cifar10_glow, .*mnist_residual_flow"):
+    with pytest.raises(SystemExit, match=r"NAME: cifar10_flow_matching, .*mnist_residual_flow"):
         train.main()
 
 
