@@ -79,9 +79,13 @@ def test_probes_are_those_of_each_point():
 
 
 def test_gradients_of_each_are_those_of_all(density):
+    # Steps of the batch are none of a `vmap`.
+    shared = density.with_solver(jf.Adaptive(own_steps=False))
+    expected = jax.jit(jax.grad(lambda y: jnp.sum(shared.log_prob(y))))(Y)
     of_all = jax.jit(jax.grad(lambda y: jnp.sum(density.log_prob(y))))(Y)
     of_each = jax.jit(jax.vmap(jax.grad(density.log_prob)))(Y)
-    np.testing.assert_allclose(of_each, of_all, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_all, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(of_each, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_values_alone_have_no_trace():
