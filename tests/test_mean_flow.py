@@ -204,6 +204,7 @@ MEANS = flows.flow_matching(2, (4,), mean_velocities=True)
         (lambda: jflow.fit(MEANS, Z, key=0, objective="likelihood"), "got MaximumLikelihood"),
         (lambda: train.FlowMatching(MEANS), "MeanFlow is of layers with mean_velocities=True"),
         (lambda: flows.flow_matching(2, mean_velocities="yes"), "mean_velocities must be True or"),
+        (lambda: train.fit_to_target(MEANS, lambda y: 0 * y[0], key=0), "fit_to_target: mean vel"),
         (lambda: train.Distillation(PLAIN, samples=2), "samples.* must be 1; got 2"),
     ],
 )

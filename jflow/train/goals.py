@@ -13,7 +13,7 @@ from jflow.distributions.exchange import has_guidance
 from jflow.functional.arguments import check_counts
 from jflow.train.couplings import IndependentCoupling
 from jflow.train.distillation import Distillation
-from jflow.train.matching import FlowMatching, last_layer
+from jflow.train.matching import FlowMatching, has_means, last_layer
 from jflow.train.mean_flow import MeanFlow
 from jflow.train.objectives import FlowLoss, MaximumLikelihood, OfExamples, OfFlow
 from jflow.train.pairs import Pairs
@@ -41,7 +41,7 @@ def goal_of(
             "fit: a flow with guidance is also trained without its context, as flow matching does: "
             f"give objective='flow_matching', or build it without; got {type(own).__name__}"
         )
-    if _has_means(flow) and not isinstance(own, FlowMatching):
+    if has_means(flow) and not isinstance(own, FlowMatching):
         raise ValueError(
             "fit: mean velocities are learned by objective='mean_flow' alone; got "
             f"{type(own).__name__}. Build the flow without mean_velocities for it"
@@ -54,12 +54,6 @@ def goal_of(
                 "flow matching of examples with coupling=train.IndependentCoupling()"
             )
     return goal
-
-
-def _has_means(flow: Flow) -> bool:
-    """Whether the layer nearest to the base tells mean velocities."""
-    layer = last_layer(flow)
-    return isinstance(layer, Continuous) and layer.mean_velocities
 
 
 def _are_weighted(data: Any, weights: Any) -> bool:
@@ -103,7 +97,7 @@ def _asked(
 
 def _usual(flow: Flow, data: Any) -> str | None:
     """The name of the objective of what is to be fitted to what, if not likelihood."""
-    if _has_means(flow):
+    if has_means(flow):
         return "mean_flow"
     if isinstance(data, Pairs):
         return "flow_matching" if isinstance(last_layer(flow), Continuous) else "distillation"

@@ -150,6 +150,12 @@ def last_layer(flow: Flow) -> Bijector:
     return parts_of(flow.bijector)[-1]
 
 
+def has_means(flow: Flow) -> bool:
+    """Whether the layer nearest to the base tells mean velocities."""
+    layer = last_layer(flow)
+    return isinstance(layer, Continuous) and layer.mean_velocities
+
+
 def continuous_layer(owner: str, flow: Flow) -> Continuous:
     """The flow's layer nearest to the base.
 

@@ -19,6 +19,7 @@ from jflow.distributions.smc import missing
 from jflow.distributions.targets import check_afar, check_target, checked_contexts, spread
 from jflow.functional.arguments import as_key, check_counts
 from jflow.train.history import History, Row
+from jflow.train.matching import has_means
 from jflow.train.optimizer import build_optimizer
 from jflow.train.steps import GradientStep
 from jflow.train.targets import FAB, AlphaDivergence, OfTarget, ReverseKL
@@ -150,6 +151,11 @@ def _made(
         raise ValueError(
             f"fit_to_target: objective must be one of {sorted(_OBJECTIVES)}, or a function that "
             f"makes one; got {objective!r}"
+        )
+    if has_means(flow):
+        raise ValueError(
+            "fit_to_target: mean velocities are learned by fit(objective='mean_flow') alone; build "
+            "the flow without mean_velocities"
         )
     goal = made(flow, target, groups=groups, anneal=anneal)
     if not isinstance(goal, OfTarget):
