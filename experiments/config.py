@@ -23,6 +23,7 @@ _SMALL_IMAGES: dict[str, dict[str, Any]] = {
     **_SMALL,
     "rnode": {"levels": 1, "hidden": 4, "steps": 2, "tolerance": 1e-2},
     "flow_matching": {"hidden": 4, "levels": 2, "blocks": 1, "heads": 0, "tolerance": 1e-2},
+    "tarflow": {"blocks": 2, "layers": 1, "width": 8, "heads": 2},
 }
 
 

@@ -303,6 +303,21 @@ CASES: dict[str, Case] = {
     "PeriodicConv-3": Case(jb.PeriodicConv, (3, 3, 1)),
     "PeriodicConv-wide": Case(jb.PeriodicConv, (3, 4, 1)),
     "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),
+    "Autoregressive-tokens": Case(
+        lambda: jb.MaskedAutoregressive(
+            jt.Affine(), net=nets.CausalTransformer(4, 2, 2), order="reversed"
+        ),
+        (3, 2),
+        context_shape=2,
+    ),
+    "Autoregressive-tokens-of-vectors": Case(
+        lambda: jb.MaskedAutoregressive(
+            jt.Affine(),
+            net=nets.CausalTransformer(
+                4, 2, 1, event_ndim=1, positions="rotary", gated=True, qk_norm=True, remat=True
+            ),
+        ),
+    ),
     "RowAutoregressive": Case(
         lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3)), (4, 2, 1)
     ),
@@ -371,6 +386,8 @@ CASES: dict[str, Case] = {
     "RevNet": Case(lambda: jb.RevNet(nets.MLP((6,)))),
     "RevNet-image": Case(lambda: jb.RevNet(nets.ConvNet(4), "channel"), (2, 1, 3)),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
+    "Patchify": Case(lambda: jb.Patchify((4, 2, 1)), (4, 2, 1)),
+    "Patchify-inverted": Case(lambda: jb.Invert(jb.Patchify((4, 2, 1))), (2, 4)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
     "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),

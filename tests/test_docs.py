@@ -93,6 +93,7 @@ def test_messages_that_are_explained_are_those_that_are_raised():
         "docs/how_to.md",
         "docs/which_flow.md",
         "docs/continuous.md",
+        "docs/transformers.md",
         "docs/training.md",
         "docs/tables.md",
         "docs/estimators.md",

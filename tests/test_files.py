@@ -52,6 +52,9 @@ FLOWS = {
     "flow_matching": lambda: flows.flow_matching(3, hidden=(8,), context_shape=2),
     "rnode": lambda: flows.rnode(3, layers=2, hidden=(8,), field="concat_squash"),
     "i_densenet": lambda: flows.i_densenet(3, layers=2, depth=1, growth=2),
+    "tarflow": lambda: flows.tarflow(
+        (4, 4, 1), 2, 1, 4, heads=2, components=2, values=4, context_shape=2
+    ),
 }
 
 

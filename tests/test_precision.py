@@ -25,6 +25,7 @@ NETWORKS = {
     "naf": lambda dtype: flows.naf(4, **SMALL, dtype=dtype),
     "sos": lambda dtype: flows.sos(4, **SMALL, dtype=dtype),
     "umnn": lambda dtype: flows.umnn(4, **SMALL, dtype=dtype),
+    "tarflow": lambda dtype: flows.tarflow((4, 4, 1), 2, 2, 8, values=None, dtype=dtype),
 }
 # In the others, the networks are the transform itself.
 WHOLE = {

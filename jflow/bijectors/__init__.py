@@ -16,6 +16,7 @@ from jflow.bijectors.linear import Conv1x1, Linear
 from jflow.bijectors.low_rank import ConvFlow, Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.norm import ActNorm, BatchNorm
+from jflow.bijectors.patchify import Patchify
 from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.rad import RAD
 from jflow.bijectors.repeat import Repeat
@@ -47,6 +48,7 @@ __all__ = [
     "Linear",
     "MaskedAutoregressive",
     "MultiScale",
+    "Patchify",
     "PeriodicConv",
     "Permute",
     "Planar",

@@ -13,6 +13,7 @@ from jflow.flows.real_nvp import real_nvp
 from jflow.flows.residual import i_densenet, i_resnet, residual_flow
 from jflow.flows.sde import sde
 from jflow.flows.tabular import tabular
+from jflow.flows.tarflow import tarflow
 
 __all__ = [
     "anode",
@@ -38,5 +39,6 @@ __all__ = [
     "sos",
     "sylvester",
     "tabular",
+    "tarflow",
     "umnn",
 ]

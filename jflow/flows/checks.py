@@ -27,11 +27,12 @@ _LEARNED = (
 _IMAGES = ("emerging", "periodic", "woodbury")
 
 
-def pairs(recipe: str, layers: int) -> int:
-    """How many pairs of layers make `layers`; refuses odd numbers and none."""
-    if layers < 2 or layers % 2:
-        raise ValueError(f"{recipe}: layers must be an even number, 2 or more; got {layers}")
-    return layers // 2
+def pairs(recipe: str, count: int, name: str = "layers") -> int:
+    """How many pairs make so many layers, or what else is named; refuses odd numbers and none."""
+    check_counts(recipe, 2, **{name: count})
+    if count % 2:
+        raise ValueError(f"{recipe}: {name} must be an even number, 2 or more; got {count}")
+    return count // 2
 
 
 def directed(recipe: str, bijector: Bijector, own: str, direction: str) -> Bijector:

@@ -11,11 +11,13 @@ from jflow.nets.made import MADE, ResidualMADE
 from jflow.nets.mlp import MLP
 from jflow.nets.potential import Potential
 from jflow.nets.rows import RowNet
+from jflow.nets.transformer import CausalTransformer, Transformer
 from jflow.nets.unet import UNet
 
 __all__ = [
     "MADE",
     "MLP",
+    "CausalTransformer",
     "ConcatSquash",
     "Contraction",
     "ConvNet",
@@ -27,6 +29,7 @@ __all__ = [
     "ResidualConvNet",
     "ResidualMADE",
     "RowNet",
+    "Transformer",
     "UNet",
     "ZeroConvNet",
     "as_function",

@@ -1,6 +1,6 @@
 """Networks as functions of their inputs alone, for loops, solvers and derivatives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -43,6 +43,19 @@ def as_function(module: nn.Module, *args: Any, method: str = "__call__") -> Part
     rngs = {name: module.make_rng(name) for name in _STREAMS if module.has_rng(name)}
     unbound, variables = module.unbind()
     return Partial(_Apply(unbound, method), variables, rngs)
+
+
+def other_method(function: Partial, method: str) -> Partial:
+    """Another method of the module that `as_function` has bound, with the same variables."""
+    apply: Any = function.func
+    return Partial(replace(apply, method=method), *function.args)
+
+
+def without_dropout(function: Partial) -> Partial:
+    """What `as_function` has made, without what is dropped in training."""
+    variables, rngs = function.args
+    kept = {name: key for name, key in rngs.items() if name != "dropout"}
+    return Partial(function.func, variables, kept)
 
 
 @dataclass(frozen=True)

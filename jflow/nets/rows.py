@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.autoregressive import Causal, Step
-from jflow.nets.functions import as_function
+from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.layers import Dense, Net, aligned_context
 
 
@@ -104,9 +104,7 @@ class RowFunction(Causal):
         return self.function(jnp.concatenate(above, axis=-1), self.context)
 
     def without_dropout(self) -> "RowFunction":
-        variables, rngs = self.function.args
-        kept = {name: key for name, key in rngs.items() if name != "dropout"}
-        return replace(self, function=Partial(self.function.func, variables, kept))
+        return replace(self, function=without_dropout(self.function))
 
     def start(self, like: Array) -> tuple[Any, Step]:
         def step(above: tuple[Array, ...], i: Array, before: Array) -> Any:

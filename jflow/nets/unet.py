@@ -1,16 +1,14 @@
 """U-Nets: networks of images that see them at several resolutions."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import align, as_wide
+from jflow.nets.attention import RMSNorm, attention
 from jflow.nets.layers import Dense, Net, context_of_pixels
 
 
@@ -94,7 +92,7 @@ class _UNet(nn.Module):
                 [_doubled(h), kept[level]], axis=-1
             )  # fmt: skip
             h = self._blocks(f"up_{level}", level, h, context)
-        h = config.act(_Norm(config, name="norm")(h))
+        h = config.act(RMSNorm(config, name="norm")(h))
         return Dense(self.features, config, (3, 3), gain=0.0, name="last")(h)
 
     @nn.nowrap
@@ -114,9 +112,9 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, h: Array, context: Array | None) -> Array:
         config = self.config
-        inner = config.act(_Norm(config, name="norm_0")(h))
+        inner = config.act(RMSNorm(config, name="norm_0")(h))
         inner = Dense(self.channels, config, (3, 3), gain=2.0, name="inner")(inner)
-        inner = _Norm(config, name="norm_1")(inner)
+        inner = RMSNorm(config, name="norm_1")(inner)
         if context is not None:
             own = Dense(2 * self.channels, config, gain=0.1, name="film")
             scale, shift = jnp.split(own(context_of_pixels(context, h)), 2, axis=-1)
@@ -137,28 +135,12 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, h: Array) -> Array:
         config, shape = self.config, h.shape
-        pixels = _Norm(config, name="norm")(h).reshape(*shape[:-3], -1, shape[-1])
+        pixels = RMSNorm(config, name="norm")(h).reshape(*shape[:-3], -1, shape[-1])
         joined = Dense(3 * shape[-1], config, name="in")(pixels)
         heads = joined.reshape(*joined.shape[:-1], config.heads, -1)
-        queries, keys, values = jnp.split(heads, 3, axis=-1)
-        scores = jnp.einsum("...qhc,...khc->...hqk", queries, keys) / math.sqrt(queries.shape[-1])
-        mixed = jnp.einsum("...hqk,...khc->...qhc", jax.nn.softmax(scores), values)
+        mixed = attention(*jnp.split(heads, 3, axis=-1), causal=False)
         out = Dense(shape[-1], config, gain=0.5, name="out")(mixed.reshape(pixels.shape))
         return h + out.reshape(shape)
-
-
-class _Norm(nn.Module):
-    """Each pixel over the root mean square of its channels, times a learned scale."""
-
-    config: UNet
-
-    @nn.compact
-    def __call__(self, h: Array) -> Array:
-        dtype, param_dtype = self.config.of(h)
-        scale = self.param("scale", nn.initializers.ones, h.shape[-1:], param_dtype)
-        squares = jnp.mean(jnp.square(as_wide(h)), axis=-1, keepdims=True)
-        h = h * jax.lax.rsqrt(squares + 1e-6).astype(h.dtype)
-        return (h * align(scale, h)).astype(dtype)
 
 
 def _halved(h: Array) -> Array:

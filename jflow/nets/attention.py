@@ -1,0 +1,189 @@
+"""Layers of transformers: attention of all tokens at once, or of one to those it remembers."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jflow.functional.arguments import check_counts
+from jflow.functional.arrays import align, as_wide
+from jflow.nets.layers import Dense, Dtypes, Net
+
+
+@dataclass(frozen=True)
+class AttentionNet(Net):
+    """What transformers share: layers of attention, and of a network of each token.
+
+        h = h + attention(norm(h)),    h = h + network(norm(h))
+
+    Attributes:
+      width: of tokens.
+      layers: how many; compile time does not grow with them.
+      heads: of attention; they divide the width.
+      expansion: the network of a token is so many times as wide.
+      gated: whether that network is W (act(U h) * (V h)), and not W act(U h); with "silu", SwiGLU.
+      positions: "learned", a vector for each place, or "rotary", which turns queries and keys by
+        angles that grow with the place.
+      qk_norm: whether queries and keys are divided by their root mean square.
+      remat: whether the backward pass computes layers again, in place of keeping what they compute.
+      activation, dropout, dtype, param_dtype: see `Net`. Dropout is of what layers add.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    expansion: int = field(default=4, kw_only=True)
+    gated: bool = field(default=False, kw_only=True)
+    positions: Literal["learned", "rotary"] = field(default="learned", kw_only=True)
+    qk_norm: bool = field(default=False, kw_only=True)
+    remat: bool = field(default=False, kw_only=True)
+    activation: str | Callable[[Array], Array] = field(default="gelu", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        check_counts(
+            name, width=self.width, layers=self.layers, heads=self.heads, expansion=self.expansion
+        )
+        if self.width % self.heads:
+            raise ValueError(f"{name}: heads must divide width={self.width}; got {self.heads}")
+        if self.positions not in ("learned", "rotary"):
+            raise ValueError(
+                f"{name}: positions must be 'learned' or 'rotary'; got {self.positions!r}"
+            )
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(
+                f"{name}: rotary positions need heads of an even width; got width={self.width} "
+                f"and heads={self.heads}"
+            )
+
+
+class RMSNorm(nn.Module):
+    """The last axis over its root mean square, times a learned scale.
+
+    Reference: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
+    """
+
+    dtypes: Dtypes
+
+    @nn.compact
+    def __call__(self, h: Array) -> Array:
+        dtype, param_dtype = self.dtypes.of(h)
+        scale = self.param("scale", nn.initializers.ones, h.shape[-1:], param_dtype)
+        h = _over_root_mean_square(h)
+        return (h * align(scale, h)).astype(dtype)
+
+
+class Layer(nn.Module):
+    """A layer, of tokens (*batch, T, width), or of the next one (*batch, width)."""
+
+    config: AttentionNet
+
+    def setup(self) -> None:
+        config = self.config
+        inner, small = config.expansion * config.width, 0.5 / config.layers
+        self.norms = RMSNorm(config), RMSNorm(config)
+        self.heads = Dense(3 * config.width, config)
+        self.mixed = Dense(config.width, config, gain=small)
+        self.wide = Dense(inner, config, gain=2.0)
+        self.gate = Dense(inner, config) if config.gated else None
+        self.narrow = Dense(config.width, config, gain=small)
+        self.drop = nn.Dropout(config.dropout)
+
+    def __call__(self, h: Array, *, causal: bool) -> Array:
+        queries, keys, values = self._heads(h, jnp.arange(h.shape[-2], dtype=jnp.int32))
+        return self._rest(h, attention(queries, keys, values, causal=causal))
+
+    def step(self, h: Array, memory: tuple[Array, Array], i: Array) -> tuple[Array, Array, Array]:
+        """The token at place i; its key and its value, (*batch, heads, width / heads).
+
+        Args:
+          h: the token.
+          memory: keys and values of those before, (*batch, heads, T, width / heads); what is there
+            from i on is not looked at.
+          i: the place.
+        """
+        queries, keys, values = (a[..., 0, :, :] for a in self._heads(h[..., None, :], i[None]))
+        return self._rest(h, recall(queries, keys, values, memory, i)), keys, values
+
+    def _heads(self, h: Array, places: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values, (*batch, T, heads, width / heads)."""
+        config = self.config
+        joined = self.heads(self.norms[0](h))
+        joined = joined.reshape(*h.shape[:-1], 3, config.heads, config.width // config.heads)
+        queries, keys, values = (joined[..., i, :, :] for i in range(3))
+        if config.qk_norm:
+            queries, keys = _over_root_mean_square(queries), _over_root_mean_square(keys)
+        if config.positions == "rotary":
+            queries, keys = turned(queries, places), turned(keys, places)
+        return queries, keys, values
+
+    def _rest(self, h: Array, found: Array) -> Array:
+        still = not self.has_rng("dropout")
+        h = h + self.drop(self.mixed(found.reshape(h.shape)), deterministic=still)
+        normed = self.norms[1](h)
+        wide = self.config.act(self.wide(normed))
+        if self.gate is not None:
+            wide = wide * self.gate(normed)
+        return h + self.drop(self.narrow(wide), deterministic=still)
+
+
+def attention(queries: Array, keys: Array, values: Array, *, causal: bool) -> Array:
+    """softmax(Q K^T / sqrt(d)) V, of (*batch, T, heads, d); causal: of places up to one's own.
+
+    As `jax.nn.dot_product_attention`, of any dtype and batch, and faster on CPU.
+    """
+    queries, keys, values = (jnp.swapaxes(a, -3, -2) for a in (queries, keys, values))
+    queries = queries / math.sqrt(queries.shape[-1])
+    scores = as_wide(jnp.einsum("...qd,...kd->...qk", queries, keys))
+    if causal:
+        seen = np.tril(np.ones(scores.shape[-2:], bool))
+        scores = scores + align(jnp.asarray(np.where(seen, 0, -np.inf)), scores)
+    most = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    shares = jnp.exp(scores - most)
+    # Divided by their sum after the product, which is smaller than they are.
+    found = jnp.einsum("...qk,...kd->...qd", shares.astype(values.dtype), values)
+    total = jnp.sum(shares, axis=-1, keepdims=True).astype(values.dtype)
+    return jnp.swapaxes(found / total, -3, -2)
+
+
+def recall(query: Array, key: Array, value: Array, memory: tuple[Array, Array], i: Array) -> Array:
+    """Causal `attention` of one token, of query, key and value (*batch, heads, d), at place i.
+
+    `memory` has the keys and the values before, (*batch, heads, T, d).
+    """
+    keys, values = memory
+    scores = jnp.einsum("...hd,...htd->...ht", query, keys)
+    places = lax.broadcasted_iota(i.dtype, scores.shape, scores.ndim - 1)
+    scores = jnp.where(places < i, scores, -jnp.inf)
+    own = jnp.sum(query * key, axis=-1, keepdims=True)
+    scores = as_wide(jnp.concatenate([scores, own], axis=-1)) / math.sqrt(query.shape[-1])
+    shares = jax.nn.softmax(scores).astype(value.dtype)
+    found = jnp.einsum("...ht,...htd->...hd", shares[..., :-1], values)
+    return found + shares[..., -1:] * value
+
+
+def turned(a: Array, places: Array) -> Array:
+    """Pairs of numbers of a (*batch, T, heads, d) turned by angles place * 10000^(-2 j / d).
+
+    Products of two then depend on the difference of their places alone.
+
+    Reference: Su et al., 2021, https://arxiv.org/abs/2104.09864, equation 15
+    """
+    half = a.shape[-1] // 2
+    rates = 10_000 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = (places.astype(jnp.float32)[:, None] * rates[None])[:, None]
+    cos, sin = (align(f(angles), a) for f in (jnp.cos, jnp.sin))
+    first, second = a[..., :half], a[..., half:]
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+def _over_root_mean_square(h: Array) -> Array:
+    squares = jnp.mean(jnp.square(as_wide(h)), axis=-1, keepdims=True)
+    return h * lax.rsqrt(squares + 1e-6).astype(h.dtype)

@@ -1,0 +1,228 @@
+"""Transformers: networks of tokens by attention, of all tokens or of those before."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from jflow.functional.arrays import align
+from jflow.functional.autoregressive import Causal, Step
+from jflow.nets.attention import AttentionNet, Layer, RMSNorm
+from jflow.nets.functions import as_function, other_method, without_dropout
+from jflow.nets.layers import Dense, aligned_context
+
+
+@dataclass(frozen=True)
+class Transformer(AttentionNet):
+    """Makes transformers: tokens (..., T, F) and context (..., C) to (..., T, features).
+
+    The context is added to every token. The last layer starts at zero. For couplings of patches of
+    images (ViT), and all else that is of sets or sequences of vectors.
+
+    Attributes:
+      width, layers, heads, expansion, gated, positions, qk_norm, remat: see `AttentionNet`.
+      activation, dropout, dtype, param_dtype: see `Net`.
+
+    Raises:
+      ValueError: a count is out of range, or heads do not divide the width.
+
+    References: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762; Dosovitskiy et al., 2021,
+    https://arxiv.org/abs/2010.11929
+    """
+
+    def __call__(self, features: int) -> nn.Module:
+        """The network with that many outputs for each token."""
+        return _Transformer(features, self)
+
+
+@dataclass(frozen=True)
+class CausalTransformer(AttentionNet):
+    """Makes causal transformers, for `MaskedAutoregressive`: parameters from the tokens before.
+
+    Positions are the tokens of events (T, F), or the features of vectors (D,). Token i of the
+    network is number i - 1 of the event, so that the first ones see nothing but the context. A step
+    of the slow direction computes one token, and remembers keys and values of those before: all
+    steps together cost about one evaluation. The context (C,) is added to every token. The last
+    layer starts at zero. Dropout acts where all tokens are evaluated at once.
+
+    Attributes:
+      event_ndim: 2 for events (T, F), 1 for vectors.
+      width, layers, heads, expansion, gated, positions, qk_norm, remat: see `AttentionNet`.
+      activation, dropout, dtype, param_dtype: see `Net`.
+
+    Raises:
+      ValueError: a count is out of range, or heads do not divide the width.
+
+    References: Zhai et al., TarFlow, 2024, https://arxiv.org/abs/2412.06329; Patacchiola et al.,
+    T-NAF, 2024, https://arxiv.org/abs/2401.01855
+    """
+
+    event_ndim: int = field(default=2, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.event_ndim not in (1, 2):
+            raise ValueError(
+                "CausalTransformer: event_ndim must be 2, for events (tokens, features), or 1, for "
+                f"vectors; got {self.event_ndim!r}"
+            )
+
+    def __call__(self, outputs: int) -> nn.Module:
+        """The network with that many outputs for each number of an event."""
+        return _CausalTransformer(outputs, self)
+
+
+class _Tokens(nn.Module):
+    """From tokens (*batch, T, F) to (*batch, T, outputs)."""
+
+    outputs: int
+    config: AttentionNet
+
+    def setup(self) -> None:
+        config = self.config
+        self.embed = Dense(config.width, config)
+        self.given = Dense(config.width, config)
+        self.layers = Layer(config)
+        self.norm = RMSNorm(config)
+        self.last = Dense(self.outputs, config, gain=0.0)
+
+    def all(self, x: Array, context: Array | None, places: Array | None, causal: bool) -> Array:
+        """Of all tokens at once."""
+
+        def layer(layer: Layer, h: Array) -> tuple[Array, None]:
+            return layer(h, causal=causal), None
+
+        run = nn.remat(layer, prevent_cse=False) if self.config.remat else layer
+        h, _ = self._loop(run)(self.layers, self._first(x, context, places))
+        return self.last(self.norm(h)).astype(x.dtype)
+
+    def step(
+        self, x: Array, context: Array | None, place: Array | None, memory: Any, i: Array
+    ) -> tuple[Array, Any]:
+        """Of the token x (*batch, F) at place i; and the keys and values that its layers leave."""
+
+        def layer(layer: Layer, h: Array, memory: Any, i: Array) -> tuple[Array, Any]:
+            h, *left = layer.step(h, memory, i)
+            return h, tuple(left)
+
+        loop = self._loop(layer, in_axes=(0, nn.broadcast))
+        h, left = loop(self.layers, self._first(x, context, place), memory, i)
+        return self.last(self.norm(h)).astype(x.dtype), left
+
+    def _first(self, x: Array, context: Array | None, places: Array | None) -> Array:
+        h = self.embed(x)
+        if context is not None:
+            h = h + self.given(context.astype(x.dtype)).astype(h.dtype)
+        return h if places is None else h + align(places, h)
+
+    def _loop(self, layer: Any, **options: Any) -> Any:
+        return nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.config.layers,
+            **options,
+        )
+
+
+def _learned(module: nn.Module, config: AttentionNet, x: Array) -> Array | None:
+    """Vectors of the places of x (*batch, T, F): (T, width)."""
+    if config.positions != "learned":
+        return None
+    _, param_dtype = config.of(x)
+    shape = x.shape[-2], config.width
+    return module.param("positions", nn.initializers.normal(0.5), shape, param_dtype)
+
+
+class _Transformer(nn.Module):
+    features: int
+    config: AttentionNet
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        if context is not None:
+            context = aligned_context(context, x.shape[:-2])[..., None, :]
+        places = _learned(self, self.config, x)
+        tokens = _Tokens(self.features, self.config, name="tokens")
+        return tokens.all(x, context, places, causal=False)
+
+
+class _CausalTransformer(nn.Module):
+    outputs: int
+    config: CausalTransformer
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None) -> "TokenFunction":
+        ndim = self.config.event_ndim
+        if context is not None:
+            context = aligned_context(context, x.shape[: x.ndim - ndim])
+        x = x if ndim == 2 else x[..., None]
+        features = x.shape[-1]
+        tokens = _Tokens(features * self.outputs, self.config, name="tokens")
+        places = _learned(self, self.config, x)
+        more = None if context is None else context[..., None, :]
+        function = as_function(tokens, x, more, places, True, method="all")
+        return TokenFunction(function, context, places, self.config, self.outputs, ndim)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TokenFunction(Causal):
+    """A `CausalTransformer` bound to its weights and its context; positions are tokens.
+
+    Attributes:
+      function: of tokens (*batch, T, F), the context, places and whether it is causal.
+      context: (*batch, C), or (1, ..., 1, C) for all of a batch; or None.
+      places: vectors of the places (T, width), or None.
+      config: the transformer's.
+      outputs: numbers for each number of a token.
+      event_ndim: 2, or 1 where tokens are numbers.
+    """
+
+    function: Partial
+    context: Array | None
+    places: Array | None
+    config: AttentionNet = field(metadata={"static": True})
+    outputs: int = field(metadata={"static": True})
+    event_ndim: int = field(metadata={"static": True})  # type: ignore[misc]
+
+    def __call__(self, u: Array) -> Array:
+        u = u if self.event_ndim == 2 else u[..., None]
+        before = jnp.concatenate([jnp.zeros_like(u[..., :1, :]), u[..., :-1, :]], axis=-2)
+        context = None if self.context is None else self.context[..., None, :]
+        return self._params(self.function(before, context, self.places, True))
+
+    def careful(self, u: Array) -> Array:
+        # So that no square overflows: what is infinite would touch tokens before, times zero.
+        return self(jnp.clip(u, -1e15, 1e15))
+
+    def without_dropout(self) -> "TokenFunction":
+        return replace(self, function=without_dropout(self.function))
+
+    def start(self, like: Array) -> tuple[Any, Step]:
+        config, tokens = self.config, like if self.event_ndim == 2 else like[..., None]
+        run = other_method(self.function, "step")
+        dtype, _ = config.of(like)
+        *batch, count, _ = tokens.shape
+        width = config.width // config.heads
+        empty = jnp.zeros((config.layers, *batch, config.heads, count, width), dtype)
+
+        def step(memory: tuple[Array, Array], i: Array, before: Array) -> Any:
+            x = before if self.event_ndim == 2 else before[..., None]
+            place = None if self.places is None else self.places[i]
+            found, left = run(x, self.context, place, memory, i)
+            memory = tuple(m.at[..., i, :].set(n) for m, n in zip(memory, left, strict=True))  # type: ignore[assignment]
+            return memory, self._params(found)
+
+        return (empty, empty), step
+
+    def _params(self, found: Array) -> Array:
+        """(*, F * outputs) as (*, F, outputs), parameter by parameter; (*, outputs) of vectors."""
+        features = found.shape[-1] // self.outputs
+        parts = found.reshape(*found.shape[:-1], self.outputs, features)
+        parts = jnp.swapaxes(parts, -1, -2)
+        return parts if self.event_ndim == 2 else parts[..., 0, :]

@@ -1,0 +1,171 @@
+"""Transformers: attention with and without a memory, what tokens may see, patches of images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jflow
+from jflow import bijectors as jb
+from jflow import nets
+from jflow import transformers as jt
+from jflow.nets.attention import attention, recall, turned
+from tests.harness import perturbed
+
+KEY = jax.random.key(0)
+NET = nets.CausalTransformer(8, 3, 2)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_that_of_jax(causal):
+    queries, keys, values = (normal(2, 3, 5, 2, 4, seed=i).astype(np.float32) for i in range(3))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        wanted = jax.nn.dot_product_attention(
+            *(a.reshape(6, 5, 2, 4) for a in (queries, keys, values)), is_causal=causal
+        )
+    found = attention(*map(jnp.asarray, (queries, keys, values)), causal=causal)
+    np.testing.assert_allclose(found, wanted.reshape(found.shape), atol=1e-5)
+
+
+def test_a_memory_gives_what_all_tokens_give():
+    queries, keys, values = (jnp.asarray(normal(3, 5, 2, 4, seed=i)) for i in range(3))
+    wanted = attention(queries, keys, values, causal=True)
+    memory = tuple(jnp.swapaxes(a, -3, -2) for a in (keys, values))
+    for i in range(5):
+        old = tuple(a.at[..., i:, :].set(1e9) for a in memory)  # what is not looked at
+        found = recall(*(a[:, i] for a in (queries, keys, values)), old, jnp.int32(i))
+        np.testing.assert_allclose(found, wanted[:, i], atol=1e-12)
+
+
+def test_rotary_products_depend_on_distances():
+    query, key = (jnp.asarray(normal(1, 1, 6, seed=i)) for i in range(2))
+    at = lambda a, place: turned(a, jnp.asarray([place]))  # noqa: E731
+    product = lambda i, j: float(jnp.sum(at(query, i) * at(key, j)))  # noqa: E731
+    assert abs(product(3, 1) - product(13, 11)) < 1e-5
+    assert abs(product(3, 1) - product(3, 2)) > 1e-3
+    np.testing.assert_allclose(jnp.sum(at(query, 7) ** 2), jnp.sum(query**2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("net", [NET, nets.CausalTransformer(8, 2, 2, event_ndim=1)])
+def test_parameters_depend_on_the_tokens_before_alone(net):
+    shape = (5, 3) if net.event_ndim == 2 else (5,)
+    bijector = jb.MaskedAutoregressive(jt.Affine(), net=net)
+    y = jnp.asarray(normal(*shape))
+    variables = perturbed(jflow.init(bijector, KEY, y[None]), 0.5)
+    x = lambda y: bijector.apply(variables, y, method="inverse")  # noqa: E731
+    slopes = np.asarray(jax.jit(jax.jacobian(x))(y)).reshape(5, y.size // 5, 5, -1)
+    moves = np.abs(slopes).sum((1, 3))
+    assert (np.triu(moves, 1) == 0).all()
+    assert (np.tril(moves) > 1e-8).sum() == 15
+    for i in range(5):  # numbers of one token do not see each other
+        assert np.count_nonzero(slopes[i, :, i]) == y.size // 5
+
+
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-7)])
+def test_samples_with_a_memory_are_those_without(solver):
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=NET, order="reversed", solver=solver)
+    x = jnp.asarray(normal(3, 9, 4))
+    variables = perturbed(jflow.init(layer, KEY, x), 0.5)
+    inverse = lambda y: layer.apply(variables, y, method="inverse")  # noqa: E731
+
+    def token(i, y):
+        """y with its token there by a whole pass, in which affine transforms are lines."""
+        place = 8 - i
+        now, slope = jax.jvp(inverse, (y,), (jnp.zeros_like(y).at[:, place].set(1),))
+        return y.at[:, place].add((x[:, place] - now[:, place]) / slope[:, place])
+
+    wanted = jax.jit(lambda: jax.lax.fori_loop(0, 9, token, jnp.zeros_like(x)))()
+    found = jax.jit(lambda: layer.apply(variables, x, method="forward"))()
+    np.testing.assert_allclose(found, wanted, atol=1e-10 if solver is None else 1e-5)
+
+
+def test_depth_does_not_lengthen_programs():
+    def length(layers):
+        net = nets.CausalTransformer(8, layers, 2)
+        bijector = jb.MaskedAutoregressive(jt.Affine(), net=net)
+        x = jnp.zeros((2, 4, 3), jnp.float32)
+        variables = jax.eval_shape(lambda: jflow.init(bijector, KEY, x))
+        both = lambda v, x: bijector.apply(v, x, method="forward_and_log_det")  # noqa: E731
+        return len(str(jax.make_jaxpr(both)(variables, x)))
+
+    assert length(64) < 1.05 * length(8)
+
+
+def test_what_dropout_does():
+    """It acts where all tokens are seen at once, and never in the slow direction."""
+    net = nets.CausalTransformer(8, 2, 2, dropout=0.5)
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=net)
+    x = normal(4, 5, 2)
+    variables = perturbed(jflow.init(layer, KEY, x), 0.5)
+    run = jax.jit(
+        lambda method, seed: layer.apply(
+            variables, x, method=method, rngs={"dropout": jax.random.key(seed)}
+        ),
+        static_argnums=0,
+    )
+    still = {m: layer.apply(variables, x, method=m) for m in ("forward", "inverse")}
+    assert np.abs(run("inverse", 0) - run("inverse", 1)).max() > 1e-3
+    np.testing.assert_allclose(run("forward", 0), still["forward"], atol=1e-10)
+
+
+def test_layers_computed_again_have_the_same_gradients():
+    def gradient(remat):
+        layer = jb.MaskedAutoregressive(
+            jt.Affine(), net=nets.CausalTransformer(8, 3, 2, remat=remat)
+        )
+        x = normal(4, 5, 2)
+        variables = perturbed(jflow.init(layer, KEY, x), 0.5)
+        loss = lambda v: layer.apply(v, x, method="inverse_and_log_det")[1].sum()  # noqa: E731
+        return jax.jit(jax.grad(loss))(variables)
+
+    same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10)  # noqa: E731
+    jax.tree.map(same, gradient(False), gradient(True))
+
+
+def test_tokens_of_sets_and_their_context():
+    net = nets.Transformer(8, 2, 2, positions="rotary", dtype="bfloat16")(3)
+    x, context = np.float32(normal(2, 5, 4)), np.float32(normal(2, 6))
+    variables = perturbed(net.init(KEY, x, context), 0.5)
+    run = lambda x, context: net.apply(variables, x, context)  # noqa: E731
+    found = run(x, context)
+    assert found.shape == (2, 5, 3)
+    assert found.dtype == jnp.float32
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert np.abs(found - run(x, context + 1)).max() > 1e-3
+    np.testing.assert_allclose(run(x, context[0])[0], found[0], atol=0.05)
+    later = x.copy()
+    later[:, -1] += 1
+    assert np.abs(found - run(later, context))[:, 0].max() > 1e-3  # it is not causal
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: nets.Transformer(10, heads=4), "heads must divide width=10; got 4"),
+        (lambda: nets.Transformer(layers=0), "Transformer: layers must be a whole number"),
+        (lambda: nets.Transformer(positions="sine"), "'learned' or 'rotary'; got 'sine'"),
+        (lambda: nets.Transformer(6, heads=2, positions="rotary"), "heads of an even width"),
+        (lambda: nets.CausalTransformer(event_ndim=3), "event_ndim must be 2, .*; got 3"),
+        (lambda: jb.Patchify((4, 6, 1), 4), "size must divide the height and the width"),
+        (lambda: jb.Patchify((4, 4)), r"must be \(height, width, channels\); got \(4, 4\)"),
+        (lambda: jb.Patchify((4, 0, 1)), "width must be a whole number"),
+        (lambda: jb.Patchify((4, 4, 1)).latent_shape((4, 2, 1)), "the event shape must be"),
+        (lambda: jb.Patchify((4, 4, 1)).data_shape((3, 4)), r"must be \(4, 4\); got \(3, 4\)"),
+    ],
+)
+def test_what_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_patches_are_in_the_order_of_reading():
+    y = np.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
+    tokens = jb.Patchify((4, 6, 1), 2).apply({}, y, method="inverse")
+    assert tokens.shape == (2, 6, 4)
+    assert tokens.dtype == y.dtype
+    np.testing.assert_array_equal(tokens[0, 1], y[0, :2, 2:4, 0].ravel())
+    np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
