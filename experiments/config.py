@@ -1,6 +1,7 @@
 """What an experiment is: everything that decides its result."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -90,6 +91,7 @@ class ImageExperiment(Experiment):
       bits: grey levels are cut to so many bits.
       flat: images are vectors to the flow.
       flips: training images are mirrored at random.
+      shifts: share of training images that are moved by up to a pixel.
       stream: training images are read as they are needed.
       workers: processes that read them.
       test_samples: draws of the dequantization noise for each test image.
@@ -104,6 +106,7 @@ class ImageExperiment(Experiment):
     bits: int = 8
     flat: bool = False
     flips: bool = False
+    shifts: float = 0.0
     stream: bool = False
     workers: int = 0
     test_samples: int = 16
@@ -142,11 +145,11 @@ class ImageExperiment(Experiment):
 
     def augment(self) -> Any:
         """What is done to training batches; None for nothing."""
-        if not self.flips:
+        if not (self.flips or self.shifts):
             return None
-        if self.flat:
-            raise ValueError("flips are of images; leave out flips or flat")
-        return data.flip_left_right
+        if self.flat or (self.flips and self.shifts):
+            raise ValueError("flips and shifts are of images, and one of them; leave out one")
+        return data.flip_left_right if self.flips else partial(data.shift, share=self.shifts)
 
     def smoke(self) -> "ImageExperiment":
         small = super().smoke()

@@ -162,6 +162,20 @@ def test_contexts_and_validation_come_from_streams():
     assert len(estimate.examples) == 100
 
 
+def test_images_are_moved():
+    y = np.zeros((900, 5, 4, 2), np.uint8)
+    y[:, 2, 1] = 9
+    moved = np.asarray(data.shift(jax.random.key(0), y, share=0.5))
+    assert moved.dtype == y.dtype
+    assert (moved.sum((1, 2)) == 9).all()
+    places, counts = np.unique(np.argwhere(moved[..., 0])[:, 1:], axis=0, return_counts=True)
+    np.testing.assert_array_equal(places, [(i, j) for i in (1, 2, 3) for j in (0, 1, 2)])
+    assert 450 < counts[4] < 550  # 1/2 + 1/18 of them stay
+    assert counts.min() > 25
+    np.testing.assert_array_equal(data.shift(jax.random.key(0), y, share=0.0), y)
+    assert (np.asarray(data.shift(jax.random.key(0), y, 3)).sum((1, 2, 3)) == 0).any()  # gone
+
+
 def test_augmentation_is_seen_in_training_alone():
     y = np.zeros((64, 4, 4, 1), np.uint8)
     y[:, :, 0] = 16

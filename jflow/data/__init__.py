@@ -4,7 +4,7 @@ from jflow.data.column import Column
 from jflow.data.complexity import complexity
 from jflow.data.image_density import ImageDensity
 from jflow.data.image_files import tile
-from jflow.data.images import digits, flip_left_right, images, mutate, npz, pad
+from jflow.data.images import digits, flip_left_right, images, mutate, npz, pad, shift
 from jflow.data.restoring import Restored
 from jflow.data.schema import Rows, Schema
 from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
@@ -56,6 +56,7 @@ __all__ = [
     "npz",
     "pad",
     "quantize",
+    "shift",
     "skip_corrupt",
     "table",
     "tfds",

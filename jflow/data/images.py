@@ -167,6 +167,20 @@ def flip_left_right(key: Array, y: Array) -> Array:
     return jnp.where(flipped, y[:, :, ::-1], y)
 
 
+def shift(key: Array, y: Array, pixels: int = 1, share: float = 0.5) -> Array:
+    """Images (N, height, width, channels), a share of them moved, for `fit(augment=)`.
+
+    Along each side by up to so many pixels; zeros move in. It is for images whose borders are
+    black, and whose place does not matter: small sets of them overfit less.
+    """
+    first, second = jax.random.split(key)
+    moves = jax.random.randint(first, (len(y), 2), 0, 2 * pixels + 1)
+    moves = jnp.where(jax.random.bernoulli(second, share, (len(y), 1)), moves, pixels)
+    padded = jnp.pad(y, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    cut = lambda image, at: jax.lax.dynamic_slice(image, (*at, 0), y.shape[1:])  # noqa: E731
+    return jax.vmap(cut)(padded, moves)
+
+
 def mutate(key: Array, y: Any, rate: float = 0.1, values: int = 256) -> Array:
     """Images in which a share `rate` of the numbers is drawn anew from 0..values-1.
 
