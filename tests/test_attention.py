@@ -128,7 +128,7 @@ def test_layers_computed_again_have_the_same_gradients():
 
 def test_tokens_of_sets_and_their_context():
     net = nets.Transformer(8, 2, 2, positions="rotary", dtype="bfloat16")(3)
-    x, context = np.float32(normal(2, 5, 4)), np.float32(normal(2, 6))
+    x, context = normal(2, 5, 4).astype(np.float32), normal(2, 6).astype(np.float32)
     variables = perturbed(net.init(KEY, x, context), 0.5)
     run = lambda x, context: net.apply(variables, x, context)  # noqa: E731
     found = run(x, context)
