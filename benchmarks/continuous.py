@@ -181,7 +181,6 @@ def train_steps() -> None:
         "rk4, 8 steps": ours(FixedGrid(8)),
         "tsit5, 8 steps": ours(FixedGrid(8, "tsit5")),
         "the same, stored": ours(FixedGrid(8, "tsit5", memory="store")),
-        "the same, reversible": ours(FixedGrid(8, "tsit5", memory="reversible")),
         **of_diffrax(net),
         **of_bijx(net),
     }

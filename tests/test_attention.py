@@ -7,7 +7,7 @@ import pytest
 
 import jflow
 from jflow import bijectors as jb
-from jflow import nets
+from jflow import flows, nets
 from jflow import transformers as jt
 from jflow.nets.attention import attention, recall, turned
 from tests.harness import perturbed
@@ -150,6 +150,27 @@ def test_tokens_of_sets_and_their_context():
         (lambda: nets.Transformer(positions="sine"), "'learned' or 'rotary'; got 'sine'"),
         (lambda: nets.Transformer(6, heads=2, positions="rotary"), "heads of an even width"),
         (lambda: nets.CausalTransformer(event_ndim=3), "event_ndim must be 2, .*; got 3"),
+        (lambda: nets.CausalTransformer(event_ndim=True), "event_ndim must be 2, .*; got True"),
+        (lambda: nets.Transformer(gated="no"), "gated must be True or False; got 'no'"),
+        (
+            lambda: jb.Coupling(jt.Affine(), nets.Transformer(8)),
+            "networks of events of 2 axes, and those of this layer have 1",
+        ),
+        (
+            lambda: jb.Coupling(jt.Affine(), nets.ConvNet(8), "half"),
+            "networks of events of 3 axes, and those of this layer have 1",
+        ),
+        (
+            lambda: jb.Continuous(nets.Transformer(8)),
+            "Continuous: net makes networks of events of 2 axes, and those of this layer have 1",
+        ),
+        (lambda: flows.tarflow((4, 6, 1), patch=4), "tarflow: patch must divide .*; got 4"),
+        (lambda: flows.tarflow(4), r"image_shape must be \(height, width, channels\)"),
+        (lambda: flows.tarflow((4, 4, 1), blocks=3), "blocks must be an even number"),
+        (lambda: flows.tarflow((4, 4, 1), context_shape=(4, 4, 1)), "contexts are vectors"),
+        (lambda: flows.tarflow((4, 4, 1), transformer="spline"), "transformer must be one of"),
+        (lambda: flows.tarflow((4, 4, 1), memory="reversible"), "'store' or 'remat'; got"),
+        (lambda: jb.Patchify(4), r"must be \(height, width, channels\); got 4"),
         (lambda: jb.Patchify((4, 6, 1), 4), "size must divide the height and the width"),
         (lambda: jb.Patchify((4, 4)), r"must be \(height, width, channels\); got \(4, 4\)"),
         (lambda: jb.Patchify((4, 0, 1)), "width must be a whole number"),
@@ -169,3 +190,23 @@ def test_patches_are_in_the_order_of_reading():
     assert tokens.dtype == y.dtype
     np.testing.assert_array_equal(tokens[0, 1], y[0, :2, 2:4, 0].ravel())
     np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
+
+
+@pytest.mark.parametrize("transformer", ["affine", "logistic_mixture", "rational_quadratic"])
+def test_tarflow_of_any_transform(transformer):
+    """Log p, latents and samples, of images that are not square, with a context."""
+    flow = flows.tarflow(
+        (4, 2, 3), 2, 1, 8, heads=2, transformer=transformer, components=3, values=None,
+        context_shape=2, positions="rotary", memory="remat",
+    )  # fmt: skip
+    y = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4, 2, 3))
+    context = normal(3, 2)
+    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y, context), 0.3))
+    z = density.latents(y, context)
+    assert z.shape == y.shape
+    np.testing.assert_allclose(density.from_latents(z, context), y, atol=1e-9)
+    log_p = density.log_prob(y, context)
+    np.testing.assert_allclose(density.log_prob(y[1], context[1]), log_p[1], atol=1e-9)
+    y_new = density.sample(0, 3, context)
+    assert np.abs(y_new - 0.5).max() < 0.5001
+    assert np.ptp(y_new) > 0.2

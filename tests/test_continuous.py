@@ -15,9 +15,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import functional as jf
-from jflow.functional import reversible_steps
 from jflow.functional.ode import METHOD_NAMES, integrate, method
-from jflow.functional.reversible_steps import integrate_reversibly
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -231,59 +229,6 @@ def test_penalties_are_those_of_the_path():
     assert not none
 
 
-def test_steps_that_are_taken_back():
-    """Their gradients are those of the same steps, stored; their errors are of the same order."""
-    field = lambda a, t, y: (jnp.tanh(y[0] @ a.T) * (1 + t), y[1] * t)  # noqa: E731
-    y = jnp.asarray(Y), jnp.ones(40)
-    times = jnp.linspace(1.0, 0.0, 33)
-    count = jnp.arange(3)  # not differentiated
-
-    def loss(a, y, solve):
-        ends = solve(
-            Partial(lambda a, n, t, y: field(a + n[0].astype(a.dtype), t, y), a, count), y, times
-        )
-        return jnp.sum(jnp.sin(ends[0])) + jnp.sum(ends[1] ** 2)
-
-    back = lambda f, y, t: integrate_reversibly(f, y, t, method("rk4"))  # noqa: E731
-    kept = lambda f, y, t: reversible_steps._ends(method("rk4"), f, y, t)[0]  # noqa: E731
-    found, wanted = (
-        jax.jit(jax.grad(lambda a, y, how=how: loss(a, y, how), (0, 1)))(MATRIX, y)
-        for how in (back, kept)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, wanted)
-
-    def far(n, memory):
-        grid = jf.FixedGrid(n, memory=memory)
-        ends = jnp.zeros(()), jnp.ones(())
-        found, exact = (
-            s.solve(Partial(field, jnp.asarray(MATRIX)), y, *ends, 1) for s in (grid, jf.Adaptive())
-        )
-        assert found.evaluations == n * (4 if memory == "remat" else 8)
-        return np.abs(found.y[0] - exact.y[0]).max()
-
-    few, many, alone = far(8, "reversible"), far(16, "reversible"), far(16, "remat")
-    assert many < few / 10
-    assert many < 1.5 * alone
-
-
-def test_gradients_of_a_flow_by_steps_that_are_taken_back():
-    y, context = np.float32(Y), np.ones((40, 2), np.float32)
-
-    def gradient(memory):
-        grid = jf.FixedGrid(20, "tsit5", memory)
-        flow = jflow.Flow(jb.Continuous(NET, jf.Hutchinson(), grid), (3,), context_shape=(2,))
-
-        def loss(variables, y):
-            run = {"mutable": ["losses"], "rngs": {"noise": KEY}}
-            return flow.apply(variables, y, context, **run)[0].mean()
-
-        variables = perturbed(jflow.init(flow, KEY, y, context), 0.5)
-        return jax.jit(jax.grad(loss, (0, 1)))(variables, y)
-
-    far = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), gradient("reversible"), gradient("remat"))
-    assert max(jax.tree.leaves(far)) < 1e-5
-
-
 def test_memory_does_not_grow_with_steps():
     def bytes_of(steps, memory):
         solver = jf.FixedGrid(steps, memory=memory)
@@ -293,11 +238,10 @@ def test_memory_does_not_grow_with_steps():
         loss = lambda v, y: flow.apply(v, y, mutable=["losses"])[0].mean()  # noqa: E731
         return jax.jit(jax.grad(loss)).lower(variables, y).compile().memory_analysis()
 
-    ways = ((8, "remat"), (64, "remat"), (64, "store"), (8, "reversible"), (512, "reversible"))
-    few, many, stored, back, same = (bytes_of(*how).temp_size_in_bytes for how in ways)
+    ways = ((8, "remat"), (64, "remat"), (64, "store"))
+    few, many, stored = (bytes_of(*how).temp_size_in_bytes for how in ways)
     assert many < 1.5 * few
     assert stored > 4 * many
-    assert same - back < 8 * 512 + 64 * 1024  # the times of steps, and nothing else
 
 
 @pytest.mark.parametrize(
@@ -309,7 +253,7 @@ def test_memory_does_not_grow_with_steps():
         (lambda: jb.Continuous(NET, evaluation="rk4"), "evaluation must be a Solver"),
         (lambda: jb.Continuous(NET, kinetic=-1.0), "kinetic must be a number at least 0; got -1"),
         (lambda: jf.FixedGrid(0), "steps must be"),
-        (lambda: jf.FixedGrid(8, memory=True), "memory must be 'remat', .*; got True"),
+        (lambda: jf.FixedGrid(8, memory=True), "memory must be 'remat' or 'store'; got True"),
         (lambda: jf.FixedGrid(8, "rk5"), "method must be one of euler, .*; got 'rk5'"),
         (lambda: jb.Continuous(NET, jacobian="a"), "jacobian must be a number at least 0; got 'a'"),
         (lambda: jf.Adaptive(-1.0), "tolerance must be a number above 0 and below 1"),

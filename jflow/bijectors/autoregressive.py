@@ -107,7 +107,8 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
         if not isinstance(net, ar.Causal):
             raise TypeError(
                 f"{type(self).__name__}: the module that net makes must return a Causal, bound to "
-                f"its weights (see jflow.functional); got {type(net).__name__}"
+                "its weights, as nets.MADE and nets.CausalTransformer do (see jflow.functional); "
+                f"got {type(net).__name__}"
             )
         if net.event_ndim != self.event_ndim:
             raise ValueError(

@@ -129,7 +129,11 @@ class Bijector(nn.Module):
         """
         event_ndim = getattr(self, "event_ndim", len(event_shape))
         if len(event_shape) != event_ndim:
-            wanted = {1: "(features,)", 3: "(height, width, channels)"}.get(event_ndim)
+            wanted = {
+                1: "(features,)",
+                2: "(tokens, features)",
+                3: "(height, width, channels)",
+            }.get(event_ndim)
             raise ValueError(
                 f"{type(self).__name__}: the event shape must be {wanted or f'{event_ndim} axes'}; "
                 f"got {event_shape}"

@@ -49,7 +49,7 @@ class Coupling(OfTransformer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", freeze_mask(self.mask))
-        check_factory("Coupling", self.net)
+        check_factory("Coupling", self.net, event_ndim=mask_event_ndim(self.mask))
         if self.transformer.num_params == 0:
             raise ValueError(
                 f"Coupling: {type(self.transformer).__name__} takes no parameters, so there is "

@@ -1,5 +1,8 @@
 """Images as sequences of patches."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -31,11 +34,12 @@ class Patchify(Bijector):
     size: int = 2
 
     def __post_init__(self) -> None:
-        shape = tuple(self.image_shape)
+        given: Any = self.image_shape
+        shape = tuple(given) if isinstance(given, Iterable) else ()
         check_counts("Patchify", size=self.size)
         if len(shape) != 3:
             raise ValueError(
-                f"Patchify: image_shape must be (height, width, channels); got {shape}"
+                f"Patchify: image_shape must be (height, width, channels); got {given!r}"
             )
         height, width, channels = shape
         check_counts("Patchify", height=height, width=width, channels=channels)

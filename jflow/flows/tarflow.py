@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Chain, Invert, MaskedAutoregressive, Patchify, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import of_values, pairs, pixels
+from jflow.flows.checks import checked_image, of_values, pairs, pixels
 from jflow.functional.arguments import check_counts
 from jflow.nets import CausalTransformer
 from jflow.transformers import (
@@ -84,9 +84,25 @@ def tarflow(
     )
     there, back = (MaskedAutoregressive(scalar, net=net, order=o) for o in ("natural", "reversed"))
     both = Repeat(Chain((there, back)), pairs("tarflow", blocks, "blocks"))
+    _check_sizes(image_shape, patch, context_shape)
     tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
     bijector = of_values(values, Chain((pixels(alpha), tokens, ActNorm(2), both, image)), 3)
     return Flow(bijector, image_shape, context_shape=context_shape)
+
+
+def _check_sizes(image_shape: Any, patch: Any, context_shape: Any) -> None:
+    height, width, _ = checked_image("tarflow", image_shape, 1)
+    check_counts("tarflow", patch=patch)
+    if height % patch or width % patch:
+        raise ValueError(
+            f"tarflow: patch must divide the height and the width of image_shape={image_shape}; "
+            f"got {patch}"
+        )
+    if isinstance(context_shape, tuple) and len(context_shape) > 1:
+        raise ValueError(
+            "tarflow: contexts are vectors, which are added to every token; got context_shape="
+            f"{context_shape}"
+        )
 
 
 def _scalar(name: str, components: int, bound: float) -> Transformer:
@@ -94,7 +110,7 @@ def _scalar(name: str, components: int, bound: float) -> Transformer:
     makers = {
         "affine": lambda: Affine(bound),
         "logistic_mixture": lambda: Inverted(LogisticMixture(components, bound)),
-        "rational_quadratic": lambda: RationalQuadraticSpline(components, bound),
+        "rational_quadratic": lambda: RationalQuadraticSpline(components, bound=bound),
     }
     if name not in makers:
         raise ValueError(f"tarflow: transformer must be one of {', '.join(makers)}; got {name!r}")

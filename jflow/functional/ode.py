@@ -74,25 +74,26 @@ def method(name: str) -> Method:
     return Method(solver.order(None), nodes[:used], stages[:used], weights[:used])
 
 
-def increment(field: Field, scheme: Method, t: Array, dt: Array, y: Any) -> Any:
-    """What a step of length dt from t adds to y."""
+def step(field: Field, scheme: Method, t: Array, dt: Array, y: Any) -> Any:
+    """y at t + dt, of y at t."""
     slopes: list[Any] = []
     for node, row in zip(scheme.nodes, scheme.stages, strict=True):
-        at = jax.tree.map(jnp.add, y, _along(dt, row, slopes)) if any(row) else y
-        slopes.append(field(t + node * dt, at))
-    return _along(dt, scheme.weights, slopes)
+        slopes.append(field(t + node * dt, _along(y, dt, row, slopes)))
+    return _along(y, dt, scheme.weights, slopes)
 
 
-def _along(dt: Array, row: tuple[float, ...], slopes: list[Any]) -> Any:
-    """Dt sum_i row_i slopes_i, without those of weight zero."""
+def _along(y: Any, dt: Array, row: tuple[float, ...], slopes: list[Any]) -> Any:
+    """Y + dt sum_i row_i slopes_i, without those of weight zero."""
     used = [(weight, slope) for weight, slope in zip(row, slopes, strict=True) if weight]
+    if not used:
+        return y
     weights = [weight for weight, _ in used]
 
-    def move(*parts: Array) -> Array:
+    def move(start: Array, *parts: Array) -> Array:
         total = sum(weight * part for weight, part in zip(weights, parts, strict=True))
-        return jnp.asarray(total) * dt.astype(parts[0].dtype)
+        return start + dt.astype(start.dtype) * total
 
-    return jax.tree.map(move, *(slope for _, slope in used))
+    return jax.tree.map(move, y, *(slope for _, slope in used))
 
 
 def integrate(
@@ -112,7 +113,7 @@ def integrate(
 
     def advance(y: Any, interval: tuple[Array, Array]) -> tuple[Any, None]:
         t, dt = interval
-        run = lambda y: jax.tree.map(jnp.add, y, increment(field, scheme, t, dt, y))  # noqa: E731
+        run = lambda y: step(field, scheme, t, dt, y)  # noqa: E731
         return (lax.cond(_any(dt != 0), run, lambda y: y, y) if skip else run(y)), None
 
     body = advance if store else jax.checkpoint(advance, prevent_cse=False)

@@ -12,7 +12,6 @@ from jax import Array, lax
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import over_event, wide_dtype
 from jflow.functional.ode import ADAPTIVE_NAMES, Field, check_method, integrate, method, of_diffrax
-from jflow.functional.reversible_steps import integrate_reversibly
 
 
 class Solved(NamedTuple):
@@ -61,25 +60,19 @@ class FixedGrid(Solver):
       steps: how many.
       method: "euler", "midpoint", "heun", "rk4", "tsit5", "dopri5" or "dopri8".
       memory: what the backward pass has: "remat", the states between steps, of which it computes
-        each step again; "store", all that steps compute, which takes much memory, and on CPUs two
-        to three times the time; "reversible", the end alone. Then a step is a pair of steps of the
-        method, which costs twice as much and can be taken back (McCallum and Foster, 2024): for
-        many steps of large states. There is no forward mode.
-
-    Reference: https://arxiv.org/abs/2410.11648
+        each step again; or "store", all that steps compute, which takes much memory, and on CPUs
+        two to three times the time.
     """
 
     steps: int = 24
     method: str = "rk4"
-    memory: Literal["remat", "store", "reversible"] = "remat"
+    memory: Literal["remat", "store"] = "remat"
 
     def __post_init__(self) -> None:
         check_counts("FixedGrid", steps=self.steps)
         check_method("FixedGrid", self.method)
-        if self.memory not in ("remat", "store", "reversible"):
-            raise ValueError(
-                f"FixedGrid: memory must be 'remat', 'store' or 'reversible'; got {self.memory!r}"
-            )
+        if self.memory not in ("remat", "store"):
+            raise ValueError(f"FixedGrid: memory must be 'remat' or 'store'; got {self.memory!r}")
 
     def others(self, dtype: Any) -> tuple[tuple[Self, float], tuple[Self, float]]:
         """The same with twice the steps, and with half of them."""
@@ -93,13 +86,9 @@ class FixedGrid(Solver):
         scheme = method(self.method)
         fractions = jnp.arange(self.steps + 1, dtype=start.dtype) / self.steps
         times = start + (end - start) * fractions
-        twice = self.memory == "reversible"
-        if twice:
-            end_state = integrate_reversibly(field, y, times, scheme)
-        else:
-            end_state = integrate(field, y, times, scheme, store=self.memory == "store")
+        end_state = integrate(field, y, times, scheme, store=self.memory == "store")
         count = jnp.int32(self.steps)
-        return Solved(end_state, count, count * len(scheme.nodes) * (1 + twice))
+        return Solved(end_state, count, count * len(scheme.nodes))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ class AttentionNet(Net):
         check_counts(
             name, width=self.width, layers=self.layers, heads=self.heads, expansion=self.expansion
         )
+        for flag in ("gated", "qk_norm", "remat"):
+            if not isinstance(getattr(self, flag), bool):
+                raise ValueError(
+                    f"{name}: {flag} must be True or False; got {getattr(self, flag)!r}"
+                )
         if self.width % self.heads:
             raise ValueError(f"{name}: heads must divide width={self.width}; got {self.heads}")
         if self.positions not in ("learned", "rotary"):

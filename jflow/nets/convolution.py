@@ -34,6 +34,11 @@ class ConvNet(Net):
     hidden: int = 512
     positions: bool = False
 
+    @property
+    def event_ndim(self) -> int:
+        """How many axes an event has: those of an image."""
+        return 3
+
     def __call__(self, features: int) -> nn.Module:
         """The network with that many output channels."""
         return _ConvNet(features, self)
@@ -86,6 +91,11 @@ class ResidualConvNet(Net):
         super().__post_init__()
         check_counts("ResidualConvNet", hidden=self.hidden, blocks=self.blocks)
 
+    @property
+    def event_ndim(self) -> int:
+        """How many axes an event has: those of an image."""
+        return 3
+
     def __call__(self, features: int) -> nn.Module:
         """The network with that many output channels."""
         return _ResidualConvNet(features, self)
@@ -134,6 +144,11 @@ class ZeroConvNet(Dtypes):
     Attributes:
       dtype, param_dtype: see `Dtypes`.
     """
+
+    @property
+    def event_ndim(self) -> int:
+        """How many axes an event has: those of an image."""
+        return 3
 
     def __call__(self, features: int) -> nn.Module:
         """The layer with that many output channels."""

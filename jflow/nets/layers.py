@@ -46,18 +46,33 @@ class Dtypes:
         return self.dtype or wide, self.param_dtype or wide
 
 
-def check_factory(owner: str, net: object, name: str = "net") -> None:
-    """Refuses a network where what makes networks is wanted.
+def check_factory(
+    owner: str, net: object, name: str = "net", event_ndim: int | None = None
+) -> None:
+    """Refuses a network where what makes networks is wanted, and those of other events.
+
+    Args:
+      owner: whose argument it is.
+      net: the factory; where it has `event_ndim`, its networks are of events of so many axes.
+      name: of the argument.
+      event_ndim: how many axes the owner's events have; None if that does not matter.
 
     Raises:
       TypeError: `net` is a network, which two layers given the same one would share, or cannot be
         called.
+      ValueError: its networks would take axes of a batch for those of an event, or the reverse.
     """
     if isinstance(net, nn.Module) or not callable(net):
         got = f"a network, {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
         raise TypeError(
             f"{owner}: {name} must be a factory of networks, called with the number of outputs, "
             f"such as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
+        )
+    own = getattr(net, "event_ndim", event_ndim)
+    if event_ndim is not None and own != event_ndim:
+        raise ValueError(
+            f"{owner}: {name} makes networks of events of {own} axes, and those of this layer have "
+            f"{event_ndim}; got {net!r}"
         )
 
 

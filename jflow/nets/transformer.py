@@ -34,6 +34,11 @@ class Transformer(AttentionNet):
     https://arxiv.org/abs/2010.11929
     """
 
+    @property
+    def event_ndim(self) -> int:
+        """How many axes an event has: tokens, and the numbers of one."""
+        return 2
+
     def __call__(self, features: int) -> nn.Module:
         """The network with that many outputs for each token."""
         return _Transformer(features, self)
@@ -65,7 +70,7 @@ class CausalTransformer(AttentionNet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.event_ndim not in (1, 2):
+        if self.event_ndim not in (1, 2) or isinstance(self.event_ndim, bool):
             raise ValueError(
                 "CausalTransformer: event_ndim must be 2, for events (tokens, features), or 1, for "
                 f"vectors; got {self.event_ndim!r}"

@@ -60,6 +60,11 @@ class UNet(Net):
         """Those of a level."""
         return self.hidden * 2**level
 
+    @property
+    def event_ndim(self) -> int:
+        """How many axes an event has: those of an image."""
+        return 3
+
     def __call__(self, features: int) -> nn.Module:
         """The network with that many output channels."""
         return _UNet(features, self)
