@@ -147,8 +147,10 @@ class ImageExperiment(Experiment):
         """What is done to training batches; None for nothing."""
         if not (self.flips or self.shifts):
             return None
-        if self.flat or (self.flips and self.shifts):
-            raise ValueError("flips and shifts are of images, and one of them; leave out one")
+        if self.flat:
+            raise ValueError("flips and shifts are of images; leave out these, or flat")
+        if self.flips and self.shifts:
+            raise ValueError("training images are mirrored or moved; leave out flips or shifts")
         return data.flip_left_right if self.flips else partial(data.shift, share=self.shifts)
 
     def smoke(self) -> "ImageExperiment":

@@ -123,8 +123,10 @@ def test_images_are_checked_against_the_config(tmp_path):
         32,
         1,
     )
-    with pytest.raises(ValueError, match="flips are of images"):
+    with pytest.raises(ValueError, match="flips and shifts are of images; leave out these"):
         dataclasses.replace(config, flat=True, flips=True).augment()
+    with pytest.raises(ValueError, match="mirrored or moved; leave out flips or shifts"):
+        dataclasses.replace(config, shifts=0.5, flips=True).augment()
 
 
 def test_baselines_are_scored_as_the_flow_is():
