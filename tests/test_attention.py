@@ -160,6 +160,15 @@ def test_tokens_of_sets_and_their_context():
             lambda: jb.Coupling(jt.Affine(), nets.ConvNet(8), "half"),
             "networks of events of 3 axes, and those of this layer have 1",
         ),
+        (lambda: jb.HINT(jt.Affine(), nets.UNet(4)), "HINT: net makes networks of events of 3"),
+        (lambda: jb.RAD(nets.ConvNet(4)), "RAD: net makes networks of events of 3 axes"),
+        (lambda: jb.Augment(1, nets.UNet(4)), "Augment: net makes networks of events of 3 axes"),
+        (lambda: jb.SDE(nets.UNet(4)), "SDE: net makes networks of events of 3 axes"),
+        (lambda: jb.SDE(nets.MLP((4,)), nets.UNet(4)), "SDE: score makes networks of events of 3"),
+        (
+            lambda: jb.Continuous(nets.Denoiser(nets.UNet(4))),
+            "Continuous: net makes networks of events of 3 axes",
+        ),
         (
             lambda: jb.Continuous(nets.Transformer(8)),
             "Continuous: net makes networks of events of 2 axes, and those of this layer have 1",

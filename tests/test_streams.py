@@ -173,6 +173,9 @@ def test_images_are_moved():
     assert 450 < counts[4] < 550  # 1/2 + 1/18 of them stay
     assert counts.min() > 25
     np.testing.assert_array_equal(data.shift(jax.random.key(0), y, share=0.0), y)
+    for wrong in ({"pixels": 0}, {"share": 1.5}):
+        with pytest.raises(ValueError, match=f"shift: {next(iter(wrong))} must be"):
+            data.shift(jax.random.key(0), y, **wrong)
     assert (np.asarray(data.shift(jax.random.key(0), y, 3)).sum((1, 2, 3)) == 0).any()  # gone
 
 

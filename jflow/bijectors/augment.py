@@ -48,7 +48,7 @@ class Augment(Bijector):
     def __post_init__(self) -> None:
         check_counts("Augment", size=self.size)
         if self.net is not None:
-            check_factory("Augment", self.net)
+            check_factory("Augment", self.net, event_ndim=self.event_ndim)
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:

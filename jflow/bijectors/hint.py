@@ -41,7 +41,7 @@ class HINT(OfTransformer):
     depth: int | None = None
 
     def __post_init__(self) -> None:
-        check_factory("HINT", self.net)
+        check_factory("HINT", self.net, event_ndim=1)
         if self.depth is not None:
             check_counts("HINT", depth=self.depth)
         if self.transformer.num_params == 0:

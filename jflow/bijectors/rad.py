@@ -48,7 +48,7 @@ class RAD(Bijector):
     net: Callable[[int], nn.Module] = MLP((32, 32))
 
     def __post_init__(self) -> None:
-        check_factory("RAD", self.net)
+        check_factory("RAD", self.net, event_ndim=1)
         super().__post_init__()
 
     def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:

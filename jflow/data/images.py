@@ -14,6 +14,7 @@ from jax import Array
 from jflow.data.image_files import all_grey, arrays_of, classes_of, files_below
 from jflow.data.sources import folder, load, tfds
 from jflow.data.splits import Labelled, Splits, hold_out, hold_out_stream
+from jflow.functional.arguments import check_counts
 
 
 def digits() -> Splits:
@@ -172,7 +173,13 @@ def shift(key: Array, y: Array, pixels: int = 1, share: float = 0.5) -> Array:
 
     Along each side by up to so many pixels; zeros move in. It is for images whose borders are
     black, and whose place does not matter: small sets of them overfit less.
+
+    Raises:
+      ValueError: `pixels` is not a whole number, 1 or more, or `share` not in [0, 1].
     """
+    check_counts("shift", pixels=pixels)
+    if not 0 <= share <= 1:
+        raise ValueError(f"shift: share must be in [0, 1]; got {share!r}")
     first, second = jax.random.split(key)
     moves = jax.random.randint(first, (len(y), 2), 0, 2 * pixels + 1)
     moves = jnp.where(jax.random.bernoulli(second, share, (len(y), 1)), moves, pixels)

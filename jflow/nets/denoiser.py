@@ -62,6 +62,11 @@ class Denoiser:
                 + "; take functional.VariancePreserving() or VarianceExploding()"
             )
 
+    @property
+    def event_ndim(self) -> int:
+        """That of `net`, where it has one."""
+        return self.net.event_ndim  # type: ignore[attr-defined]
+
     def __call__(self, features: int) -> nn.Module:
         """The field with that many outputs."""
         return _Denoiser(features, self)
