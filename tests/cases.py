@@ -387,11 +387,23 @@ CASES: dict[str, Case] = {
     "RevNet-image": Case(lambda: jb.RevNet(nets.ConvNet(4), "channel"), (2, 1, 3)),
     "HaarSqueeze": Case(jb.HaarSqueeze, (2, 4, 1)),
     "Patchify": Case(lambda: jb.Patchify((4, 2, 1)), (4, 2, 1)),
+    "CheckerboardSqueeze": Case(jb.CheckerboardSqueeze, (3, 2, 1)),
+    "PairTokens": Case(jb.PairTokens, (4, 2)),
     "Patchify-inverted": Case(lambda: jb.Invert(jb.Patchify((4, 2, 1))), (2, 4)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),
     "MultiScale-likelihood": Case(ranked_multi_scale, (2, 4, 1), scale=0.15),
     "Dequantize": Case(lambda: jb.Dequantize(4), (3,), data=levels, base=unit, drawn=("inverse",)),
+    "Dequantize-noise": Case(
+        lambda: jb.Dequantize(
+            4, 1, jb.Coupling(jt.RationalQuadraticSpline(3, tails=None), nets.MLP((5,)))
+        ),
+        (3,),
+        context_shape=2,
+        data=levels,
+        base=unit,
+        drawn=("inverse",),
+    ),
     "Dequantize-Chain": Case(
         lambda: jb.Chain((jb.Dequantize(4, 3), image_step("dense"))),
         (2, 1, 3),

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 import jflow
 from jflow import bijectors as jb
-from jflow import flows, testing, train
+from jflow import flows, nets, testing, train
 from jflow import transformers as jt
 from jflow.functional import Integers, Interval
 from tests.harness import perturbed
@@ -40,6 +40,77 @@ def test_bounds_tend_to_the_probabilities():
     assert np.all(tight < bits)
     one = density.log_prob(y, key=3)
     np.testing.assert_allclose(density.bits_per_dim(y, 3), -one / np.log(2), rtol=1e-12)
+
+
+def spline_noise():
+    spline, net = jt.RationalQuadraticSpline(4, tails=None), nets.MLP((8,))
+    masks = "alternating", "alternating_swapped"
+    return jb.Chain(tuple(jb.Coupling(spline, net, mask) for mask in masks))
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Two independent cells under noise that is learned, far from uniform."""
+    layers = jb.Dequantize(K, noise=spline_noise()), jb.Elementwise(jt.Sigmoid())
+    flow = jflow.Flow(jb.Chain(layers), (2,))
+    return jflow.Density(flow, perturbed(jflow.init(flow, KEY, np.zeros((2, 2), int)), 0.5))
+
+
+def test_learned_noise_keeps_the_probabilities(learned):
+    y = np.stack(np.meshgrid(range(K), range(K)), -1).reshape(-1, 2)
+    exact = EXACT[y].prod(axis=1)
+    mean, error, _ = learned.log_prob_estimate(y, 0, probes=20_000)
+    np.testing.assert_allclose(np.exp(mean), exact, atol=4.5 * np.max(np.exp(mean) * error))
+    bits = learned.bits_per_dim(y, 0, samples=1_000)
+    assert np.all(bits > -np.log2(exact) / 2 - 1e-3)
+    # Samples carry the density of their own noise: E exp(-log joint) is the volume, 1 for each y.
+    drawn, joint = learned.flow.apply(learned.variables, KEY, (50_000,), method="sample_jointly")
+    inverse = np.exp(-np.asarray(joint)) / K**2
+    assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / 50_000**0.5
+    shares = np.bincount(np.asarray(drawn) @ [K, 1], minlength=K**2) / 50_000
+    np.testing.assert_allclose(shares, np.outer(EXACT, EXACT).ravel(), atol=0.012)
+
+
+def test_learned_noise_stays_in_its_cell():
+    """In float32, at the ends of the most levels that there are."""
+    layer = jb.Dequantize(2**16, noise=spline_noise())
+    y = jnp.asarray(np.stack([np.arange(2**16 - 512, 2**16)] * 2, 1), jnp.float32)
+    variables = perturbed(jflow.init(layer, KEY, y), 3.0)
+    x, log_det = layer.apply(variables, y, method="inverse_and_log_det", rngs={"noise": KEY})
+    np.testing.assert_array_equal(layer.apply(variables, x, method="forward"), y)
+    assert np.isfinite(log_det).all()
+
+
+def test_learning_the_noise_tightens_the_bound(learned):
+    flow = learned.flow
+    y = np.asarray(learned.sample(1, 2_000))
+    found, _ = jflow.fit(flow, y, key=0, steps=300, batch_size=256, progress=False)
+    uniform = flow.clone(bijector=jb.Chain((jb.Dequantize(K), *flow.bijector.bijectors[1:])))
+    test = np.asarray(learned.sample(2, 2_000))
+    bounds = [
+        float(np.mean(density.bits_per_dim(test, 0, samples=50)))
+        for density in (found, jflow.Density(uniform, {}))
+    ]
+    exact = -np.sum(EXACT * np.log2(np.maximum(EXACT, 1e-300)))
+    assert exact - 0.02 < bounds[0] < bounds[1] - 0.02
+
+
+def test_noise_that_is_refused():
+    line = jb.Coupling(jt.Affine(), nets.MLP((4,)))
+    with pytest.raises(ValueError, match=r"Dequantize\(noise=\) takes \[0, 1\], and .* the line"):
+        jflow.Flow(jb.Dequantize(4, noise=line), (2,))
+    with pytest.raises(TypeError, match="noise must be a bijector of the unit cube"):
+        jb.Dequantize(4, noise=nets.MLP((4,)))
+    with pytest.raises(ValueError, match="noise needs an exact log_det, and both directions"):
+        jb.Dequantize(4, noise=jb.Dequantize(4))
+    with pytest.raises(ValueError, match="events of 1 or 3 axes; got event_ndim=2"):
+        jb.Dequantize(4, 2, spline_noise())
+    with pytest.raises(ValueError, match=r"noise must keep the shape of events \(4, 4, 1\)"):
+        jflow.Flow(jb.Dequantize(4, 3, jb.Squeeze()), (4, 4, 1))
+    with pytest.raises(ValueError, match="dequantization must be 'uniform' or 'variational'"):
+        flows.glow((4, 4, 1), dequantization="learned")
+    with pytest.raises(ValueError, match="dequantization='variational' is of whole numbers"):
+        flows.glow((4, 4, 1), values=None, dequantization="variational")
 
 
 def test_integers_come_and_go():

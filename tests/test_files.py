@@ -55,6 +55,23 @@ FLOWS = {
     "tarflow": lambda: flows.tarflow(
         (4, 4, 1), 2, 1, 4, heads=2, components=2, values=4, context_shape=2
     ),
+    "flow_pp": lambda: flows.flow_pp(
+        (4, 4, 1),
+        4,
+        1,
+        couplings=(1, 1, 1),
+        heads=2,
+        components=2,
+        values=4,
+        dequantization="variational",
+        context_shape=2,
+    ),
+    "jet": lambda: flows.jet(
+        (4, 4, 1), 2, 1, 4, patch=2, heads=2, channel_couplings=1, values=4, context_shape=2
+    ),
+    "transformer_af": lambda: flows.transformer_af(
+        3, 2, 1, 4, heads=2, components=4, context_shape=2
+    ),
 }
 
 

@@ -16,11 +16,11 @@ from jflow.bijectors.linear import Conv1x1, Linear
 from jflow.bijectors.low_rank import ConvFlow, Planar, Radial, Sylvester
 from jflow.bijectors.multiscale import MultiScale
 from jflow.bijectors.norm import ActNorm, BatchNorm
-from jflow.bijectors.patchify import Patchify
+from jflow.bijectors.patchify import PairTokens, Patchify
 from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.rad import RAD
 from jflow.bijectors.repeat import Repeat
-from jflow.bijectors.reshape import HaarSqueeze, Squeeze
+from jflow.bijectors.reshape import CheckerboardSqueeze, HaarSqueeze, Squeeze
 from jflow.bijectors.residual import Residual, RevNet
 from jflow.bijectors.rows import RowAutoregressive
 from jflow.bijectors.sde import SDE
@@ -35,6 +35,7 @@ __all__ = [
     "Bijector",
     "BlockAutoregressive",
     "Chain",
+    "CheckerboardSqueeze",
     "Continuous",
     "Conv1x1",
     "ConvFlow",
@@ -48,6 +49,7 @@ __all__ = [
     "Linear",
     "MaskedAutoregressive",
     "MultiScale",
+    "PairTokens",
     "Patchify",
     "PeriodicConv",
     "Permute",

@@ -1,15 +1,16 @@
-"""Images as sequences of patches."""
+"""Images as sequences of patches, and pairs of these."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jflow.bijectors.base import Bijector, Direction
 from jflow.functional.arguments import check_counts
-from jflow.functional.arrays import as_number, no_log_det
+from jflow.functional.arrays import as_number, no_log_det, permute
 from jflow.functional.supports import Supports, mixed
 
 
@@ -92,3 +93,63 @@ class Patchify(Bijector):
         self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
     ) -> Supports:
         return mixed("Patchify", support)
+
+
+class PairTokens(Bijector):
+    """Joins tokens two by two: data (T, F) to base (T / 2, 2 F). log_det is 0.
+
+    The pairs are drawn when the parameters are initialised, and kept in the collection "constants";
+    in `Repeat`, each layer draws its own. A coupling of the last axis then is one of tokens: half
+    of them are transformed, given the other half. Integers stay such.
+
+        inverse   x[i] = (y[o[i]], y[o[i + T / 2]]),  o a permutation
+
+    Raises:
+      ValueError: an odd number of tokens, or (base side) an odd number of features.
+
+    Reference: Kolesnikov, Pinto, Tschannen, Jet, 2024, https://arxiv.org/abs/2412.15129
+    """
+
+    event_ndim = 2
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        x = as_number(x)
+        self.data_shape(x.shape[-2:])
+        order = self._order(2 * x.shape[-2])
+        y = jnp.concatenate(jnp.split(x, 2, axis=-1), axis=-2)
+        return permute(y, jnp.argsort(order), axis=-2), no_log_det(x, 2)
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        y = as_number(y)
+        self.latent_shape(y.shape[-2:])
+        x = permute(y, self._order(y.shape[-2]), axis=-2)
+        return jnp.concatenate(jnp.split(x, 2, axis=-2), axis=-1), no_log_det(y, 2)
+
+    @nn.compact
+    def _order(self, tokens: int) -> Array:
+        draw = lambda: jax.random.permutation(self.make_rng(), tokens)  # noqa: E731
+        return self.variable("constants", "order", draw).value
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        super().latent_shape(event_shape)
+        tokens, features = event_shape
+        if tokens % 2:
+            raise ValueError(f"PairTokens: needs an even number of tokens; got {event_shape}")
+        return tokens // 2, 2 * features
+
+    @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        super().latent_shape(latent_shape)
+        tokens, features = latent_shape
+        if features % 2:
+            raise ValueError(
+                f"PairTokens: forward needs an even number of features; got {latent_shape}"
+            )
+        return 2 * tokens, features // 2
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return mixed("PairTokens", support)

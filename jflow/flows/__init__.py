@@ -1,8 +1,10 @@
 """Recipes: flows named after the papers that describe them."""
 
 from jflow.flows.continuous import anode, ffjord, ot_flow, rnode
+from jflow.flows.flow_pp import flow_pp
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
+from jflow.flows.jet import jet
 from jflow.flows.low_rank import planar, radial, sylvester
 from jflow.flows.maf import iaf, maf
 from jflow.flows.matching import flow_matching
@@ -14,17 +16,20 @@ from jflow.flows.residual import i_densenet, i_resnet, residual_flow
 from jflow.flows.sde import sde
 from jflow.flows.tabular import tabular
 from jflow.flows.tarflow import tarflow
+from jflow.flows.transformer_af import transformer_af
 
 __all__ = [
     "anode",
     "bnaf",
     "ffjord",
     "flow_matching",
+    "flow_pp",
     "glow",
     "hint",
     "i_densenet",
     "i_resnet",
     "iaf",
+    "jet",
     "maf",
     "naf",
     "nice",
@@ -40,5 +45,6 @@ __all__ = [
     "sylvester",
     "tabular",
     "tarflow",
+    "transformer_af",
     "umnn",
 ]

@@ -1,13 +1,14 @@
 """What recipes share: checks of arguments, and what mixes features between layers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jflow.bijectors import (
     Bijector,
     Chain,
     Conv1x1,
+    Coupling,
     Dequantize,
     Elementwise,
     EmergingConv,
@@ -15,11 +16,24 @@ from jflow.bijectors import (
     Linear,
     PeriodicConv,
     Permute,
+    Repeat,
     Reverse,
     WoodburyConv,
 )
 from jflow.functional.arguments import check_counts
-from jflow.transformers import FixedAffine, Sigmoid
+from jflow.transformers import (
+    Affine,
+    DeepSigmoid,
+    FixedAffine,
+    Inverted,
+    LogisticMixture,
+    RationalQuadraticSpline,
+    Sigmoid,
+    Transformer,
+)
+
+Dequantization = Literal["uniform", "variational"]
+Scalar = Literal["affine", "logistic_mixture", "rational_quadratic", "deep_sigmoid"]
 
 _LEARNED = (
     "plu", "dense", "qr", "householder", "cayley", "expm", "low_rank", "circulant", "butterfly",
@@ -43,12 +57,92 @@ def directed(recipe: str, bijector: Bijector, own: str, direction: str) -> Bijec
 
 
 def of_values(
-    values: int | Literal["auto"] | None, bijector: Bijector, event_ndim: int = 1
+    values: int | Literal["auto"] | None,
+    bijector: Bijector,
+    event_ndim: int = 1,
+    noise: Bijector | None = None,
 ) -> Bijector:
     """The bijector, under dequantized grey levels where data are such: "auto" for 256 of images."""
     if values == "auto":
         values = 256 if event_ndim == 3 else None
-    return bijector if values is None else Chain((Dequantize(values, event_ndim), bijector))
+    if values is None and noise is not None:
+        raise ValueError(
+            "dequantization='variational' is of whole numbers, and values=None says that data are "
+            "none; give the number of grey levels, or leave it out"
+        )
+    return bijector if values is None else Chain((Dequantize(values, event_ndim, noise), bijector))
+
+
+def noise_of(recipe: str, dequantization: str, net: Callable[[int], Any]) -> Bijector | None:
+    """The noise of `Dequantize`, of images: None for "uniform".
+
+    "variational" is four couplings of splines of (0, 1), of a checkerboard and its complement in
+    turn, with networks `net`, which start as uniform noise.
+
+    Raises:
+      ValueError: another name.
+    """
+    if dequantization not in get_args(Dequantization):
+        raise ValueError(
+            f"{recipe}: dequantization must be 'uniform' or 'variational'; got {dequantization!r}"
+        )
+    if dequantization == "uniform":
+        return None
+    spline = RationalQuadraticSpline(8, tails=None)
+    masks = "checkerboard", "checkerboard_swapped"
+    return Repeat(Chain(tuple(Coupling(spline, net, mask) for mask in masks)), 2)
+
+
+def scalar(recipe: str, name: str, components: int, bound: float) -> Transformer:
+    """A transformer by name, whose likelihoods are closed forms.
+
+    Args:
+      recipe: who asks.
+      name: one of `Scalar`.
+      components: of mixtures; bins of splines; units of deep sigmoids.
+      bound: of log-scales, or of the interval of splines.
+
+    Raises:
+      ValueError: another name, or a number out of range.
+    """
+    check_counts(recipe, components=components)
+    makers: dict[str, Callable[[], Transformer]] = {
+        "affine": lambda: Affine(bound),
+        "logistic_mixture": lambda: Inverted(LogisticMixture(components, bound)),
+        "rational_quadratic": lambda: RationalQuadraticSpline(components, bound=bound),
+        "deep_sigmoid": lambda: Inverted(DeepSigmoid(components)),
+    }
+    if name not in makers:
+        raise ValueError(f"{recipe}: transformer must be one of {', '.join(makers)}; got {name!r}")
+    return makers[name]()
+
+
+def check_patch(recipe: str, image_shape: Any, patch: Any) -> None:
+    """Refuses patches that do not tile an image.
+
+    Raises:
+      ValueError: they do not.
+    """
+    height, width, _ = checked_image(recipe, image_shape, 1)
+    check_counts(recipe, patch=patch)
+    if height % patch or width % patch:
+        raise ValueError(
+            f"{recipe}: patch must divide the height and the width of image_shape={image_shape}; "
+            f"got {patch}"
+        )
+
+
+def check_vector_context(recipe: str, context_shape: Any) -> None:
+    """Refuses contexts that are images, of networks that add theirs to every token.
+
+    Raises:
+      ValueError: they are.
+    """
+    if isinstance(context_shape, tuple) and len(context_shape) > 1:
+        raise ValueError(
+            f"{recipe}: contexts are vectors, which are added to every token; got context_shape="
+            f"{context_shape}"
+        )
 
 
 def check_one_size(recipe: str, features: Any, image_shape: Any) -> None:

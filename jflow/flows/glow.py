@@ -11,7 +11,7 @@ from jflow.bijectors import (
 )
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import mixer, of_values, pixels
+from jflow.flows.checks import Dequantization, mixer, noise_of, of_values, pixels
 from jflow.nets import ConvNet, ZeroConvNet
 from jflow.transformers import Affine
 
@@ -29,6 +29,7 @@ def glow(
     checkerboards: int | None = None,
     positions: bool | None = None,
     dropout: float = 0.0,
+    dequantization: Dequantization = "uniform",
     memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
@@ -58,6 +59,8 @@ def glow(
       positions: whether the coupling networks have a bias for each pixel; not in the paper. None
         for whether images are small: there, what is to be seen has its place.
       dropout: in the coupling networks, in training.
+      dequantization: whether the noise of grey levels is uniform or learned, "variational", by
+        networks like those of the couplings; see `Dequantize`.
       memory: what the backward pass stores; see `Repeat`.
       dtype: of the networks, such as "bfloat16".
 
@@ -82,7 +85,8 @@ def glow(
         return Chain((*first, *parts, Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel")))
 
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
-    bijector = of_values(values, Chain((pixels(None), pyramid)), 3)
+    noise = noise_of("glow", dequantization, net)
+    bijector = of_values(values, Chain((pixels(None), pyramid)), 3, noise)
     return Flow(bijector, image_shape, context_shape=context_shape)
 
 

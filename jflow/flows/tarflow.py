@@ -4,16 +4,18 @@ from typing import Any, Literal
 
 from jflow.bijectors import ActNorm, Chain, Invert, MaskedAutoregressive, Patchify, Repeat
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import checked_image, of_values, pairs, pixels
-from jflow.functional.arguments import check_counts
-from jflow.nets import CausalTransformer
-from jflow.transformers import (
-    Affine,
-    Inverted,
-    LogisticMixture,
-    RationalQuadraticSpline,
-    Transformer,
+from jflow.flows.checks import (
+    Dequantization,
+    Scalar,
+    check_patch,
+    check_vector_context,
+    noise_of,
+    of_values,
+    pairs,
+    pixels,
+    scalar,
 )
+from jflow.nets import CausalTransformer, ResidualConvNet
 
 
 @recipe
@@ -25,7 +27,7 @@ def tarflow(
     *,
     patch: int = 2,
     heads: int = 4,
-    transformer: Literal["affine", "logistic_mixture", "rational_quadratic"] = "logistic_mixture",
+    transformer: Scalar = "logistic_mixture",
     components: int = 8,
     bound: float = 5.0,
     alpha: float | None = 1e-5,
@@ -34,6 +36,7 @@ def tarflow(
     dropout: float = 0.0,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
+    dequantization: Dequantization = "uniform",
     memory: Literal["store", "remat"] = "store",
     dtype: str | None = None,
 ) -> Flow:
@@ -58,7 +61,7 @@ def tarflow(
       patch: pixels along each side of a patch.
       heads: of attention; they divide the width.
       transformer: the scalar function.
-      components: of mixtures; bins of splines.
+      components: of mixtures; bins of splines; units of deep sigmoids.
       bound: of log-scales, or of the interval of splines.
       alpha: margin of the logit of pixels, which are numbers in [0, 1] without `values`; None for
         none, as in the paper.
@@ -67,6 +70,8 @@ def tarflow(
       dropout: in the networks, in training.
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
+      dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
+        `Dequantize`.
       memory: whether the backward pass keeps what layers compute, "store", or computes it again.
       dtype: of the networks, such as "bfloat16".
 
@@ -75,43 +80,20 @@ def tarflow(
 
     Reference: Zhai et al., 2024, https://arxiv.org/abs/2412.06329
     """
-    scalar = _scalar(transformer, components, bound)
+    function = scalar("tarflow", transformer, components, bound)
     if memory not in ("store", "remat"):
         raise ValueError(f"tarflow: memory must be 'store' or 'remat'; got {memory!r}")
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
     net = CausalTransformer(
         width, layers, heads, positions=positions, remat=memory == "remat", **options
     )
-    there, back = (MaskedAutoregressive(scalar, net=net, order=o) for o in ("natural", "reversed"))
+    there, back = (
+        MaskedAutoregressive(function, net=net, order=o) for o in ("natural", "reversed")
+    )
     both = Repeat(Chain((there, back)), pairs("tarflow", blocks, "blocks"))
-    _check_sizes(image_shape, patch, context_shape)
+    check_patch("tarflow", image_shape, patch)
+    check_vector_context("tarflow", context_shape)
+    noise = noise_of("tarflow", dequantization, ResidualConvNet(32, dropout=dropout, dtype=dtype))
     tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
-    bijector = of_values(values, Chain((pixels(alpha), tokens, ActNorm(2), both, image)), 3)
-    return Flow(bijector, image_shape, context_shape=context_shape)
-
-
-def _check_sizes(image_shape: Any, patch: Any, context_shape: Any) -> None:
-    height, width, _ = checked_image("tarflow", image_shape, 1)
-    check_counts("tarflow", patch=patch)
-    if height % patch or width % patch:
-        raise ValueError(
-            f"tarflow: patch must divide the height and the width of image_shape={image_shape}; "
-            f"got {patch}"
-        )
-    if isinstance(context_shape, tuple) and len(context_shape) > 1:
-        raise ValueError(
-            "tarflow: contexts are vectors, which are added to every token; got context_shape="
-            f"{context_shape}"
-        )
-
-
-def _scalar(name: str, components: int, bound: float) -> Transformer:
-    check_counts("tarflow", components=components)
-    makers = {
-        "affine": lambda: Affine(bound),
-        "logistic_mixture": lambda: Inverted(LogisticMixture(components, bound)),
-        "rational_quadratic": lambda: RationalQuadraticSpline(components, bound=bound),
-    }
-    if name not in makers:
-        raise ValueError(f"tarflow: transformer must be one of {', '.join(makers)}; got {name!r}")
-    return makers[name]()
+    body = Chain((pixels(alpha), tokens, ActNorm(2), both, image))
+    return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)

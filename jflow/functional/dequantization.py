@@ -20,9 +20,23 @@ def dequantize(key: Array, y: Array, values: int) -> Array:
     """(y + u) / values with u uniform on (0, 1): grey levels 0..values-1 to (0, 1)."""
     floating = jnp.issubdtype(y.dtype, jnp.floating)
     y = as_wide(y) if floating else y.astype(jax.dtypes.canonicalize_dtype(float))
-    # Away from both ends by what rounding y + u could take it over.
-    margin = values * jnp.finfo(y.dtype).eps
-    return (y + jax.random.uniform(key, y.shape, y.dtype, margin, 1 - margin)) / values
+    return (y + uniform_noise(key, y, values)) / values
+
+
+def uniform_noise(key: Array, y: Array, values: int) -> Array:
+    """Uniform numbers of (0, 1), as many as y, which `within_cell` holds."""
+    margin = _margin(values, y)
+    return jax.random.uniform(key, y.shape, y.dtype, margin, 1 - margin)
+
+
+def within_cell(u: Array, values: int) -> Array:
+    """u, away from 0 and 1 by what rounding y + u could take it over."""
+    margin = _margin(values, u)
+    return jnp.clip(u, margin, 1 - margin)
+
+
+def _margin(values: int, y: Array) -> float:
+    return values * float(jnp.finfo(y.dtype).eps)
 
 
 def quantize(y: Array, values: int) -> Array:

@@ -5,6 +5,7 @@ from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
 from jflow.nets.denoiser import Denoiser
 from jflow.nets.functions import as_function
+from jflow.nets.gated import GatedConvNet
 from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
 from jflow.nets.lipschitz_dense import LipschitzDenseNet
 from jflow.nets.made import MADE, ResidualMADE
@@ -22,6 +23,7 @@ __all__ = [
     "Contraction",
     "ConvNet",
     "Denoiser",
+    "GatedConvNet",
     "LipschitzConvNet",
     "LipschitzDenseNet",
     "LipschitzMLP",
