@@ -413,6 +413,12 @@ CASES: dict[str, Case] = {
     "Augment": Case(lambda: jb.Augment(2), (3,), drawn=("inverse",)),
     "Augment-context": Case(lambda: jb.Augment(2, nets.MLP((6,))), (3,), 2, drawn=("inverse",)),
     "Augment-image": Case(lambda: jb.Augment(1, nets.ConvNet(3), 3), (2, 1, 2), drawn=("inverse",)),
+    "Slice": Case(lambda: jb.Invert(jb.Augment(2, nets.MLP((6,)))), (5,), 2, drawn=("forward",)),
+    "AbsoluteValue": Case(jb.AbsoluteValue, (3,), base=positive, drawn=("forward",)),
+    "AbsoluteValue-context": Case(
+        lambda: jb.AbsoluteValue(nets.MLP((4,))), (3,), 2, base=positive, drawn=("forward",)
+    ),
+    "MaxPool": Case(jb.MaxPool, (2, 4, 1), drawn=("forward",)),
     "RAD": Case(jb.RAD, (3,), drawn=("forward",)),
     "RAD-context": Case(lambda: jb.RAD(nets.MLP((4,))), (3,), context_shape=2, drawn=("forward",)),
     "RAD-Repeat": Case(

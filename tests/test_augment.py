@@ -7,6 +7,8 @@ from scipy.stats import norm
 import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
+from jflow import transformers as jt
+from tests.harness import perturbed
 from tests.test_matching import drawn
 
 Y = drawn(0, 50, 2)
@@ -44,6 +46,47 @@ def test_anode_is_a_bound_that_fits():
     assert np.asarray(found.solver_error).max() < 1e-3
 
 
+def test_its_inverse_is_a_slice():
+    """Numbers that the base does not have, drawn from a law that is learned: an exact log p."""
+    flow = jflow.Flow(jb.Invert(jb.Augment(1, nets.MLP((8,)))), (2,))
+    assert flow.bijector.log_det_kinds == {"exact"}
+    assert flow.latent_shape == (1,)
+    density, _ = jflow.fit(flow, Y, key=0, steps=30, progress=False)
+    log_p = density.log_prob(Y)  # no key
+    law = density.flow.bijector.bijector.apply(
+        {"params": density.variables["params"]["bijector"]["bijector"]},
+        Y[:, :1],
+        None,
+        method="_law",
+    )
+    wanted = norm.logpdf(Y[:, 0]) + norm.logpdf(Y[:, 1], *map(np.ravel, (law[0], np.exp(law[1]))))
+    np.testing.assert_allclose(log_p, wanted, atol=1e-6)
+    y, own = density.sample_and_log_prob(0, 50)
+    np.testing.assert_allclose(density.log_prob(y), own, atol=1e-6)
+    back = jb.Invert(jb.Invert(jb.Augment(1)))
+    assert back.log_det_kind == "bound"
+
+
+def test_signs_and_places_are_drawn():
+    """Densities with a mass of one, and samples that follow them."""
+    layers = jb.AbsoluteValue(nets.MLP((4,))), jb.Elementwise(jt.Softplus())
+    flow = jflow.Flow(jb.Chain(layers), (1,))
+    assert flow.bijector.log_det_kinds == {"exact"}
+    grid = np.linspace(-12, 12, 4001)[:, None]
+    density = jflow.Density(flow, perturbed(jflow.init(flow, 0, grid), 1.0))
+    p = np.exp(density.log_prob(grid))
+    assert abs(p.sum() * (grid[1] - grid[0])[0] - 1) < 1e-3
+    drawn = np.asarray(density.sample(0, 20_000))
+    assert abs((drawn < 0).mean() - p[grid[:, 0] < 0].sum() / p.sum()) < 0.015
+    pooled = jb.MaxPool()
+    y = np.random.default_rng(0).standard_normal((7, 4, 6, 2))
+    x = np.asarray(pooled.apply({}, y, method="inverse"))
+    np.testing.assert_allclose(x[..., :2], y.reshape(7, 2, 2, 3, 2, 2).max((2, 4)))
+    flow = jflow.Flow(pooled, (2, 2, 1))
+    drawn = jflow.Density(flow, {}).sample(0, 4_000).reshape(-1, 4)
+    np.testing.assert_allclose(np.bincount(np.argmax(drawn, 1)) / 4_000, 0.25, atol=0.03)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="size must be"):
         jb.Augment(0)
@@ -54,6 +97,13 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match=r"drops 3 numbers of the last axis; got \(3,\)"):
         jb.Augment(3).data_shape((3,))
     density = jflow.Density(flow := jflow.Flow(jb.Augment(1), (2,)), jflow.init(flow, 0, Y))
+    with pytest.raises(ValueError, match=r"AbsoluteValue takes numbers above 0|takes .*above 0"):
+        jflow.Flow(jb.AbsoluteValue(), (2,))
+    with pytest.raises(ValueError, match="height and width must be multiples of 2"):
+        jflow.Flow(jb.MaxPool(), (3, 2, 1))
+    for layer, shape in ((jb.AbsoluteValue(), (2,)), (jb.MaxPool(), (1, 1, 4))):
+        with pytest.raises(ValueError, match="forward draws one of several points"):
+            layer.apply({}, np.ones(shape), method="forward")
     with pytest.raises(ValueError, match="give a key"):
         density.log_prob(Y)
     with pytest.raises(ValueError, match="inverse draws noise"):

@@ -556,7 +556,11 @@ COPIES = {
 def test_copies_of_every_recipe_are_equal(how):
     for name, build in RECIPES.items():
         if name in flows.__all__:
-            flow = build((8, 8, 1)) if name in ("flow_pp", "glow", "jet", "tarflow") else build(3)
+            flow = (
+                build((8, 8, 1))
+                if name in ("flow_pp", "glow", "jet", "tarflow", "vflow")
+                else build(3)
+            )
             copied = COPIES[how](Density(flow, {"params": {"a": np.ones(3)}}))
             assert copied.flow == flow
             assert hash(copied.flow) == hash(flow)

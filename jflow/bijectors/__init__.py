@@ -24,11 +24,13 @@ from jflow.bijectors.reshape import CheckerboardSqueeze, HaarSqueeze, Squeeze
 from jflow.bijectors.residual import Residual, RevNet
 from jflow.bijectors.rows import RowAutoregressive
 from jflow.bijectors.sde import SDE
+from jflow.bijectors.surjections import AbsoluteValue, MaxPool
 
 __all__ = [
     "HINT",
     "RAD",
     "SDE",
+    "AbsoluteValue",
     "ActNorm",
     "Augment",
     "BatchNorm",
@@ -48,6 +50,7 @@ __all__ = [
     "Jacobi",
     "Linear",
     "MaskedAutoregressive",
+    "MaxPool",
     "MultiScale",
     "PairTokens",
     "Patchify",

@@ -19,6 +19,7 @@ Kind = TypeVar("Kind", LogDetKind, DirectionKind)
 # From the strongest to the weakest.
 _LOG_DET_KINDS: tuple[LogDetKind, ...] = ("exact", "unbiased", "bound", "biased")
 _DIRECTION_KINDS: tuple[DirectionKind, ...] = ("closed form", "iterative", "random", "missing")
+_EVENTS = {1: "(features,)", 2: "(tokens, features)", 3: "(height, width, channels)"}
 
 
 class Bijector(nn.Module):
@@ -70,7 +71,7 @@ class Bijector(nn.Module):
         mean of the density that it gives is exact. A composition reports the weakest of its parts,
         in that order.
         """
-        return _weakest(_LOG_DET_KINDS, (part.log_det_kind for part in self.parts))
+        return weakest(part.log_det_kind for part in self.parts)
 
     @property
     def log_det_kinds(self) -> frozenset[LogDetKind]:
@@ -129,11 +130,7 @@ class Bijector(nn.Module):
         """
         event_ndim = getattr(self, "event_ndim", len(event_shape))
         if len(event_shape) != event_ndim:
-            wanted = {
-                1: "(features,)",
-                2: "(tokens, features)",
-                3: "(height, width, channels)",
-            }.get(event_ndim)
+            wanted = _EVENTS.get(event_ndim)
             raise ValueError(
                 f"{type(self).__name__}: the event shape must be {wanted or f'{event_ndim} axes'}; "
                 f"got {event_shape}"
@@ -259,6 +256,11 @@ def check_distinct(owner: str, parts: Iterable[Bijector]) -> None:
             )
         seen.add(id(part))
         left.extend(part.parts)
+
+
+def weakest(kinds: Iterable[LogDetKind]) -> LogDetKind:
+    """The weakest of some kinds; "exact" of none."""
+    return _weakest(_LOG_DET_KINDS, kinds)
 
 
 def image(

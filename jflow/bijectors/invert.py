@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind, image
+from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind, image, weakest
 from jflow.functional.supports import Supports
 
 
@@ -42,8 +42,14 @@ class Invert(Bijector):
 
     @property
     def log_det_kind(self) -> LogDetKind:
-        drawn = self.inverse_kind == "random" and self.bijector.log_det_kind == "exact"
-        return "bound" if drawn else self.bijector.log_det_kind
+        return weakest(self.log_det_kinds)
+
+    @property
+    def log_det_kinds(self) -> frozenset[LogDetKind]:
+        # What is drawn on the way to the base makes a bound; on the way from it, none.
+        kinds = self.bijector.log_det_kinds - {"bound"}
+        drawn: LogDetKind = "bound" if self.inverse_kind == "random" else "exact"
+        return kinds | {drawn}
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:

@@ -1,7 +1,7 @@
 """Recipes: flows named after the papers that describe them."""
 
 from jflow.flows.continuous import anode, ffjord, ot_flow, rnode
-from jflow.flows.flow_pp import flow_pp
+from jflow.flows.flow_pp import flow_pp, vflow
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
 from jflow.flows.jet import jet
@@ -47,4 +47,5 @@ __all__ = [
     "tarflow",
     "transformer_af",
     "umnn",
+    "vflow",
 ]

@@ -113,9 +113,11 @@ class _Block(nn.Module):
         h = RMSNorm(config, name="norm")(h + self._gated("outer", inner))
         if places is None:
             return h
-        pixels = (h + align(places, h)).reshape(*h.shape[:-3], -1, h.shape[-1])
+        pixels = (h + align(places, h)).reshape(
+            *h.shape[:-3], h.shape[-3] * h.shape[-2], h.shape[-1]
+        )
         joined = Dense(3 * config.hidden, config, name="heads")(pixels)
-        joined = joined.reshape(*pixels.shape[:-1], 3, config.heads, -1)
+        joined = joined.reshape(*pixels.shape[:-1], 3, config.heads, channels // config.heads)
         found = attention(*(joined[..., i, :, :] for i in range(3)), causal=False)
         h = h + self._gated("mixed", found.reshape(h.shape))
         return RMSNorm(config, name="norm_of_attention")(h)

@@ -140,9 +140,10 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, h: Array) -> Array:
         config, shape = self.config, h.shape
-        pixels = RMSNorm(config, name="norm")(h).reshape(*shape[:-3], -1, shape[-1])
+        flat = (*shape[:-3], shape[-3] * shape[-2], shape[-1])
+        pixels = RMSNorm(config, name="norm")(h).reshape(flat)
         joined = Dense(3 * shape[-1], config, name="in")(pixels)
-        heads = joined.reshape(*joined.shape[:-1], config.heads, -1)
+        heads = joined.reshape(*flat[:-1], config.heads, 3 * shape[-1] // config.heads)
         mixed = attention(*jnp.split(heads, 3, axis=-1), causal=False)
         out = Dense(shape[-1], config, gain=0.5, name="out")(mixed.reshape(pixels.shape))
         return h + out.reshape(shape)
