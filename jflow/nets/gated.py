@@ -113,9 +113,8 @@ class _Block(nn.Module):
         h = RMSNorm(config, name="norm")(h + self._gated("outer", inner))
         if places is None:
             return h
-        pixels = (h + align(places, h)).reshape(
-            *h.shape[:-3], h.shape[-3] * h.shape[-2], h.shape[-1]
-        )
+        *batch, height, width, channels = h.shape
+        pixels = (h + align(places, h)).reshape(*batch, height * width, channels)
         joined = Dense(3 * config.hidden, config, name="heads")(pixels)
         joined = joined.reshape(*pixels.shape[:-1], 3, config.heads, channels // config.heads)
         found = attention(*(joined[..., i, :, :] for i in range(3)), causal=False)
