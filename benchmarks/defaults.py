@@ -56,6 +56,10 @@ RECIPES: dict[str, tuple[Callable[..., jflow.Flow], tuple[dict[str, Any], ...]]]
     "rnode": (flows.rnode, ()),
     "ot_flow": (flows.ot_flow, ({"width": 128},)),
     "flow_matching": (flows.flow_matching, ()),
+    "transformer_af": (
+        flows.transformer_af,
+        ({"transformer": "deep_sigmoid"}, {"layers": 5}, {"width": 64}),
+    ),
 }  # fmt: skip
 TRAINING: dict[str, dict[str, Any]] = {
     "rate 1e-3": {"learning_rate": 1e-3},

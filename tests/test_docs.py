@@ -94,6 +94,7 @@ def test_messages_that_are_explained_are_those_that_are_raised():
         "docs/which_flow.md",
         "docs/continuous.md",
         "docs/transformers.md",
+        "docs/bits_per_dim.md",
         "docs/training.md",
         "docs/tables.md",
         "docs/estimators.md",

@@ -47,9 +47,10 @@ class Invert(Bijector):
     @property
     def log_det_kinds(self) -> frozenset[LogDetKind]:
         # What is drawn on the way to the base makes a bound; on the way from it, none.
-        kinds = self.bijector.log_det_kinds - {"bound"}
-        drawn: LogDetKind = "bound" if self.inverse_kind == "random" else "exact"
-        return kinds | {drawn}
+        drawn: frozenset[LogDetKind] = frozenset(("bound",))
+        kinds: frozenset[LogDetKind] = frozenset(("exact",))
+        kinds = kinds | (self.bijector.log_det_kinds - drawn)
+        return kinds | drawn if self.inverse_kind == "random" else kinds
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:

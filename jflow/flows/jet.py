@@ -93,14 +93,8 @@ def jet(
     Reference: Kolesnikov, Pinto, Tschannen, 2024, https://arxiv.org/abs/2412.15129
     """
     check_counts("jet", couplings=couplings, channel_couplings=channel_couplings)
-    check_patch("jet", image_shape, patch)
     check_vector_context("jet", context_shape)
-    count, features = Patchify(image_shape, patch).latent_shape(tuple(image_shape))
-    if count % 2 or features < 2:
-        raise ValueError(
-            "jet: image_shape and patch must make an even number of patches, of two numbers or "
-            f"more; got {count} of {features}. Pad the images, or take another patch"
-        )
+    features = _checked_features(image_shape, patch)
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
     net = Transformer(width, depth, heads, **options)
     function = scalar("jet", transformer, components, bound)
@@ -112,6 +106,18 @@ def jet(
     noise = noise_of("jet", dequantization, ResidualConvNet(32, dropout=dropout, dtype=dtype))
     bijector = of_values(values, Chain((*body, Invert(Patchify(image_shape, patch)))), 3, noise)
     return Flow(bijector, image_shape, context_shape=context_shape)
+
+
+def _checked_features(image_shape: Any, patch: int) -> int:
+    """How many numbers a patch has."""
+    check_patch("jet", image_shape, patch)
+    count, features = Patchify(image_shape, patch).latent_shape(tuple(image_shape))
+    if count % 2 or features < 2:
+        raise ValueError(
+            "jet: image_shape and patch must make an even number of patches, of two numbers or "
+            f"more; got {count} of {features}. Pad the images, or take another patch"
+        )
+    return features
 
 
 def _couplings(
