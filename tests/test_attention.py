@@ -9,6 +9,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
+from jflow.functional import FixedGrid
 from jflow.nets.attention import attention, recall, turned
 from tests.harness import perturbed
 
@@ -190,6 +191,21 @@ def test_tokens_of_sets_and_their_context():
 def test_what_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_samples_by_sweeps_are_those_by_steps():
+    flow = flows.tarflow((4, 4, 1), 2, 1, 8, heads=2, components=2, values=None)
+    y = np.random.default_rng(0).uniform(0.1, 0.9, (4, 4, 4, 1))
+    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.2))
+    swept = density.with_solver(jb.Jacobi(1e-12))
+    np.testing.assert_allclose(swept.sample(0, 2), density.sample(0, 2), atol=1e-9)
+    assert swept.flow.bijector.may_fail is False
+    assert swept.with_solver(jb.Jacobi(max_sweeps=2)).flow.bijector.may_fail
+    with pytest.raises(TypeError, match="no layer of this flow is Continuous"):
+        density.with_solver(FixedGrid(4))
+    other = flows.real_nvp(3)
+    with pytest.raises(TypeError, match=r"no layer of this flow is autoregressive; got Jacobi"):
+        jflow.Density(other, {}).with_solver(jb.Jacobi())
 
 
 def test_patches_are_in_the_order_of_reading():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
+from jflow.bijectors.autoregressive import Jacobi
 from jflow.bijectors.base import Bijector, rebuild
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import check_numbers
@@ -44,28 +45,32 @@ def exchange_estimators(flow: Any, estimator: Estimator) -> Any:
     return changed
 
 
-def exchange_solvers(flow: Any, solver: Solver) -> Any:
-    """The flow with another solver for all evaluations of continuous layers.
+def exchange_solvers(flow: Any, solver: Solver | Jacobi) -> Any:
+    """The flow with another solver: of all evaluations of continuous layers, or autoregressive.
 
     Raises:
       TypeError: it is none, or the flow has no such layers.
     """
-    if not isinstance(solver, Solver):
+    if not isinstance(solver, Solver | Jacobi):
         raise TypeError(
             "with_solver: solver must be a solver of jflow.functional, such as FixedGrid(4) or "
-            f"Adaptive(1e-4); got {solver!r}"
+            f"Adaptive(1e-4), or jflow.bijectors.Jacobi(); got {solver!r}"
         )
-    met: list[Solver] = []
+    sweeps, met = isinstance(solver, Jacobi), 0
 
     def change(name: str, value: Any) -> Any:
-        if name != "evaluation" or not isinstance(value, Solver):
-            return value
-        met.append(value)
-        return solver
+        nonlocal met
+        if sweeps:
+            ours = name == "solver" and (value is None or isinstance(value, Jacobi))
+        else:
+            ours = name == "evaluation" and isinstance(value, Solver)
+        met += ours
+        return solver if ours else value
 
     changed = rebuild(flow, change)
     if not met:
-        raise TypeError("with_solver: no layer of this flow is Continuous, and has a solver")
+        kind = "is autoregressive" if sweeps else "is Continuous, and has a solver"
+        raise TypeError(f"with_solver: no layer of this flow {kind}; got {solver!r}")
     return changed
 
 
@@ -123,13 +128,15 @@ class Exchangeable:
         """
         return replace(self, flow=exchange_estimators(self.flow, estimator))  # type: ignore[type-var]
 
-    def with_solver(self, solver: Solver) -> Self:
-        """The same density with continuous layers solved in another way, log p and samples alike.
+    def with_solver(self, solver: Solver | Jacobi) -> Self:
+        """The same density with its layers solved in another way.
 
-        `density.with_solver(FixedGrid(4, "midpoint"))` is fast, `Adaptive(1e-8)` accurate.
+        Of continuous layers, log p and samples alike: `FixedGrid(4, "midpoint")` is fast,
+        `Adaptive(1e-8)` accurate. Of autoregressive ones, their slow direction, by sweeps over all
+        positions at once: `Jacobi(1e-5)`.
 
         Raises:
-          TypeError: that is no solver, or no layer is `Continuous`.
+          TypeError: that is no solver, or no layer is of that kind.
           ValueError: `MeanSteps` for a layer that has no mean velocities.
         """
         return replace(self, flow=exchange_solvers(self.flow, solver))  # type: ignore[type-var]
