@@ -305,7 +305,7 @@ CASES: dict[str, Case] = {
     "WoodburyConv": Case(lambda: jb.WoodburyConv(2, 3), (2, 2, 2)),
     "Autoregressive-tokens": Case(
         lambda: jb.MaskedAutoregressive(
-            jt.Affine(), net=nets.CausalTransformer(4, 2, 2), order="reversed"
+            jt.Affine(), net=nets.CausalTransformer(4, 2, 2, context="film"), order="reversed"
         ),
         (3, 2),
         context_shape=2,

@@ -152,6 +152,7 @@ def test_tokens_of_sets_and_their_context():
         (lambda: nets.Transformer(6, heads=2, positions="rotary"), "heads of an even width"),
         (lambda: nets.CausalTransformer(event_ndim=3), "event_ndim must be 2, .*; got 3"),
         (lambda: nets.CausalTransformer(event_ndim=True), "event_ndim must be 2, .*; got True"),
+        (lambda: nets.Transformer(context="prefix"), "context must be 'add' or 'film'; got 'pref"),
         (lambda: nets.Transformer(gated="no"), "gated must be True or False; got 'no'"),
         (
             lambda: jb.Coupling(jt.Affine(), nets.Transformer(8)),

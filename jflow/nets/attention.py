@@ -31,6 +31,9 @@ class AttentionNet(Net):
       positions: "learned", a vector for each place, or "rotary", which turns queries and keys by
         angles that grow with the place.
       qk_norm: whether queries and keys are divided by their root mean square.
+      context: how the context enters, if there is one: "add", to every token before the first
+        layer; or "film", there and in every layer, whose norms it scales and shifts:
+        norm(h) (1 + s) + b, (s, b) = dense(context).
       remat: whether the backward pass computes layers again, in place of keeping what they compute.
       activation, dropout, dtype, param_dtype: see `Net`. Dropout is of what layers add.
     """
@@ -42,6 +45,7 @@ class AttentionNet(Net):
     gated: bool = field(default=False, kw_only=True)
     positions: Literal["learned", "rotary"] = field(default="learned", kw_only=True)
     qk_norm: bool = field(default=False, kw_only=True)
+    context: Literal["add", "film"] = field(default="add", kw_only=True)
     remat: bool = field(default=False, kw_only=True)
     activation: str | Callable[[Array], Array] = field(default="gelu", kw_only=True)
 
@@ -62,6 +66,8 @@ class AttentionNet(Net):
             raise ValueError(
                 f"{name}: positions must be 'learned' or 'rotary'; got {self.positions!r}"
             )
+        if self.context not in ("add", "film"):
+            raise ValueError(f"{name}: context must be 'add' or 'film'; got {self.context!r}")
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
                 f"{name}: rotary positions need heads of an even width; got width={self.width} "
@@ -100,27 +106,48 @@ class Layer(nn.Module):
         self.gate = Dense(inner, config) if config.gated else None
         self.narrow = Dense(config.width, config, gain=small)
         self.drop = nn.Dropout(config.dropout)
+        self.film = Dense(4 * config.width, config, gain=0.1) if config.context == "film" else None
 
-    def __call__(self, h: Array, *, causal: bool) -> Array:
-        queries, keys, values = self._heads(h, jnp.arange(h.shape[-2], dtype=jnp.int32))
-        return self._rest(h, attention(queries, keys, values, causal=causal))
+    def __call__(self, h: Array, context: Array | None, *, causal: bool) -> Array:
+        given = self._given(context)
+        queries, keys, values = self._heads(h, jnp.arange(h.shape[-2], dtype=jnp.int32), given)
+        return self._rest(h, attention(queries, keys, values, causal=causal), given)
 
-    def step(self, h: Array, memory: tuple[Array, Array], i: Array) -> tuple[Array, Array, Array]:
+    def step(
+        self, h: Array, context: Array | None, memory: tuple[Array, Array], i: Array
+    ) -> tuple[Array, Array, Array]:
         """The token at place i; its key and its value, (*batch, heads, width / heads).
 
         Args:
           h: the token.
+          context: (*batch, C), or (1, ..., 1, C), or None.
           memory: keys and values of those before, (*batch, heads, T, width / heads); what is there
             from i on is not looked at.
           i: the place.
         """
-        queries, keys, values = (a[..., 0, :, :] for a in self._heads(h[..., None, :], i[None]))
-        return self._rest(h, recall(queries, keys, values, memory, i)), keys, values
+        given = self._given(context)
+        one = None if given is None else given[..., None, :]
+        found = self._heads(h[..., None, :], i[None], one)
+        queries, keys, values = (a[..., 0, :, :] for a in found)
+        return self._rest(h, recall(queries, keys, values, memory, i), given), keys, values
 
-    def _heads(self, h: Array, places: Array) -> tuple[Array, Array, Array]:
+    def _given(self, context: Array | None) -> Array | None:
+        """What the context makes of norms, (*batch, [1,] 4 width)."""
+        if self.film is None or context is None:
+            return None
+        return self.film(context)
+
+    def _normed(self, which: int, h: Array, given: Array | None) -> Array:
+        normed = self.norms[which](h)
+        if given is None:
+            return normed
+        scale, shift = jnp.split(given, 4, axis=-1)[2 * which : 2 * which + 2]
+        return normed * (1 + scale) + shift
+
+    def _heads(self, h: Array, places: Array, given: Array | None) -> tuple[Array, Array, Array]:
         """Queries, keys and values, (*batch, T, heads, width / heads)."""
         config = self.config
-        joined = self.heads(self.norms[0](h))
+        joined = self.heads(self._normed(0, h, given))
         joined = joined.reshape(*h.shape[:-1], 3, config.heads, config.width // config.heads)
         queries, keys, values = (joined[..., i, :, :] for i in range(3))
         if config.qk_norm:
@@ -129,10 +156,10 @@ class Layer(nn.Module):
             queries, keys = turned(queries, places), turned(keys, places)
         return queries, keys, values
 
-    def _rest(self, h: Array, found: Array) -> Array:
+    def _rest(self, h: Array, found: Array, given: Array | None) -> Array:
         still = not self.has_rng("dropout")
         h = h + self.drop(self.mixed(found.reshape(h.shape)), deterministic=still)
-        normed = self.norms[1](h)
+        normed = self._normed(1, h, given)
         wide = self.config.act(self.wide(normed))
         if self.gate is not None:
             wide = wide * self.gate(normed)

@@ -20,11 +20,12 @@ from jflow.nets.layers import Dense, aligned_context
 class Transformer(AttentionNet):
     """Makes transformers: tokens (..., T, F) and context (..., C) to (..., T, features).
 
-    The context is added to every token. The last layer starts at zero. For couplings of patches of
+    The context enters every token. The last layer starts at zero. For couplings of patches of
     images (ViT), and all else that is of sets or sequences of vectors.
 
     Attributes:
-      width, layers, heads, expansion, gated, positions, qk_norm, remat: see `AttentionNet`.
+      width, layers, heads, expansion, gated, positions, qk_norm, context, remat: see
+        `AttentionNet`.
       activation, dropout, dtype, param_dtype: see `Net`.
 
     Raises:
@@ -51,12 +52,13 @@ class CausalTransformer(AttentionNet):
     Positions are the tokens of events (T, F), or the features of vectors (D,). Token i of the
     network is number i - 1 of the event, so that the first ones see nothing but the context. A step
     of the slow direction computes one token, and remembers keys and values of those before: all
-    steps together cost about one evaluation. The context (C,) is added to every token. The last
-    layer starts at zero. Dropout acts where all tokens are evaluated at once.
+    steps together cost about one evaluation. The context (C,) enters every token. The last layer
+    starts at zero. Dropout acts where all tokens are evaluated at once.
 
     Attributes:
       event_ndim: 2 for events (T, F), 1 for vectors.
-      width, layers, heads, expansion, gated, positions, qk_norm, remat: see `AttentionNet`.
+      width, layers, heads, expansion, gated, positions, qk_norm, context, remat: see
+        `AttentionNet`.
       activation, dropout, dtype, param_dtype: see `Net`.
 
     Raises:
@@ -97,9 +99,10 @@ class _Tokens(nn.Module):
 
     def all(self, x: Array, context: Array | None, places: Array | None, causal: bool) -> Array:
         """Of all tokens at once."""
+        context = None if context is None else context.astype(x.dtype)
 
         def layer(layer: Layer, h: Array) -> tuple[Array, None]:
-            return layer(h, causal=causal), None
+            return layer(h, context, causal=causal), None
 
         run = nn.remat(layer, prevent_cse=False) if self.config.remat else layer
         h, _ = self._loop(run)(self.layers, self._first(x, context, places))
@@ -109,9 +112,10 @@ class _Tokens(nn.Module):
         self, x: Array, context: Array | None, place: Array | None, memory: Any, i: Array
     ) -> tuple[Array, Any]:
         """Of the token x (*batch, F) at place i; and the keys and values that its layers leave."""
+        context = None if context is None else context.astype(x.dtype)
 
         def layer(layer: Layer, h: Array, memory: Any, i: Array) -> tuple[Array, Any]:
-            h, *left = layer.step(h, memory, i)
+            h, *left = layer.step(h, context, memory, i)
             return h, tuple(left)
 
         loop = self._loop(layer, in_axes=(0, nn.broadcast))
@@ -121,7 +125,7 @@ class _Tokens(nn.Module):
     def _first(self, x: Array, context: Array | None, places: Array | None) -> Array:
         h = self.embed(x)
         if context is not None:
-            h = h + self.given(context.astype(x.dtype)).astype(h.dtype)
+            h = h + self.given(context).astype(h.dtype)
         return h if places is None else h + align(places, h)
 
     def _loop(self, layer: Any, **options: Any) -> Any:
