@@ -1,5 +1,6 @@
 """More numbers on the base side: bounds against densities that are known."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -82,6 +83,11 @@ def test_signs_and_places_are_drawn():
     y = np.random.default_rng(0).standard_normal((7, 4, 6, 2))
     x = np.asarray(pooled.apply({}, y, method="inverse"))
     np.testing.assert_allclose(x[..., :2], y.reshape(7, 2, 2, 3, 2, 2).max((2, 4)))
+    one = y[0, :, :2]
+    jacobian = jax.jacobian(lambda y: pooled.apply({}, y, method="inverse").ravel())(one)
+    log_det = pooled.apply({}, one, method="inverse_and_log_det")[1]
+    wanted = np.linalg.slogdet(np.asarray(jacobian).reshape(16, 16))[1] - 4 * np.log(4)
+    np.testing.assert_allclose(log_det, wanted, rtol=1e-9)
     flow = jflow.Flow(pooled, (2, 2, 1))
     drawn = jflow.Density(flow, {}).sample(0, 4_000).reshape(-1, 4)
     np.testing.assert_allclose(np.bincount(np.argmax(drawn, 1)) / 4_000, 0.25, atol=0.03)
