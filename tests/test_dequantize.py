@@ -81,6 +81,36 @@ def test_learned_noise_stays_in_its_cell():
     assert np.isfinite(log_det).all()
 
 
+LOST = 2 * 2**16 * float(np.finfo(np.float32).eps)  # of a cell of 65,536, at both ends
+
+
+class Stretched(jb.Bijector):
+    """Brings the noise that is drawn onto all of its cell."""
+
+    event_ndim = 1
+
+    def forward_and_log_det(self, x, context=None):
+        log_det = jnp.full(x.shape[:-1], -np.log1p(-LOST), x.dtype)
+        return (x - 0.5) / (1 - LOST) + 0.5, log_det
+
+    def inverse_and_log_det(self, y, context=None):
+        log_det = jnp.full(y.shape[:-1], np.log1p(-LOST), y.dtype)
+        return (y - 0.5) * (1 - LOST) + 0.5, log_det
+
+    def _support(self, direction, support, event_shape):
+        return support
+
+
+@pytest.mark.parametrize(("noise", "wanted"), [(None, np.log1p(-LOST)), (Stretched(), 0.0)])
+def test_noise_cannot_gain_what_rounding_takes(noise, wanted):
+    """Of levels that are uniform, whose probabilities are known: 0.016 nats were to be had."""
+    with jax.enable_x64(False):
+        flow = jflow.Flow(jb.Dequantize(2**16, noise=noise), (1,), jflow.StandardUniform())
+        y = np.arange(0, 2**16, 64, dtype=np.int32)[:, None]
+        excess = np.asarray(jflow.Density(flow, {}).log_prob(y, key=1)) + np.log(2**16)
+        np.testing.assert_allclose(excess, wanted, atol=1e-5)
+
+
 def test_learning_the_noise_tightens_the_bound(learned):
     flow = learned.flow
     y = np.asarray(learned.sample(1, 2_000))

@@ -9,7 +9,7 @@ from jax import Array
 from jflow.bijectors.base import Bijector, Direction, DirectionKind, LogDetKind
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_wide, batch_shape
-from jflow.functional.dequantization import uniform_noise, within_cell
+from jflow.functional.dequantization import cell_margin, uniform_noise, within_cell
 from jflow.functional.supports import Integers, Interval, Supports, each, moved
 from jflow.nets.layers import aligned_context, context_of_pixels
 
@@ -26,8 +26,9 @@ class Dequantize(Bijector):
 
     log p(x) + log_det is, in the mean over u, at most log P(y) of the discrete model P(y), the
     integral of p over y's cell; and the mean of its exponential is P(y) itself, but for the ends of
-    cells that rounding would leave (0.8 % each of 65,536 values in float32, else less). What p puts
-    outside of [0, 1] is lost to that bound. It stands nearest to the data:
+    cells that rounding would leave (0.8 % each of 65,536 values in float32, else less), which
+    count for nothing. What p puts outside of [0, 1] is lost to that bound. It stands nearest to the
+    data:
 
         Flow(Chain((Dequantize(256, event_ndim=3), ...)), (28, 28, 1))
 
@@ -39,7 +40,10 @@ class Dequantize(Bijector):
         step = Coupling(RationalQuadraticSpline(8, tails=None), ResidualConvNet(32), "checkerboard")
         Dequantize(256, event_ndim=3, noise=step)
 
-    `inverse` needs the RNG stream "noise" (a density asks for a key).
+    `inverse` needs the RNG stream "noise" (a density asks for a key). The log q of forward is of
+    k x - y, which has few digits where k is large: with noise that is learned, three numbers had
+    errors of 0.01 nats for 256 levels in float32. Likelihoods, also those of samples, are by
+    inverse.
 
     Attributes:
       values: k, from 2 to 65,536.
@@ -125,7 +129,9 @@ class Dequantize(Bijector):
     @nn.nowrap
     def _log_det(self, y: Array) -> Array:
         size = math.prod(y.shape[y.ndim - self.event_ndim :])
-        return jnp.full(batch_shape(y, self.event_ndim), -size * math.log(self.values), y.dtype)
+        # The density of what `uniform_noise` draws is a little above one.
+        each = math.log1p(-2 * cell_margin(self.values, y)) - math.log(self.values)
+        return jnp.full(batch_shape(y, self.event_ndim), size * each, y.dtype)
 
     @property
     def parts(self) -> tuple[Bijector, ...]:

@@ -133,6 +133,7 @@ class MaxPool(Bijector):
         return y, self._log_places(x) + sum_event(log_slope, 4)
 
     def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        self.latent_shape(y.shape[-3:])
         block, _ = Squeeze(2, parent=None).inverse_and_log_det(as_wide(y))
         parts = block.reshape(*block.shape[:-1], 4, block.shape[-1] // 4)
         most = jnp.max(parts, axis=-2, keepdims=True)
@@ -159,11 +160,19 @@ class MaxPool(Bijector):
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return Squeeze(2, parent=None).latent_shape(event_shape)
+        super().latent_shape(event_shape)
+        height, width, channels = event_shape
+        if height % 2 or width % 2:
+            raise ValueError(f"MaxPool: height and width must be even; got {event_shape}")
+        return height // 2, width // 2, 4 * channels
 
     @nn.nowrap
     def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return Squeeze(2, parent=None).data_shape(latent_shape)
+        super().latent_shape(latent_shape)
+        height, width, channels = latent_shape
+        if channels % 4:
+            raise ValueError(f"MaxPool: forward needs channels that 4 divides; got {latent_shape}")
+        return 2 * height, 2 * width, channels // 4
 
 
 def _check_noise(layer: Bijector) -> None:

@@ -20,7 +20,7 @@ from jflow.bijectors import (
     Reverse,
     WoodburyConv,
 )
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import check_counts, check_numbers
 from jflow.transformers import (
     Affine,
     DeepSigmoid,
@@ -65,22 +65,22 @@ def of_values(
     """The bijector, under dequantized grey levels where data are such: "auto" for 256 of images."""
     if values == "auto":
         values = 256 if event_ndim == 3 else None
-    if values is None and noise is not None:
-        raise ValueError(
-            "dequantization='variational' is of whole numbers, and values=None says that data are "
-            "none; give the number of grey levels, or leave it out"
-        )
     return bijector if values is None else Chain((Dequantize(values, event_ndim, noise), bijector))
 
 
-def noise_of(recipe: str, dequantization: str, net: Callable[[int], Any]) -> Bijector | None:
+def noise_of(
+    recipe: str,
+    dequantization: str,
+    values: int | Literal["auto"] | None,
+    net: Callable[[int], Any],
+) -> Bijector | None:
     """The noise of `Dequantize`, of images: None for "uniform".
 
     "variational" is four couplings of splines of (0, 1), of a checkerboard and its complement in
     turn, with networks `net`, which start as uniform noise.
 
     Raises:
-      ValueError: another name.
+      ValueError: another name, or noise of data that are no whole numbers.
     """
     if dequantization not in get_args(Dequantization):
         raise ValueError(
@@ -88,6 +88,11 @@ def noise_of(recipe: str, dequantization: str, net: Callable[[int], Any]) -> Bij
         )
     if dequantization == "uniform":
         return None
+    if values is None:
+        raise ValueError(
+            f"{recipe}: dequantization='variational' is of whole numbers, and values=None says "
+            "that data are none; give the number of grey levels, or leave it out"
+        )
     spline = RationalQuadraticSpline(8, tails=None)
     masks = "checkerboard", "checkerboard_swapped"
     return Repeat(Chain(tuple(Coupling(spline, net, mask) for mask in masks)), 2)
@@ -106,6 +111,7 @@ def scalar(recipe: str, name: str, components: int, bound: float) -> Transformer
       ValueError: another name, or a number out of range.
     """
     check_counts(recipe, components=components)
+    check_numbers(recipe, above=0, bound=bound)
     makers: dict[str, Callable[[], Transformer]] = {
         "affine": lambda: Affine(bound),
         "logistic_mixture": lambda: Inverted(LogisticMixture(components, bound)),
@@ -123,7 +129,7 @@ def check_patch(recipe: str, image_shape: Any, patch: Any) -> None:
     Raises:
       ValueError: they do not.
     """
-    height, width, _ = checked_image(recipe, image_shape, 1)
+    height, width, _ = sizes_of(recipe, image_shape)
     check_counts(recipe, patch=patch)
     if height % patch or width % patch:
         raise ValueError(
@@ -157,6 +163,21 @@ def pixels(alpha: float | None) -> Bijector:
     return Elementwise(move, event_ndim=3)
 
 
+def sizes_of(recipe: str, image_shape: Any) -> tuple[int, int, int]:
+    """Height, width and channels.
+
+    Raises:
+      ValueError: these are others, or no counts.
+    """
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    if len(shape) != 3 or not all(isinstance(n, Integral) and int(n) > 0 for n in shape):
+        raise ValueError(
+            f"{recipe}: image_shape must be (height, width, channels); got {image_shape!r}"
+        )
+    height, width, channels = (int(n) for n in shape)
+    return height, width, channels
+
+
 def checked_image(
     recipe: str, image_shape: Any, levels: int, *, first: bool = False
 ) -> tuple[int, int, int]:
@@ -165,16 +186,14 @@ def checked_image(
     Raises:
       ValueError: it is none.
     """
-    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
     check_counts(recipe, levels=levels)
-    good = len(shape) == 3 and all(isinstance(n, Integral) and int(n) > 0 for n in shape)
+    height, width, channels = sizes_of(recipe, image_shape)
     times, power = (levels, "2^levels") if first else (levels - 1, "2^(levels - 1)")
-    if not good or any(size % 2**times for size in shape[:2]):
+    if height % 2**times or width % 2**times:
         raise ValueError(
             f"{recipe}: image_shape must be (height, width, channels), and {power} divide "
             f"height and width; got {image_shape!r} and levels={levels}"
         )
-    height, width, channels = (int(n) for n in shape)
     return height, width, channels
 
 

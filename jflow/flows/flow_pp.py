@@ -18,11 +18,11 @@ from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import (
     Dequantization,
-    checked_image,
     noise_of,
     of_values,
     pixels,
     scalar,
+    sizes_of,
 )
 from jflow.functional.arguments import check_counts
 from jflow.nets import GatedConvNet
@@ -38,7 +38,7 @@ def flow_pp(
     heads: int = 4,
     components: int | None = None,
     bound: float = 7.0,
-    alpha: float = 0.05,
+    alpha: float | None = 0.05,
     dropout: float = 0.2,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
@@ -67,13 +67,15 @@ def flow_pp(
       heads: of attention; 0 for none.
       components: of mixtures; None for 32, or 8 of small images.
       bound: of log-scales.
-      alpha: margin of the logit of pixels, which are numbers in [0, 1] without `values`.
+      alpha: margin of the logit of pixels, which are numbers in [0, 1] without `values`; None for
+        none.
       dropout: in the networks, in training.
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
-      memory: what the backward pass stores; see `Repeat`.
+      memory: what the backward pass stores; see `Repeat`. Not "reversible", for which samples
+        would have to be closed forms.
       dtype: of the networks, such as "bfloat16".
 
     Raises:
@@ -82,7 +84,8 @@ def flow_pp(
     Reference: Ho et al., 2019, https://arxiv.org/abs/1902.00275
     """
     sizes = hidden, blocks, couplings, heads, components, bound, alpha, dropout
-    body, noise = _layers("flow_pp", image_shape, 0, sizes, dequantization, memory, dtype)
+    noise = dequantization, values
+    body, noise = _layers("flow_pp", image_shape, 0, sizes, noise, memory, dtype)
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
 
 
@@ -97,7 +100,7 @@ def vflow(
     heads: int = 4,
     components: int | None = None,
     bound: float = 7.0,
-    alpha: float = 0.05,
+    alpha: float | None = 0.05,
     dropout: float = 0.2,
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
@@ -123,13 +126,15 @@ def vflow(
       heads: of attention; 0 for none.
       components: of mixtures; None for 32, or 8 of small images.
       bound: of log-scales.
-      alpha: margin of the logit of pixels, which are numbers in [0, 1] without `values`.
+      alpha: margin of the logit of pixels, which are numbers in [0, 1] without `values`; None for
+        none.
       dropout: in the networks, in training.
       context_shape: shape of the context, or its width; None for an unconditional flow.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
-      memory: what the backward pass stores; see `Repeat`.
+      memory: what the backward pass stores; see `Repeat`. Not "reversible", for which samples
+        would have to be closed forms.
       dtype: of the networks, such as "bfloat16".
 
     Raises:
@@ -137,10 +142,11 @@ def vflow(
 
     Reference: Chen et al., 2020, https://arxiv.org/abs/2002.09741
     """
-    channels = checked_image("vflow", image_shape, 1, first=True)[2] if extra is None else extra
+    channels = sizes_of("vflow", image_shape)[2] if extra is None else extra
     check_counts("vflow", extra=channels)
     sizes = hidden, blocks, couplings, heads, components, bound, alpha, dropout
-    body, noise = _layers("vflow", image_shape, channels, sizes, dequantization, memory, dtype)
+    noise = dequantization, values
+    body, noise = _layers("vflow", image_shape, channels, sizes, noise, memory, dtype)
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
 
 
@@ -149,13 +155,13 @@ def _layers(
     image_shape: Any,
     extra: int,
     sizes: tuple[Any, ...],
-    dequantization: str,
+    noise: tuple[str, Any],
     memory: Memory,
     dtype: str | None,
 ) -> tuple[Bijector, Bijector | None]:
     """Those of pixels in [0, 1], with so many channels of noise; and the noise of grey levels."""
     hidden, blocks, couplings, heads, components, bound, alpha, dropout = sizes
-    height, width, _ = checked_image(recipe, image_shape, 1, first=True)
+    height, width, _ = sizes_of(recipe, image_shape)
     small = height * width < 32 * 32
     if not isinstance(couplings, tuple) or len(couplings) != 3:
         raise ValueError(
@@ -164,6 +170,14 @@ def _layers(
         )
     for count in couplings:
         check_counts(recipe, 0, **{"each of couplings": count})
+    if not any(couplings):
+        raise ValueError(f"{recipe}: one of couplings must be 1 or more; got {couplings}")
+    if height % 2 or width % (4 if couplings[2] else 2):
+        raise ValueError(
+            f"{recipe}: image_shape must have an even height and a width that 4 divides, or 2 "
+            f"without couplings of the second checkerboard; got {image_shape}. Pad the images, or "
+            "give couplings such as (4, 2, 0)"
+        )
     options: Any = {"dropout": dropout, "dtype": dtype}
     hidden = (48 if small else 96) if hidden is None else hidden
     blocks = (2 if small else 10) if blocks is None else blocks
@@ -179,7 +193,7 @@ def _layers(
     augment = (Augment(extra, few, 3),) if extra else ()
     fine, channels, coarse = map(layers, couplings)
     body = (pixels(alpha), *augment, *_coloured(fine), Squeeze(), *channels, *_coloured(coarse))
-    return Chain((*body, Invert(Squeeze()))), noise_of(recipe, dequantization, few)
+    return Chain((*body, Invert(Squeeze()))), noise_of(recipe, *noise, few)
 
 
 def _coloured(layers: tuple[Bijector, ...]) -> tuple[Bijector, ...]:

@@ -85,7 +85,7 @@ def glow(
         return Chain((*first, *parts, Coupling(Affine(), ZeroConvNet(dtype=dtype), "channel")))
 
     pyramid = MultiScale(tuple(level(i == levels - 1) for i in range(levels)), image_shape)
-    noise = noise_of("glow", dequantization, net)
+    noise = noise_of("glow", dequantization, values, net)
     bijector = of_values(values, Chain((pixels(None), pyramid)), 3, noise)
     return Flow(bijector, image_shape, context_shape=context_shape)
 

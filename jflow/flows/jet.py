@@ -92,7 +92,8 @@ def jet(
 
     Reference: Kolesnikov, Pinto, Tschannen, 2024, https://arxiv.org/abs/2412.15129
     """
-    check_counts("jet", couplings=couplings, channel_couplings=channel_couplings)
+    counts = {"channel_couplings": channel_couplings, "depth": depth}
+    check_counts("jet", couplings=couplings, **counts)
     check_vector_context("jet", context_shape)
     features = _checked_features(image_shape, patch)
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
@@ -103,7 +104,8 @@ def jet(
         features, couplings, channel_couplings, memory,
     )  # fmt: skip
     body = (pixels(alpha), Patchify(image_shape, patch), ActNorm(2), *layers)
-    noise = noise_of("jet", dequantization, ResidualConvNet(32, dropout=dropout, dtype=dtype))
+    few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
+    noise = noise_of("jet", dequantization, values, few)
     bijector = of_values(values, Chain((*body, Invert(Patchify(image_shape, patch)))), 3, noise)
     return Flow(bijector, image_shape, context_shape=context_shape)
 

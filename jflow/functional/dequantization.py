@@ -24,18 +24,19 @@ def dequantize(key: Array, y: Array, values: int) -> Array:
 
 
 def uniform_noise(key: Array, y: Array, values: int) -> Array:
-    """Uniform numbers of (0, 1), as many as y, which `within_cell` holds."""
-    margin = _margin(values, y)
+    """Numbers as many as y, uniform on what `within_cell` holds."""
+    margin = cell_margin(values, y)
     return jax.random.uniform(key, y.shape, y.dtype, margin, 1 - margin)
 
 
 def within_cell(u: Array, values: int) -> Array:
-    """u, away from 0 and 1 by what rounding y + u could take it over."""
-    margin = _margin(values, u)
+    """u, away from 0 and 1 by the `cell_margin`."""
+    margin = cell_margin(values, u)
     return jnp.clip(u, margin, 1 - margin)
 
 
-def _margin(values: int, y: Array) -> float:
+def cell_margin(values: int, y: Array) -> float:
+    """How far from both ends of its cell noise stays: what rounding y + u could take it over."""
     return values * float(jnp.finfo(y.dtype).eps)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ class Net(Dtypes):
         super().__post_init__()
         name = as_activation(type(self).__name__, self.activation)
         object.__setattr__(self, "activation", name)
-        if not 0 <= self.dropout < 1:
+        if not (isinstance(self.dropout, Real) and 0 <= self.dropout < 1):
             raise ValueError(
                 f"{type(self).__name__}: dropout must be in [0, 1); got {self.dropout}"
             )
