@@ -2,7 +2,9 @@
 
 TarFlow with mixtures of logistics in place of affine transforms, and pixels as tokens. Half of the
 training images are moved by up to a pixel.
-Expected: test EXPECTED bits/dim.
+Expected: test 1.785 bits/dim, standard error 0.013, 1.755 weighted by importance over 8 draws, in
+28 minutes on one hyperthread beside other jobs. Validation has 1.800; before, ten configurations
+with patches of 2x2 were tried, and two with pixels.
 """
 
 from experiments.config import ImageExperiment

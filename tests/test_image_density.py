@@ -72,6 +72,13 @@ def test_log_prob_is_the_bound_in_nats(density):
     assert np.corrcoef(first, second)[0, 1] < 0.6
 
 
+def test_what_evaluates_is_the_density_within(density):
+    images = np.zeros((2, *density.shape), int)
+    with pytest.raises(TypeError, match=r"give density\.density, .*; got ImageDensity"):
+        jflow.evaluate(density, images, key=0)
+    assert np.isfinite(jflow.evaluate(density.density, images, key=0).mean)
+
+
 def test_scores_are_corrected(density):
     y = textures(20, 5)
     log_p = density.log_prob(y)

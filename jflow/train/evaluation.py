@@ -76,6 +76,11 @@ def evaluate(
     """
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be 1 or more; got {samples}, {batch_size}")
+    if not isinstance(density, Density):
+        raise TypeError(
+            "evaluate: density must be a Density; of images and tables, give density.density, and "
+            f"data as the flow sees them; got {type(density).__name__}"
+        )
     check_importance_weighted(importance_weighted, density.flow.bijector.log_det_kinds)
     objective = MaximumLikelihood(
         density.flow,
