@@ -161,23 +161,7 @@ def _layers(
 ) -> tuple[Bijector, Bijector | None]:
     """Those of pixels in [0, 1], with so many channels of noise; and the noise of grey levels."""
     hidden, blocks, couplings, heads, components, bound, alpha, dropout = sizes
-    height, width, _ = sizes_of(recipe, image_shape)
-    small = height * width < 32 * 32
-    if not isinstance(couplings, tuple) or len(couplings) != 3:
-        raise ValueError(
-            f"{recipe}: couplings must be three counts, of a checkerboard, of channels and again "
-            f"of a checkerboard; got {couplings!r}"
-        )
-    for count in couplings:
-        check_counts(recipe, 0, **{"each of couplings": count})
-    if not any(couplings):
-        raise ValueError(f"{recipe}: one of couplings must be 1 or more; got {couplings}")
-    if height % 2 or width % (4 if couplings[2] else 2):
-        raise ValueError(
-            f"{recipe}: image_shape must have an even height and a width that 4 divides, or 2 "
-            f"without couplings of the second checkerboard; got {image_shape}. Pad the images, or "
-            "give couplings such as (4, 2, 0)"
-        )
+    small = _checked(recipe, image_shape, couplings)
     options: Any = {"dropout": dropout, "dtype": dtype}
     hidden = (48 if small else 96) if hidden is None else hidden
     blocks = (2 if small else 10) if blocks is None else blocks
@@ -194,6 +178,27 @@ def _layers(
     fine, channels, coarse = map(layers, couplings)
     body = (pixels(alpha), *augment, *_coloured(fine), Squeeze(), *channels, *_coloured(coarse))
     return Chain((*body, Invert(Squeeze()))), noise_of(recipe, *noise, few)
+
+
+def _checked(recipe: str, image_shape: Any, couplings: Any) -> bool:
+    """Whether images are small; refuses what does not fit."""
+    height, width, _ = sizes_of(recipe, image_shape)
+    if not isinstance(couplings, tuple) or len(couplings) != 3:
+        raise ValueError(
+            f"{recipe}: couplings must be three counts, of a checkerboard, of channels and again "
+            f"of a checkerboard; got {couplings!r}"
+        )
+    for count in couplings:
+        check_counts(recipe, 0, **{"each of couplings": count})
+    if not any(couplings):
+        raise ValueError(f"{recipe}: one of couplings must be 1 or more; got {couplings}")
+    if height % 2 or width % (4 if couplings[2] else 2):
+        raise ValueError(
+            f"{recipe}: image_shape must have an even height and a width that 4 divides, or 2 "
+            f"without couplings of the second checkerboard; got {image_shape}. Pad the images, or "
+            "give couplings such as (4, 2, 0)"
+        )
+    return height * width < 32 * 32
 
 
 def _coloured(layers: tuple[Bijector, ...]) -> tuple[Bijector, ...]:
