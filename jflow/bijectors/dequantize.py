@@ -32,10 +32,10 @@ class Dequantize(Bijector):
 
         Flow(Chain((Dequantize(256, event_ndim=3), ...)), (28, 28, 1))
 
-    The noise is uniform, and log q = 0; or, in *variational dequantization*, what a bijector of the
-    unit cube makes of uniform noise, given y: it is trained with the rest, towards noise under
-    which the bound is tightest. Its context are the levels, 2 y / (k - 1) - 1, beside the context
-    of the flow, if there is one:
+    The noise is uniform, and log q = 0, but for those ends; or, in *variational dequantization*,
+    what a bijector of the unit cube makes of uniform noise, given y: it is trained with the rest,
+    towards noise under which the bound is tightest. Its context are the levels, 2 y / (k - 1) - 1,
+    beside the context of the flow, if there is one:
 
         step = Coupling(RationalQuadraticSpline(8, tails=None), ResidualConvNet(32), "checkerboard")
         Dequantize(256, event_ndim=3, noise=step)
@@ -52,6 +52,7 @@ class Dequantize(Bijector):
         for uniform noise.
 
     Raises:
+      TypeError: `noise` is no bijector.
       ValueError: another number of values; noise that has no exact log-determinant, or leaves the
         unit cube; or inverse without the stream "noise".
 
