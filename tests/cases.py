@@ -318,6 +318,17 @@ CASES: dict[str, Case] = {
             ),
         ),
     ),
+    "Autoregressive-two-levels": Case(
+        lambda: jb.MaskedAutoregressive(
+            jt.Affine(),
+            net=nets.TwoLevel(
+                nets.CausalTransformer(4, 2, 2), nets.MADE((6,), direct=True), size=2
+            ),
+            order="reversed",
+        ),
+        (4,),
+        context_shape=2,
+    ),
     "RowAutoregressive": Case(
         lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3)), (4, 2, 1)
     ),
@@ -389,6 +400,8 @@ CASES: dict[str, Case] = {
     "Patchify": Case(lambda: jb.Patchify((4, 2, 1)), (4, 2, 1)),
     "CheckerboardSqueeze": Case(jb.CheckerboardSqueeze, (3, 2, 1)),
     "PairTokens": Case(jb.PairTokens, (4, 2)),
+    "Reshape": Case(lambda: jb.Reshape((4, 2, 1), (8,)), (4, 2, 1)),
+    "Reshape-inverted": Case(lambda: jb.Invert(jb.Reshape((4, 2, 1), (2, 4))), (2, 4)),
     "Patchify-inverted": Case(lambda: jb.Invert(jb.Patchify((4, 2, 1))), (2, 4)),
     "Squeeze": Case(jb.Squeeze, (2, 4, 1)),
     "MultiScale": Case(multi_scale, (2, 4, 1), scale=0.15),

@@ -66,6 +66,25 @@ def test_parameters_depend_on_the_tokens_before_alone(net):
         assert np.count_nonzero(slopes[i, :, i]) == y.size // 5
 
 
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-9)])
+def test_two_levels_see_all_numbers_before(solver):
+    """Also those of other tokens; the way back agrees, and has the derivatives of the way there."""
+    net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3)
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=net, solver=solver)
+    y, context = jnp.asarray(normal(2, 12)), jnp.asarray(normal(2, seed=1))
+    variables = perturbed(jflow.init(layer, KEY, y, context), 0.5)
+    run = lambda method, y: layer.apply(variables, y, context, method=method)  # noqa: E731
+    there = lambda y: run("inverse", y[None])[0]  # noqa: E731
+    slopes = np.asarray(jax.jit(jax.jacobian(there))(y[0]))
+    assert (np.triu(slopes, 1) == 0).all()
+    assert (np.abs(np.tril(slopes)) > 1e-9).sum() == 78
+    back = jax.jit(lambda x: run("forward", x))
+    x = run("inverse", y)
+    np.testing.assert_allclose(back(x), y, atol=1e-7)
+    pulled = jax.jit(jax.grad(lambda x: (run("forward", x)[0] * jnp.arange(12.0)).sum()))(x)
+    np.testing.assert_allclose(pulled[0], np.arange(12.0) @ np.linalg.inv(slopes), atol=1e-6)
+
+
 @pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-7)])
 def test_samples_with_a_memory_are_those_without(solver):
     layer = jb.MaskedAutoregressive(jt.Affine(), net=NET, order="reversed", solver=solver)
@@ -152,6 +171,8 @@ def test_tokens_of_sets_and_their_context():
         (lambda: nets.Transformer(6, heads=2, positions="rotary"), "heads of an even width"),
         (lambda: nets.CausalTransformer(event_ndim=3), "event_ndim must be 2, .*; got 3"),
         (lambda: nets.CausalTransformer(event_ndim=True), "event_ndim must be 2, .*; got True"),
+        (lambda: nets.TwoLevel(size=0), "size must be a whole number, 1 or more; got 0"),
+        (lambda: nets.TwoLevel(nets.CausalTransformer(event_ndim=1)), "outer must be .* of tokens"),
         (lambda: nets.Transformer(context="prefix"), "context must be 'add' or 'film'; got 'pref"),
         (lambda: nets.Transformer(gated="no"), "gated must be True or False; got 'no'"),
         (
@@ -177,14 +198,20 @@ def test_tokens_of_sets_and_their_context():
         ),
         (lambda: flows.tarflow((4, 6, 1), patch=4), "tarflow: patch must divide .*; got 4"),
         (lambda: flows.tarflow(4), r"image_shape must be \(height, width, channels\)"),
+        (lambda: flows.tarflow((4, 4, 1), within=0), "tarflow: within must be a whole number"),
         (lambda: flows.tarflow((4, 4, 1), blocks=3), "blocks must be an even number"),
         (lambda: flows.tarflow((4, 4, 1), context_shape=(4, 4, 1)), "contexts are vectors"),
         (lambda: flows.tarflow((4, 4, 1), transformer="spline"), "transformer must be one of"),
-        (lambda: flows.tarflow((4, 4, 1), memory="reversible"), "'store' or 'remat'; got"),
+        (lambda: flows.tarflow((4, 4, 1), memory="reversible"), "'auto', 'store' or 'remat'; got"),
         (lambda: jb.Patchify(4), r"must be \(height, width, channels\); got 4"),
         (lambda: jb.Patchify((4, 6, 1), 4), "size must divide the height and the width"),
         (lambda: jb.Patchify((4, 4)), r"must be \(height, width, channels\); got \(4, 4\)"),
         (lambda: jb.Patchify((4, 0, 1)), "width must be a whole number"),
+        (lambda: jb.Reshape((4, 4), (8,)), "must be of as many numbers; got .4, 4. and .8,"),
+        (lambda: jb.Reshape(4, (4,)), r"event_shape must be a shape, as \(8, 8, 1\); got 4"),
+        (lambda: jb.Reshape((4, 0), (4,)), r"event_shape\[1\] must be a whole number"),
+        (lambda: jb.Reshape((4, 2), (8,)).latent_shape((8,)), r"must be \(4, 2\); got \(8,\)"),
+        (lambda: jb.Reshape((4, 2), (8,)).data_shape((4, 2)), r"must be \(8,\); got \(4, 2\)"),
         (lambda: jb.Patchify((4, 4, 1)).latent_shape((4, 2, 1)), "the event shape must be"),
         (lambda: jb.Patchify((4, 4, 1)).data_shape((3, 4)), r"must be \(4, 4\); got \(3, 4\)"),
     ],
@@ -218,12 +245,15 @@ def test_patches_are_in_the_order_of_reading():
     np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
 
 
-@pytest.mark.parametrize("transformer", ["affine", "logistic_mixture", "rational_quadratic"])
-def test_tarflow_of_any_transform(transformer):
+@pytest.mark.parametrize(
+    ("transformer", "within"),
+    [("affine", None), ("logistic_mixture", 6), ("rational_quadratic", None)],
+)
+def test_tarflow_of_any_transform(transformer, within):
     """Log p, latents and samples, of images that are not square, with a context."""
     flow = flows.tarflow(
         (4, 2, 3), 2, 1, 8, heads=2, transformer=transformer, components=3, values=None,
-        context_shape=2, positions="rotary", memory="remat",
+        context_shape=2, positions="rotary", memory="store", within=within,
     )  # fmt: skip
     y = np.random.default_rng(0).uniform(0.1, 0.9, (3, 4, 2, 3))
     context = normal(3, 2)

@@ -20,7 +20,7 @@ from jflow.bijectors.patchify import PairTokens, Patchify
 from jflow.bijectors.permute import Permute, Reverse
 from jflow.bijectors.rad import RAD
 from jflow.bijectors.repeat import Repeat
-from jflow.bijectors.reshape import CheckerboardSqueeze, HaarSqueeze, Squeeze
+from jflow.bijectors.reshape import CheckerboardSqueeze, HaarSqueeze, Reshape, Squeeze
 from jflow.bijectors.residual import Residual, RevNet
 from jflow.bijectors.rows import RowAutoregressive
 from jflow.bijectors.sde import SDE
@@ -59,6 +59,7 @@ __all__ = [
     "Planar",
     "Radial",
     "Repeat",
+    "Reshape",
     "Residual",
     "RevNet",
     "Reverse",

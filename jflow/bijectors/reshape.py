@@ -1,11 +1,16 @@
 """Changes of an event's shape."""
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jflow.bijectors.base import Bijector, Direction
+from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import as_number, as_wide, no_log_det
 from jflow.functional.supports import Supports, mixed
 
@@ -178,3 +183,71 @@ def _wavelets(x: Array) -> Array:
     a, b, c, d = jnp.split(x, 4, axis=-1)
     sums = (a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d)
     return jnp.concatenate(sums, axis=-1) / 2
+
+
+class Reshape(Bijector):
+    """Arranges the numbers of an event in other axes, in the order of reading. log_det is 0.
+
+        forward   y = x as an array of event_shape
+        inverse   x = y as an array of latent
+
+    Integers stay such. Features of vectors are pixels of images after it, or tokens:
+    Reshape((8, 8, 1), (64,)).
+
+    Attributes:
+      event_shape: of data.
+      latent: the shape of an event on the base side; of as many numbers.
+
+    Raises:
+      ValueError: a shape of other than whole numbers, 1 or more; or of another size.
+    """
+
+    event_shape: tuple[int, ...]
+    latent: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("event_shape", "latent"):
+            given: Any = getattr(self, name)
+            shape = tuple(given) if isinstance(given, Iterable) else ()
+            if not shape:
+                raise ValueError(f"Reshape: {name} must be a shape, as (8, 8, 1); got {given!r}")
+            check_counts("Reshape", **{f"{name}[{i}]": n for i, n in enumerate(shape)})
+            object.__setattr__(self, name, tuple(int(n) for n in shape))
+        if math.prod(self.event_shape) != math.prod(self.latent):
+            raise ValueError(
+                "Reshape: event_shape and latent must be of as many numbers; got "
+                f"{self.event_shape} and {self.latent}"
+            )
+        super().__post_init__()
+
+    def forward_and_log_det(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        x, axes = as_number(x), len(self.latent)
+        self.data_shape(x.shape[-axes:])
+        y = x.reshape(*x.shape[:-axes], *self.event_shape)
+        return y, no_log_det(y, len(self.event_shape))
+
+    def inverse_and_log_det(self, y: Array, context: Array | None = None) -> tuple[Array, Array]:
+        y, axes = as_number(y), len(self.event_shape)
+        self.latent_shape(y.shape[-axes:])
+        x = y.reshape(*y.shape[:-axes], *self.latent)
+        return x, no_log_det(x, len(self.latent))
+
+    @nn.nowrap
+    def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if event_shape != self.event_shape:
+            raise ValueError(
+                f"Reshape: the event shape must be {self.event_shape}; got {event_shape}"
+            )
+        return self.latent
+
+    @nn.nowrap
+    def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if latent_shape != self.latent:
+            raise ValueError(f"Reshape: latents must be {self.latent}; got {latent_shape}")
+        return self.event_shape
+
+    @nn.nowrap
+    def _support(
+        self, direction: Direction, support: Supports, event_shape: tuple[int, ...]
+    ) -> Supports:
+        return mixed("Reshape", support)

@@ -1,8 +1,18 @@
 """Transformer autoregressive flows of images."""
 
+import math
 from typing import Any, Literal
 
-from jflow.bijectors import ActNorm, Chain, Invert, MaskedAutoregressive, Patchify, Repeat
+from jflow.bijectors import (
+    ActNorm,
+    Bijector,
+    Chain,
+    Invert,
+    MaskedAutoregressive,
+    Patchify,
+    Repeat,
+    Reshape,
+)
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import (
     Dequantization,
@@ -15,7 +25,9 @@ from jflow.flows.checks import (
     pixels,
     scalar,
 )
-from jflow.nets import CausalTransformer, ResidualConvNet
+from jflow.functional.arguments import check_counts
+from jflow.nets import MADE, CausalTransformer, ResidualConvNet, TwoLevel
+from jflow.transformers import Transformer
 
 
 @recipe
@@ -26,6 +38,7 @@ def tarflow(
     width: int = 128,
     *,
     patch: int = 2,
+    within: int | None = None,
     heads: int = 4,
     transformer: Scalar = "logistic_mixture",
     components: int = 8,
@@ -37,7 +50,7 @@ def tarflow(
     context_shape: int | tuple[int, ...] | None = None,
     values: int | Literal["auto"] | None = "auto",
     dequantization: Dequantization = "uniform",
-    memory: Literal["store", "remat"] = "store",
+    memory: Literal["auto", "store", "remat"] = "auto",
     dtype: str | None = None,
 ) -> Flow:
     """TarFlow: patches of an image one after the other, each given those before by a transformer.
@@ -59,6 +72,8 @@ def tarflow(
       layers: of attention in each block.
       width: of tokens.
       patch: pixels along each side of a patch.
+      within: hidden units of a network that gives each number those before it in its patch, too;
+        see `jflow.nets.TwoLevel`. None for numbers of a patch that do not see each other.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.
@@ -72,7 +87,8 @@ def tarflow(
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
-      memory: whether the backward pass keeps what layers compute, "store", or computes it again.
+      memory: whether the backward pass keeps what layers compute, "store", or computes it again,
+        "remat"; "auto" for what is fast: "remat" on CPUs, "store" elsewhere.
       dtype: of the networks, such as "bfloat16".
 
     Raises:
@@ -81,20 +97,45 @@ def tarflow(
     Reference: Zhai et al., 2024, https://arxiv.org/abs/2412.06329
     """
     function = scalar("tarflow", transformer, components, bound)
-    if memory not in ("store", "remat"):
-        raise ValueError(f"tarflow: memory must be 'store' or 'remat'; got {memory!r}")
+    remat = {"auto": None, "store": False, "remat": True}
+    if memory not in remat:
+        raise ValueError(f"tarflow: memory must be 'auto', 'store' or 'remat'; got {memory!r}")
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
     net = CausalTransformer(
-        width, layers, heads, positions=positions, remat=memory == "remat", **options
+        width, layers, heads, positions=positions, remat=remat[memory], **options
     )
-    there, back = (
-        MaskedAutoregressive(function, net=net, order=o) for o in ("natural", "reversed")
-    )
-    both = Repeat(Chain((there, back)), pairs("tarflow", blocks, "blocks"))
+    inner = None if within is None else _inner(within, options)
     check_patch("tarflow", image_shape, patch)
     check_vector_context("tarflow", context_shape)
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)
     tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
+    both = _there_and_back(function, net, inner, pairs("tarflow", blocks, "blocks"), tokens)
     body = Chain((pixels(alpha), tokens, ActNorm(2), both, image))
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
+
+
+def _inner(within: int, options: Any) -> MADE:
+    """The network of numbers of a patch."""
+    check_counts("tarflow", within=within)
+    return MADE((within,), direct=True, **options)
+
+
+def _there_and_back(
+    function: Transformer,
+    net: CausalTransformer,
+    inner: MADE | None,
+    count: int,
+    tokens: Patchify,
+) -> Bijector:
+    """Pairs of layers, in both orders."""
+    shape = tokens.latent_shape(tokens.image_shape)
+    maker = net if inner is None else TwoLevel(net, inner, size=shape[1])
+    there, back = (
+        MaskedAutoregressive(function, net=maker, order=o) for o in ("natural", "reversed")
+    )
+    both = Repeat(Chain((there, back)), count)
+    if inner is None:
+        return both
+    flat = (math.prod(shape),)
+    return Chain((Reshape(shape, flat), both, Reshape(flat, shape)))

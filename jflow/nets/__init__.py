@@ -13,6 +13,7 @@ from jflow.nets.mlp import MLP
 from jflow.nets.potential import Potential
 from jflow.nets.rows import RowNet
 from jflow.nets.transformer import CausalTransformer, Transformer
+from jflow.nets.two_level import TwoLevel
 from jflow.nets.unet import UNet
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ResidualMADE",
     "RowNet",
     "Transformer",
+    "TwoLevel",
     "UNet",
     "ZeroConvNet",
     "as_function",

@@ -34,7 +34,8 @@ class AttentionNet(Net):
       context: how the context enters, if there is one: "add", to every token before the first
         layer; or "film", there and in every layer, whose norms it scales and shifts:
         norm(h) (1 + s) + b, (s, b) = dense(context).
-      remat: whether the backward pass computes layers again, in place of keeping what they compute.
+      remat: whether the backward pass computes layers again, in place of keeping what they compute;
+        None for yes on CPUs, where that is faster, too, and no elsewhere.
       activation, dropout, dtype, param_dtype: see `Net`. Dropout is of what layers add.
     """
 
@@ -46,7 +47,7 @@ class AttentionNet(Net):
     positions: Literal["learned", "rotary"] = field(default="learned", kw_only=True)
     qk_norm: bool = field(default=False, kw_only=True)
     context: Literal["add", "film"] = field(default="add", kw_only=True)
-    remat: bool = field(default=False, kw_only=True)
+    remat: bool | None = field(default=None, kw_only=True)
     activation: str | Callable[[Array], Array] = field(default="gelu", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -55,11 +56,13 @@ class AttentionNet(Net):
         check_counts(
             name, width=self.width, layers=self.layers, heads=self.heads, expansion=self.expansion
         )
-        for flag in ("gated", "qk_norm", "remat"):
+        for flag in ("gated", "qk_norm"):
             if not isinstance(getattr(self, flag), bool):
                 raise ValueError(
                     f"{name}: {flag} must be True or False; got {getattr(self, flag)!r}"
                 )
+        if self.remat not in (True, False, None):
+            raise ValueError(f"{name}: remat must be True, False or None; got {self.remat!r}")
         if self.width % self.heads:
             raise ValueError(f"{name}: heads must divide width={self.width}; got {self.heads}")
         if self.positions not in ("learned", "rotary"):

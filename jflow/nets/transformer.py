@@ -104,7 +104,10 @@ class _Tokens(nn.Module):
         def layer(layer: Layer, h: Array) -> tuple[Array, None]:
             return layer(h, context, causal=causal), None
 
-        run = nn.remat(layer, prevent_cse=False) if self.config.remat else layer
+        remat = self.config.remat
+        if remat is None:
+            remat = jax.default_backend() == "cpu"
+        run = nn.remat(layer, prevent_cse=False) if remat else layer
         h, _ = self._loop(run)(self.layers, self._first(x, context, places))
         return self.last(self.norm(h)).astype(x.dtype)
 
