@@ -9,8 +9,8 @@ from scipy.stats import norm
 
 import jflow
 from jflow import bijectors as jb
+from jflow import data, flows, nets, train
 from jflow import functional as jf
-from jflow import nets, train
 from tests.test_matching import drawn
 
 WIDTH = 0.5  # of data N(0, WIDTH^2)
@@ -91,3 +91,40 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match=r"path must be a functional\.Path"):
         nets.Denoiser(net, "linear")  # type: ignore[arg-type]
     assert jax.jit(lambda: nets.Denoiser(net) and 1.0)() == 1
+
+
+def test_noise_is_taken_away_as_the_mean_of_clean_data():
+    """Of a mixture of normals, in closed form; its samples then have the clean law's spread."""
+    flow, noise = jflow.Flow(jb.Reverse(), (2,), jflow.GaussianMixture(3)), 0.6
+    density = jflow.Density(flow, jflow.init(flow, 1, np.zeros((1, 2))))
+    means = np.asarray(density.variables["params"]["base"]["means"])[:, ::-1]
+    y = np.asarray(density.sample(0, 2_000))
+    away = y[:, None] - means
+    shares = np.exp(-(away**2).sum(-1) / 2)
+    shares /= shares.sum(1, keepdims=True)
+    wanted = (shares[..., None] * (means + (1 - noise**2) * away)).sum(1)
+    found = jflow.distributions.denoise(density, y, noise)
+    assert found.dtype == y.dtype
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(jflow.distributions.denoise(density, y[3], noise), found[3])
+
+
+def test_what_denoising_refuses():
+    levels = flows.glow((4, 4, 1), 1, 1, 4, values=4)
+    y = np.zeros((1, 4, 4, 1), np.int32)
+    density = jflow.Density(levels, jflow.init(levels, 0, y))
+    with pytest.raises(TypeError, match=r"this flow is of integers, .* fit one with values=None"):
+        jflow.distributions.denoise(density, y, 0.1)
+    with pytest.raises(TypeError, match=r"density must be a jflow.Density, of numbers; got NoneTy"):
+        jflow.distributions.denoise(None, y, 0.1)
+    with pytest.raises(ValueError, match=r"noise must be .*above 0; got -1"):
+        jflow.distributions.denoise(_line(), np.zeros(2), -1)
+    with pytest.raises(TypeError, match=r"y must be floating, .*; got int32"):
+        data.add_noise(jax.random.key(0), y, 0.1)
+    with pytest.raises(ValueError, match=r"scale must be .*above 0; got 0"):
+        data.add_noise(jax.random.key(0), np.zeros(2), 0)
+
+
+def _line():
+    flow = jflow.Flow(jb.Reverse(), (2,))
+    return jflow.Density(flow, jflow.init(flow, 0, np.zeros((1, 2))))

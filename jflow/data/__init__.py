@@ -1,10 +1,11 @@
 """Data sets, streams of examples, tables, toy densities, grey levels and the way back to them."""
 
+from jflow.data.augmentation import add_noise, flip_left_right, mutate, shift
 from jflow.data.column import Column
 from jflow.data.complexity import complexity
 from jflow.data.image_density import ImageDensity
 from jflow.data.image_files import tile
-from jflow.data.images import digits, flip_left_right, images, mutate, npz, pad, shift
+from jflow.data.images import digits, images, npz, pad
 from jflow.data.restoring import Restored
 from jflow.data.schema import Rows, Schema
 from jflow.data.sources import arrays, folder, load, skip_corrupt, tfds
@@ -44,6 +45,7 @@ __all__ = [
     "ToyDensity",
     "TwoMoons",
     "TwoSpirals",
+    "add_noise",
     "arrays",
     "complexity",
     "dequantize",

@@ -1,5 +1,6 @@
 """Flows, densities and base distributions."""
 
+from jflow.distributions.denoising import denoise
 from jflow.distributions.density import Density
 from jflow.distributions.estimates import LogProbEstimate
 from jflow.distributions.flow import Flow
@@ -38,6 +39,7 @@ __all__ = [
     "StudentT",
     "Summary",
     "VonMises",
+    "denoise",
     "init",
     "load",
     "recipe",
