@@ -25,7 +25,7 @@ _SMALL_IMAGES: dict[str, dict[str, Any]] = {
     **_SMALL,
     "rnode": {"levels": 1, "hidden": 4, "steps": 2, "tolerance": 1e-2},
     "flow_matching": {"hidden": 4, "levels": 2, "blocks": 1, "heads": 0, "tolerance": 1e-2},
-    "tarflow": {"blocks": 2, "layers": 1, "width": 8, "heads": 2},
+    "tarflow": {"blocks": 2, "layers": 1, "width": 8, "heads": 2, "within": 2},
     "flow_pp": {"hidden": 4, "blocks": 1, "heads": 2, "components": 2},
     "vflow": {"hidden": 4, "blocks": 1, "heads": 2, "components": 2},
     "jet": {"couplings": 3, "depth": 1, "width": 8, "heads": 2, "channel_couplings": 1},

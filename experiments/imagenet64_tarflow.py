@@ -16,6 +16,7 @@ CONFIG = ImageExperiment(
         "layers": 8,
         "width": 768,
         "heads": 12,
+        "within": None,
         "transformer": "affine",
         "alpha": None,
         "memory": "remat",

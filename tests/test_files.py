@@ -53,7 +53,10 @@ FLOWS = {
     "rnode": lambda: flows.rnode(3, layers=2, hidden=(8,), field="concat_squash"),
     "i_densenet": lambda: flows.i_densenet(3, layers=2, depth=1, growth=2),
     "tarflow": lambda: flows.tarflow(
-        (4, 4, 1), 2, 1, 4, heads=2, components=2, values=4, context_shape=2
+        (4, 4, 1), 2, 1, 4, within=None, heads=2, components=2, values=4, context_shape=2
+    ),
+    "tarflow-within": lambda: flows.tarflow(
+        (4, 4, 1), 2, 1, 4, within=2, heads=2, components=2, values=4, context_shape=2, guidance=2.0
     ),
     "flow_pp": lambda: flows.flow_pp(
         (4, 4, 1),

@@ -12,6 +12,8 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets, train
 from jflow import functional as jf
+from jflow import transformers as jt
+from tests.harness import perturbed
 from tests.test_matching import drawn
 
 CLASSES = np.repeat(np.eye(2, dtype=np.float32), 2_000, axis=0)
@@ -100,6 +102,83 @@ def test_potentials_and_images_are_guided():
     )
     few = density.with_guidance(2.0).with_solver(jf.FixedGrid(4))
     assert few.sample(0, 6, given).shape == images.shape
+
+
+@pytest.fixture(scope="module")
+def autoregressive():
+    layers = [
+        jb.MaskedAutoregressive(
+            jt.RationalQuadraticSpline(8, bound=8.0),
+            net=nets.MADE((32,)),
+            order=order,
+            guidance=1.0,
+        )
+        for order in ("natural", "reversed")
+    ]
+    flow = jflow.Flow(jb.Chain(tuple(layers)), (2,), context_shape=2)
+    half = partial(train.MaximumLikelihood, drop_context=0.5)
+    return jflow.fit(
+        flow, Y, context=CLASSES, key=0, objective=half, steps=800, batch_size=512,
+        learning_rate=1e-2, progress=False,
+    )[0]  # fmt: skip
+
+
+def test_guided_autoregressive_laws_are_laws(autoregressive):
+    """Of one context, of none, and of more than one: each with its own exact log p."""
+    for given, middle in ((CLASSES[0], 1.5), (CLASSES[-1], -1.5)):
+        off = np.asarray(autoregressive.log_prob(NEW, given)) - normal(NEW, middle)
+        assert np.abs(off[np.abs(NEW[:, 0] - middle) < 2]).mean() < 0.15
+    both = np.logaddexp(normal(NEW, 1.5), normal(NEW, -1.5)) - np.log(2)
+    without = autoregressive.with_guidance(0.0).log_prob(NEW, CLASSES[0])
+    assert np.abs(np.asarray(without) - both).mean() < 0.15
+    unknown = autoregressive.log_prob(NEW, np.full(2, np.nan, np.float32))
+    np.testing.assert_allclose(unknown, without, atol=1e-5)
+    guided = autoregressive.with_guidance(3.0)
+    y, log_p = guided.sample_and_log_prob(0, 2_000, CLASSES[0])
+    assert float(y[:, 0].mean()) > 1.8
+    np.testing.assert_allclose(guided.log_prob(y, CLASSES[0]), log_p, atol=1e-3)
+    swept = guided.with_solver(jb.Jacobi(1e-6)).sample(0, 2_000, CLASSES[0])
+    np.testing.assert_allclose(swept, y, atol=1e-3)
+    x, y = np.meshgrid(np.linspace(-8, 12, 200), np.linspace(-8, 8, 160))
+    grid = np.stack([x, y], -1).astype(np.float32)
+    total = np.exp(guided.log_prob(grid, CLASSES[0])).sum() * (20 / 199) * (16 / 159)
+    assert total == pytest.approx(1, abs=0.01)
+
+
+def test_transformers_of_images_are_guided():
+    flow = flows.tarflow(
+        (4, 4, 1), 2, 1, 4, heads=2, components=2, values=4, context_shape=2, guidance=1.0, within=4
+    )
+    y = np.random.default_rng(0).integers(0, 4, (8, 4, 4, 1))
+    goal = train.MaximumLikelihood(flow)
+    variables = perturbed(goal.init(jax.random.key(0), (y, CLASSES[:8])), 0.5)
+    loss = lambda v: goal.losses(v, (y, CLASSES[:8]), jax.random.key(0), training=True)[0].sum()  # noqa: E731
+    slopes = jax.jit(jax.grad(lambda p: loss({**variables, "params": p})))(variables["params"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    density = jflow.Density(flow, variables)
+    without, more = (density.with_guidance(w) for w in (0.0, 3.0))
+    y_new = without.sample(0, 6, CLASSES[0])
+    assert y_new.shape == (6, 4, 4, 1)
+    assert (more.sample(0, 6, CLASSES[0]) != y_new).any()
+    np.testing.assert_array_equal(without.sample(0, 6, CLASSES[-1]), y_new)
+
+
+def test_what_guided_autoregressive_layers_refuse(autoregressive):
+    flow = autoregressive.flow
+    with pytest.raises(ValueError, match="drop_context must be a number at least 0 and below 1"):
+        train.MaximumLikelihood(flow, drop_context=1.0)
+    with pytest.raises(ValueError, match="with guidance: drop_context must be a number above 0"):
+        train.MaximumLikelihood(flow, drop_context=0)
+    with pytest.raises(ValueError, match="an encoder does not know"):
+        train.MaximumLikelihood(flow.clone(encoder=nn.Dense(2)))
+    with pytest.raises(ValueError, match=r"give\s+objective=train.MaximumLikelihood; got FlowLoss"):
+        jflow.fit(flow, Y, context=CLASSES, key=0, loss=lambda *_: 0, progress=False)
+    with pytest.raises(ValueError, match=r"guidance is towards a context"):
+        jflow.init(flow.clone(context_shape=None), 0, Y[:4])
+    with pytest.raises(ValueError, match="guidance must be a"):
+        jb.MaskedAutoregressive(jt.Affine(), guidance="much")
+    with pytest.raises(ValueError, match="learned noise has no guidance"):
+        flows.tarflow((4, 4, 1), guidance=1.0, context_shape=2, dequantization="variational")
 
 
 def test_bad_arguments(density):

@@ -14,7 +14,8 @@ from jax import Array
 from jflow.bijectors.base import Direction, DirectionKind, OfTransformer
 from jflow.bijectors.one_method import OneMethod
 from jflow.functional import autoregressive as ar
-from jflow.functional.arrays import as_wide, permute, sum_event
+from jflow.functional.arguments import check_numbers
+from jflow.functional.arrays import as_wide, permute, sum_event, with_flag
 from jflow.functional.convergence import failed_points
 from jflow.functional.jacobi import jacobi
 from jflow.functional.orders import checked_order, sorted_features, sorted_graph
@@ -103,7 +104,7 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
         x, transformer = as_wide(x), self.transformer
         self.latent_shape(x.shape[x.ndim - self.event_ndim :])
         x, back = self._arranged(x)
-        net = self._maker(transformer.num_params).copy(name="conditioner")(x, context)
+        net = self._bound(self._maker(transformer.num_params).copy(name="conditioner"), x, context)
         if not isinstance(net, ar.Causal):
             raise TypeError(
                 f"{type(self).__name__}: the module that net makes must return a Causal, bound to "
@@ -125,6 +126,11 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
             of = ar.ScalarMap(transformer.inverse_and_log_det, transformer.forward_and_log_det)
             y, log_det = self._solved(of, net, x, (context, 1))
         return back(y), log_det
+
+    @nn.nowrap
+    def _bound(self, net: Any, x: Array, context: Array | None) -> Any:
+        """The network, given its inputs."""
+        return net(x, context)
 
     @property
     def event_ndim(self) -> int:
@@ -168,6 +174,11 @@ class MaskedAutoregressive(PositionByPosition):
         the features in their order, or a graph: the (D, D) matrix of 0 and 1 whose entry i, j tells
         whether feature i depends on feature j (a `MADE` is needed, and no cycle).
       solver: how forward is computed: None for feature by feature, or `Jacobi`.
+      guidance: w of parameters w p(context) + (1 - w) p(none), of a network that is also trained
+        without its context: which it knows by a further number, 1 with and 0 without, and by zeros
+        in place of a context that has NaN, one that is not known. Log p is that of the law that
+        samples have: for w = 1 the one that was learned, for 0 that without contexts, and above 1
+        one that follows them more. None for networks that always are given theirs.
 
     Raises:
       ValueError: an unknown order, one that does not fit the event, or a transformer that takes no
@@ -176,16 +187,21 @@ class MaskedAutoregressive(PositionByPosition):
 
     References: MAF, Papamakarios et al., 2017, eqs. 3-5, https://arxiv.org/abs/1705.07057; IAF,
     Kingma et al., 2016, eqs. 10-11, https://arxiv.org/abs/1606.04934; Jacobi sweeps, Song et al.,
-    2021, https://arxiv.org/abs/2002.03629; graphs, Wehenkel and Louppe, 2021,
-    https://arxiv.org/abs/2006.02548
+    2021, https://arxiv.org/abs/2002.03629; guidance, Ho and Salimans, 2022,
+    https://arxiv.org/abs/2207.12598, and TarFlow, https://arxiv.org/abs/2412.06329; graphs,
+    Wehenkel and Louppe, 2021, https://arxiv.org/abs/2006.02548
     """
 
     hidden: tuple[int, ...] = (256, 256)
     net: Callable[[int], nn.Module] | None = None
     order: Any = "natural"
     solver: Jacobi | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(
+            "MaskedAutoregressive", guidance=0 if self.guidance is None else self.guidance
+        )
         object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
         object.__setattr__(self, "order", checked_order(self.order))
         if self.net is not None:
@@ -200,6 +216,21 @@ class MaskedAutoregressive(PositionByPosition):
         if self._is_graph:
             return partial(MaskedWeights, config=maker, graph=sorted_graph(self.order))
         return maker
+
+    @nn.nowrap
+    def _bound(self, net: Any, x: Array, context: Array | None) -> Any:
+        if self.guidance is None:
+            return net(x, context)
+        if context is None:
+            raise ValueError(
+                "MaskedAutoregressive: guidance is towards a context: give the flow "
+                "context_shape=, or leave out guidance"
+            )
+        known = jnp.all(jnp.isfinite(context), axis=-1, keepdims=True)
+        given = with_flag(jnp.where(known, context, 0), known)
+        if self.guidance == 1:
+            return net(x, given)
+        return ar.Guided(net(x, given), net(x, jnp.zeros_like(given)), self.guidance)
 
     @property
     def _is_graph(self) -> bool:

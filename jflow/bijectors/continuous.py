@@ -14,7 +14,7 @@ from jflow.bijectors.fields import Rules, check_solved, noise_key, solve, with_t
 from jflow.bijectors.leaps import check_leaps, check_mean_velocities, leaps
 from jflow.bijectors.one_method import OneMethod
 from jflow.functional.arguments import check_counts, check_numbers
-from jflow.functional.arrays import as_wide, batch_shape
+from jflow.functional.arrays import as_wide, batch_shape, with_flag
 from jflow.functional.estimators import ExactTrace, TraceEstimator
 from jflow.functional.solvers import Adaptive, FixedGrid, MeanSteps, Solver
 from jflow.nets.functions import as_function
@@ -135,8 +135,7 @@ class Continuous(OneMethod):
                 "Continuous: guidance is towards a context: give the flow context_shape=, or leave "
                 "out guidance"
             )
-        flag = jnp.broadcast_to(jnp.asarray(known, context.dtype), (*context.shape[:-1], 1))
-        return jnp.concatenate([flag * context, flag], axis=-1)
+        return with_flag(context, known)
 
     @nn.nowrap
     def _timed(self, t: Array, context: Array | None, length: Array | None = None) -> Array:

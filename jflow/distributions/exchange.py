@@ -75,7 +75,7 @@ def exchange_solvers(flow: Any, solver: Solver | Jacobi) -> Any:
 
 
 def exchange_guidance(flow: Any, guidance: float) -> Any:
-    """The flow with another weight of the context in continuous layers.
+    """The flow with another weight of the context in layers with guidance.
 
     Raises:
       TypeError: the flow has no layers with guidance.
@@ -94,7 +94,8 @@ def exchange_guidance(flow: Any, guidance: float) -> Any:
     if not met:
         raise TypeError(
             "with_guidance: no layer of this flow is also trained without its context; build it "
-            "with guidance, as flows.flow_matching(..., guidance=1.0) does, and fit it anew"
+            "with guidance, as flows.flow_matching(..., guidance=1.0) and flows.tarflow(..., "
+            "guidance=1.0) do, and fit it anew"
         )
     return changed
 
@@ -144,7 +145,8 @@ class Exchangeable:
     def with_guidance(self, guidance: float) -> Self:
         """A density whose samples follow their context more (above 1), or less (0: not at all).
 
-        Its log p is that of these samples; see `guidance` of `jflow.bijectors.Continuous`.
+        Its log p is that of these samples; see `guidance` of `jflow.bijectors.Continuous` and
+        `MaskedAutoregressive`.
 
         Raises:
           TypeError: the flow was not built with guidance.

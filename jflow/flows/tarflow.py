@@ -27,7 +27,6 @@ from jflow.flows.checks import (
 )
 from jflow.functional.arguments import check_counts
 from jflow.nets import MADE, CausalTransformer, ResidualConvNet, TwoLevel
-from jflow.transformers import Transformer
 
 
 @recipe
@@ -38,7 +37,7 @@ def tarflow(
     width: int = 128,
     *,
     patch: int = 2,
-    within: int | None = None,
+    within: int | None = 32,
     heads: int = 4,
     transformer: Scalar = "logistic_mixture",
     components: int = 8,
@@ -48,6 +47,7 @@ def tarflow(
     activation: str = "gelu",
     dropout: float = 0.0,
     context_shape: int | tuple[int, ...] | None = None,
+    guidance: float | None = None,
     values: int | Literal["auto"] | None = "auto",
     dequantization: Dequantization = "uniform",
     memory: Literal["auto", "store", "remat"] = "auto",
@@ -58,13 +58,15 @@ def tarflow(
     Blocks read the patches forwards and backwards in turn. Each transforms the numbers of a patch
     by scalar functions, whose parameters a causal transformer makes of all patches before: affine
     ones as in the paper; or mixtures of logistics, or splines, which say more of a number than its
-    place and its scale, and have better likelihoods. Log p is one pass; a sample takes a step for
-    each patch and block, which all together cost about one pass, since keys and values are kept.
+    place and its scale, and have better likelihoods. So has a network that lets the numbers of a
+    patch see those before them in it. Log p is one pass; a sample takes a step for each number and
+    block, which all together cost about one pass, since keys and values are kept.
 
-    Differences from the paper: a logit and an actnorm nearest to the data; norms by root mean
-    squares; the first patch of a block is transformed, too; no noise is added to data in training,
-    and none taken away from samples. The paper's density of ImageNet 64x64 is tarflow((64, 64, 3),
-    8, 8, 768, heads=12, transformer="affine", alpha=None).
+    Differences from the paper: that network; a logit and an actnorm nearest to the data; norms by
+    root mean squares; the first patch of a block is transformed, too. Noise in training, which the
+    paper takes from samples again, is `jflow.data.add_noise` and `jflow.distributions.denoise`. The
+    paper's density of ImageNet 64x64 is tarflow((64, 64, 3), 8, 8, 768, heads=12, within=None,
+    transformer="affine", alpha=None).
 
     Args:
       image_shape: (height, width, channels); `patch` divides height and width.
@@ -72,8 +74,9 @@ def tarflow(
       layers: of attention in each block.
       width: of tokens.
       patch: pixels along each side of a patch.
-      within: hidden units of a network that gives each number those before it in its patch, too;
-        see `jflow.nets.TwoLevel`. None for numbers of a patch that do not see each other.
+      within: hidden units, for each number of a patch, of a network that gives each those before it
+        in its patch, too; see `jflow.nets.TwoLevel`. None for numbers of a patch that do not see
+        each other within a block, as in the paper: samples then take fewer steps.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.
@@ -84,6 +87,9 @@ def tarflow(
       activation: of the networks.
       dropout: in the networks, in training.
       context_shape: shape of the context, or its width; None for an unconditional flow.
+      guidance: how much more samples are to follow their context than they would; it may be changed
+        later, `density.with_guidance(2.0)`, if it is a number here, as 1.0, the law that was
+        learned. See `jflow.bijectors.MaskedAutoregressive`.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
@@ -96,44 +102,45 @@ def tarflow(
 
     Reference: Zhai et al., 2024, https://arxiv.org/abs/2412.06329
     """
-    function = scalar("tarflow", transformer, components, bound)
-    remat = {"auto": None, "store": False, "remat": True}
-    if memory not in remat:
-        raise ValueError(f"tarflow: memory must be 'auto', 'store' or 'remat'; got {memory!r}")
-    options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
-    net = CausalTransformer(
-        width, layers, heads, positions=positions, remat=remat[memory], **options
-    )
-    inner = None if within is None else _inner(within, options)
     check_patch("tarflow", image_shape, patch)
+    function = scalar("tarflow", transformer, components, bound)
+    more: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
+    net = CausalTransformer(width, layers, heads, positions=positions, remat=_remat(memory), **more)
+    inner = None if within is None else _inner(within, patch, image_shape, more)
+    layer = MaskedAutoregressive(function, net=net, guidance=guidance)
     check_vector_context("tarflow", context_shape)
+    if guidance is not None and dequantization != "uniform":
+        raise ValueError("tarflow: learned noise has no guidance: leave out one of them")
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)
     tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
-    both = _there_and_back(function, net, inner, pairs("tarflow", blocks, "blocks"), tokens)
+    both = _there_and_back(layer, inner, pairs("tarflow", blocks, "blocks"), tokens)
     body = Chain((pixels(alpha), tokens, ActNorm(2), both, image))
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
 
 
-def _inner(within: int, options: Any) -> MADE:
-    """The network of numbers of a patch."""
+def _remat(memory: str) -> bool | None:
+    """What the network is told."""
+    names = {"auto": None, "store": False, "remat": True}
+    if memory not in names:
+        raise ValueError(f"tarflow: memory must be 'auto', 'store' or 'remat'; got {memory!r}")
+    return names[memory]
+
+
+def _inner(within: int, patch: int, image_shape: tuple[int, int, int], more: Any) -> MADE:
+    """The network of the numbers of a patch."""
     check_counts("tarflow", within=within)
-    return MADE((within,), direct=True, **options)
+    return MADE((within * patch**2 * image_shape[2],), direct=True, **more)
 
 
 def _there_and_back(
-    function: Transformer,
-    net: CausalTransformer,
-    inner: MADE | None,
-    count: int,
-    tokens: Patchify,
+    layer: MaskedAutoregressive, inner: MADE | None, count: int, tokens: Patchify
 ) -> Bijector:
-    """Pairs of layers, in both orders."""
+    """Pairs of layers like that, in both orders."""
     shape = tokens.latent_shape(tokens.image_shape)
+    net: Any = layer.net
     maker = net if inner is None else TwoLevel(net, inner, size=shape[1])
-    there, back = (
-        MaskedAutoregressive(function, net=maker, order=o) for o in ("natural", "reversed")
-    )
+    there, back = (layer.clone(net=maker, order=order) for order in ("natural", "reversed"))
     both = Repeat(Chain((there, back)), count)
     if inner is None:
         return both

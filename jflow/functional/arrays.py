@@ -133,6 +133,12 @@ def permute(x: Array, order: np.ndarray | Array, axis: int = -1) -> Array:
     return x.at[index].get(mode="promise_in_bounds", unique_indices=True)
 
 
+def with_flag(context: Array, known: Array | float) -> Array:
+    """context (*, C) and whether it is known, 1 or 0, as (*, C + 1); zeros where it is not."""
+    flag = jnp.broadcast_to(jnp.asarray(known, context.dtype), (*context.shape[:-1], 1))
+    return jnp.concatenate([flag * context, flag], axis=-1)
+
+
 def wrap_angles(x: Array) -> Array:
     """The angles in [-pi, pi) that x is up to whole turns, in radians. The slope is 1."""
     turns = jnp.floor((x + math.pi) / (2 * math.pi))

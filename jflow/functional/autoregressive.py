@@ -9,6 +9,7 @@ and the slow one finds u of a given v. Here it is, with its derivatives, for any
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -99,6 +100,56 @@ class Causal:
     def careful(self, u: Array) -> Any:
         """p of u, where u_j may be far too large: it must not touch p_i of i <= j, not as NaN."""
         return self(u)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Guided(Causal):
+    """p_i = w p_i(context) + (1 - w) p_i(none): of a network with its context, and without.
+
+    Attributes:
+      known: the network, given the context.
+      unknown: the same, not given it.
+      weight: w.
+    """
+
+    known: Causal
+    unknown: Causal
+    weight: float = field(metadata={"static": True})
+
+    @property
+    def event_ndim(self) -> int:  # type: ignore[override]
+        """That of the network."""
+        return self.known.event_ndim
+
+    @property
+    def remembers(self) -> bool:  # type: ignore[override]
+        """Whether the network does."""
+        return self.known.remembers
+
+    def __call__(self, u: Array) -> Any:
+        return self._joined(self.known(u), self.unknown(u))
+
+    def careful(self, u: Array) -> Any:
+        return self._joined(self.known.careful(u), self.unknown.careful(u))
+
+    def without_dropout(self) -> "Guided":
+        known, unknown = (net.without_dropout() for net in (self.known, self.unknown))
+        return Guided(known, unknown, self.weight)
+
+    def start(self, like: Array) -> tuple[Any, Step]:
+        caches, steps = zip(*(net.start(like) for net in (self.known, self.unknown)), strict=True)
+
+        def step(caches: Any, i: Array, before: Array) -> Any:
+            pairs = [one(c, i, before) for one, c in zip(steps, caches, strict=True)]
+            caches, params = zip(*pairs, strict=True)
+            return caches, self._joined(*params)
+
+        return caches, step
+
+    def _joined(self, known: Any, unknown: Any) -> Any:
+        w = self.weight
+        return jax.tree.map(lambda a, b: w * a + (1 - w) * b, known, unknown)
 
 
 class Report(NamedTuple):

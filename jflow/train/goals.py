@@ -36,10 +36,12 @@ def goal_of(
     """
     goal = _asked(flow, data, asked, loss, augment, dimensions, samples, check_drift)
     own = goal.objective if isinstance(goal, OfTable) else goal
-    if has_guidance(flow) and not isinstance(own, FlowMatching):
+    wanted = FlowMatching if isinstance(last_layer(flow), Continuous) else MaximumLikelihood
+    if has_guidance(flow) and not isinstance(own, wanted):
         raise ValueError(
-            "fit: a flow with guidance is also trained without its context, as flow matching does: "
-            f"give objective='flow_matching', or build it without; got {type(own).__name__}"
+            "fit: a flow with guidance is also trained without its context, as flow matching does, "
+            "and likelihood of autoregressive layers: build it without, or give "
+            f"objective=train.{wanted.__name__}; got {type(own).__name__}"
         )
     if has_means(flow) and not isinstance(own, FlowMatching):
         raise ValueError(
