@@ -96,6 +96,7 @@ class ImageExperiment(Experiment):
       flat: images are vectors to the flow.
       flips: training images are mirrored at random.
       shifts: share of training images that are moved by up to a pixel.
+      classes: how many there are, if the flow is given that of each image; None if it is not.
       stream: training images are read as they are needed.
       workers: processes that read them.
       test_samples: draws of the dequantization noise for each test image.
@@ -111,6 +112,7 @@ class ImageExperiment(Experiment):
     flat: bool = False
     flips: bool = False
     shifts: float = 0.0
+    classes: int | None = None
     stream: bool = False
     workers: int = 0
     test_samples: int = 16
@@ -124,6 +126,8 @@ class ImageExperiment(Experiment):
             parts = (rng.integers(0, 2**self.bits, (n, *self.shape)) for n in (40, 16, 16))
             labelled = (data.Labelled(y.astype(np.uint8), np.zeros(len(y), int)) for y in parts)
             return data.Splits(*labelled, values=2**self.bits)
+        if self.classes is not None and self.stream:
+            raise ValueError("classes are of images in memory; leave out these, or stream")
         splits = data.images(self.dataset, bits=self.bits, stream=self.stream)
         found = splits.test.y.shape[1:]
         if found != self.shape:
@@ -140,10 +144,20 @@ class ImageExperiment(Experiment):
         height, width = self.height or self.shape[0], self.width or self.shape[1]
         return np.asarray(y).reshape(-1, height, width, self.shape[2])
 
+    def context(self, labels: Any) -> np.ndarray | None:
+        """What the flow is given of images with these labels: one-hot classes, or nothing."""
+        return None if self.classes is None else np.eye(self.classes, dtype=np.float32)[labels]
+
+    def context_of(self, count: int) -> np.ndarray | None:
+        """The same of so many samples, class by class."""
+        return self.context(np.arange(count) * (self.classes or 1) // count)
+
     def flow(self, splits: data.Splits) -> Flow:
         """The flow for such data."""
         shape = self.seen(splits.test.y[:1]).shape[1:]
-        sizes = {"features": shape[0]} if self.flat else {"image_shape": shape}
+        sizes: dict[str, Any] = {"features": shape[0]} if self.flat else {"image_shape": shape}
+        if self.classes is not None:
+            sizes["context_shape"] = self.classes
         build = getattr(flows, self.recipe)
         return build(**sizes, values=splits.values, **self.arguments)
 

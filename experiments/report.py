@@ -18,24 +18,31 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TEMPERATURES = (0.7, 1.0)
+GUIDANCES = (1.0, 2.0)
 
 
 def draw_pictures(
-    config: ImageExperiment, density: Density, history: History, y: np.ndarray, directory: Path
+    config: ImageExperiment,
+    density: Density,
+    history: History,
+    test: data.Labelled,
+    directory: Path,
 ) -> None:
-    """Writes samples.png, interpolations.png (between test images y) and curve.png."""
+    """Writes samples.png, interpolations.png (between test images) and curve.png."""
     _draw_samples(config, density, directory / "samples.png")
-    _draw_interpolations(config, density, y, directory / "interpolations.png")
+    _draw_interpolations(config, density, test, directory / "interpolations.png")
     _draw_curve(history, directory / "curve.png")
 
 
-def interpolate(density: Density, first: Array, last: Array, count: int = 8) -> Array:
+def interpolate(
+    density: Density, first: Array, last: Array, context: Any = None, count: int = 8
+) -> Array:
     """Images between `first` and `last`, (count, *event), along the sphere of their latents.
 
     A straight line would pass nearer to the origin than latents of real images lie.
     """
-    a, b = (np.asarray(density.latents(y, key=i)) for i, y in enumerate((first, last)))
-    return density.from_latents(slerp(a, b, np.linspace(0, 1, count)))
+    a, b = (np.asarray(density.latents(y, context, key=i)) for i, y in enumerate((first, last)))
+    return density.from_latents(slerp(a, b, np.linspace(0, 1, count)), context)
 
 
 def tile(images: Any, rows: int, levels: int) -> np.ndarray:
@@ -61,6 +68,8 @@ def print_result(result: dict[str, Any], directory: Path) -> None:
         rows += [("  importance-weighted", f"{weighted:.3f}")]
     others = result.get("baselines", {}).items()
     rows += [(other.replace("_", " "), f"{bits:.3f}") for other, bits in others]
+    if (accuracy := result.get("test_accuracy")) is not None:
+        rows += [("accuracy of classes", f"{accuracy:.3f}")]
     print("test bits/dim" if images else "test -log p, nats")
     for label, text in rows:
         print(f"  {label:22s} {text}")
@@ -68,17 +77,28 @@ def print_result(result: dict[str, Any], directory: Path) -> None:
 
 
 def _draw_samples(config: ImageExperiment, density: Density, path: Path) -> None:
-    figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(10, 5.4), layout="constrained")
-    for ax, temperature in zip(axes, TEMPERATURES, strict=True):
-        samples = density.sample(jax.random.key(0), 100, temperature=temperature)
-        show(ax, tile(config.shown(samples), 10, _levels(density)), f"temperature {temperature}")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
+    given = config.context_of(100)
+    if "guidance" in config.arguments:
+        ways = [(f"guidance {w}", density.with_guidance(w), 1.0) for w in GUIDANCES]
+    else:
+        ways = [(f"temperature {t}", density, t) for t in TEMPERATURES]
+    for ax, (title, law, temperature) in zip(axes, ways, strict=True):
+        samples = law.sample(jax.random.key(0), 100, given, temperature)
+        show(ax, tile(config.shown(samples), 10, _levels(density)), title)
     _write(figure, path)
 
 
 def _draw_interpolations(
-    config: ImageExperiment, density: Density, y: np.ndarray, path: Path
+    config: ImageExperiment, density: Density, test: data.Labelled, path: Path
 ) -> None:
-    rows = [interpolate(density, y[i], y[i + 8]) for i in range(8)]
+    rows = []
+    for i in range(8):
+        like = np.flatnonzero(test.labels[8:] == test.labels[i])
+        same = config.classes is not None and len(like) > 0
+        other = 8 + (int(like[0]) if same else i)
+        context = None if config.classes is None else config.context(test.labels[i])
+        rows.append(interpolate(density, test.y[i], test.y[other], context))
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
     images = config.shown(jnp.concatenate(rows))
     show(ax, tile(images, 8, _levels(density)), "test images (left, right) and points between")

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 
@@ -67,7 +68,7 @@ def _run_images(
     seen, dimensions = splits.map(config.seen), splits.test.y[0].size
 
     def draw(density: jflow.Density) -> Any:
-        samples = density.sample(jax.random.key(config.seed), 64)
+        samples = density.sample(jax.random.key(config.seed), 64, config.context_of(64))
         return tile(config.shown(samples), 8, splits.values)
 
     train = seen.train.y if isinstance(seen.train, jflow.data.Labelled) else seen.train
@@ -75,9 +76,13 @@ def _run_images(
     # Flow matching is validated by its own loss.
     likelihood = config.recipe != "flow_matching"
     of_bits = {"dimensions": dimensions, "validation_samples": 4} if likelihood else {}
+    held_out = seen.validation.y
+    if config.classes is not None:
+        of_bits["context"] = config.context(seen.train.labels)
+        held_out = held_out, config.context(seen.validation.labels)
     with tracker(directory, profile=profile, draw=draw, draw_every=every) as track:
         density, history = _fit(
-            config, config.flow(splits), train, seen.validation.y, directory, track,
+            config, config.flow(splits), train, held_out, directory, track,
             augment=config.augment(), workers=config.workers, **of_bits, **options,
         )  # fmt: skip
     test = {
@@ -86,20 +91,31 @@ def _run_images(
         "dimensions": dimensions,
         "mesh": mesh(config),
     }
-    tested = jflow.evaluate(density, seen.test.y, **test)
+    given = config.context(seen.test.labels)
+    tested = jflow.evaluate(density, seen.test.y, given, **test)
     # The mean of p asks for log-determinants that are not estimates.
     weighted = {}
     if density.flow.bijector.log_det_kinds <= {"exact", "bound"}:
-        mean = jflow.evaluate(density, seen.test.y, importance_weighted=True, **test).mean
+        mean = jflow.evaluate(density, seen.test.y, given, importance_weighted=True, **test).mean
         weighted = {"test_bits_per_dim_importance_weighted": mean}
-    draw_pictures(config, density, history, seen.test.y, directory)
+    draw_pictures(config, density, history, seen.test, directory)
     return {
         "test_bits_per_dim": tested.mean,
         "standard_error": tested.standard_error,
         **weighted,
+        **({} if given is None else {"test_accuracy": _accuracy(config, density, seen.test)}),
         "baselines": fit_baselines(splits, config.test_samples) if config.baselines else {},
         **_course(config, history),
     }
+
+
+def _accuracy(config: ImageExperiment, density: jflow.Density, test: Any) -> float:
+    """The share of images that are more likely given their own class than given any other."""
+    bits = [
+        jflow.evaluate(density, test.y, config.context(np.full(len(test), c)), key=0).examples
+        for c in range(config.classes or 1)
+    ]
+    return float(np.mean(np.argmin(bits, axis=0) == test.labels))
 
 
 def _run_table(
