@@ -103,6 +103,28 @@ def test_samples_with_a_memory_are_those_without(solver):
     np.testing.assert_allclose(found, wanted, atol=1e-10 if solver is None else 1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_two_levels_learn_from_the_start(size):
+    """Of the last layers of both networks one alone may be zero: a step later, all weights move."""
+    net = nets.TwoLevel(NET, nets.MADE((6,), direct=True), size=size)
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=net)
+    y = jnp.asarray(normal(8, 6))
+    variables = jflow.init(layer, KEY, y)
+    loss = lambda p: jnp.square(layer.apply({"params": p}, y, method="inverse")).sum()  # noqa: E731
+    slope = jax.jit(jax.grad(loss))
+    params = variables["params"]
+    params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, slope(params))
+    slopes = slope(params)
+    still = {
+        jax.tree_util.keystr(path)
+        for path, g in jax.tree.leaves_with_path(slopes)
+        if not np.abs(g).max() > 0
+    }
+    # Of one number a token, no number sees another by the inner network.
+    within = {f"['conditioner']['inner']['{name}']" for name in ("kernel_0", "kernel_direct")}
+    assert still == (within if size == 1 else set())
+
+
 def test_depth_does_not_lengthen_programs():
     def length(layers):
         net = nets.CausalTransformer(8, layers, 2)

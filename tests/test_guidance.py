@@ -177,6 +177,21 @@ def test_what_guided_autoregressive_layers_refuse(autoregressive):
         jflow.init(flow.clone(context_shape=None), 0, Y[:4])
     with pytest.raises(ValueError, match="guidance must be a"):
         jb.MaskedAutoregressive(jt.Affine(), guidance="much")
+    quiet = {"context": CLASSES, "key": 0, "steps": 2, "progress": False}
+    with pytest.raises(ValueError, match=r"trained with guidance=1.0, .*; got \[2.0\]"):
+        jflow.fit(autoregressive.with_guidance(2.0).flow, Y, **quiet)
+    plain = jb.MaskedAutoregressive(jt.Affine(), net=nets.MADE((4,)))
+    mixed = jb.Chain((*flow.bijector.bijectors, plain))
+    with pytest.raises(ValueError, match="every part of a flow with guidance that takes the cont"):
+        jflow.fit(jflow.Flow(mixed, (2,), context_shape=2), Y, **quiet)
+    field = jb.Continuous(nets.MLP((4,)))
+    both = jflow.Flow(jb.Chain((flow.bijector.bijectors[0], field)), (2,), context_shape=2)
+    with pytest.raises(ValueError, match=r"objective=train.MaximumLikelihood; got FlowMatching"):
+        jflow.fit(both, Y, objective="flow_matching", **quiet)
+    with pytest.raises(ValueError, match="and not by a target: build it without guidance"):
+        jflow.fit_to_target(flow, lambda y, c: -(y**2).sum(-1), key=0, steps=2, context=CLASSES)
+    with pytest.raises(ValueError, match="guidance is towards a context: give context_shape, too"):
+        flows.tarflow((4, 4, 1), guidance=1.0)
     with pytest.raises(ValueError, match="learned noise has no guidance"):
         flows.tarflow((4, 4, 1), guidance=1.0, context_shape=2, dequantization="variational")
 

@@ -226,7 +226,7 @@ class MaskedAutoregressive(PositionByPosition):
                 "MaskedAutoregressive: guidance is towards a context: give the flow "
                 "context_shape=, or leave out guidance"
             )
-        known = jnp.all(jnp.isfinite(context), axis=-1, keepdims=True)
+        known = ~jnp.any(jnp.isnan(context), axis=-1, keepdims=True)
         given = with_flag(jnp.where(known, context, 0), known)
         if self.guidance == 1:
             return net(x, given)

@@ -52,7 +52,7 @@ def add_noise(key: Array, y: Any, scale: float) -> Array:
     """y plus normal noise of standard deviation `scale`, for `fit(augment=)`, of any numbers.
 
     It makes the flow one of noisy data, from whose samples `jflow.distributions.denoise` takes the
-    noise. Validate on noisy data, too.
+    noise. The flow must be of the whole line (of images, `alpha=None`). Validate on noisy data.
 
     Raises:
       TypeError: y is not floating.

@@ -9,10 +9,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jflow.distributions.arguments import arrays
-from jflow.distributions.arguments import noise as as_noise
 from jflow.distributions.density import Density
 from jflow.distributions.flow import Flow
-from jflow.functional.arguments import check_numbers
+from jflow.functional.arguments import as_key, check_numbers
+from jflow.functional.arrays import as_wide
 
 
 def denoise(
@@ -28,7 +28,8 @@ def denoise(
         E[clean | y] = y + noise^2 grad log p(y)
 
     where p is the density of *noisy* data: of a flow fitted with
-    `augment=partial(data.add_noise, scale=noise)`. Such densities are easier to learn than those of
+    `augment=partial(data.add_noise, scale=noise)`, whose support is the line (of images,
+    `alpha=None`, without a logit). Such densities are easier to learn than those of
     clean data that lie near a surface. What is drawn by
 
         denoise(density, density.sample(key, n), noise)
@@ -43,7 +44,7 @@ def denoise(
       key: for flows that draw noise on the way.
 
     Raises:
-      TypeError: `density` is no `Density` of numbers.
+      TypeError: `density` is no `Density` of numbers, or y is not floating.
       ValueError: `noise` is not above 0; or what `log_prob` refuses.
 
     References: Robbins, 1956; Miyasawa, 1961; TarFlow, section 2.5, https://arxiv.org/abs/2412.06329
@@ -55,12 +56,19 @@ def denoise(
     if density.flow.integers is not None:
         raise TypeError(
             "denoise: this flow is of integers, whose log p has no slope; fit one with values=None "
-            "to numbers, as y / 255, with augment=partial(data.add_noise, scale=noise)"
+            "to numbers, as y / 255, that take all of the line (values=None, alpha=None), with "
+            "augment=partial(data.add_noise, scale=noise)"
         )
     check_numbers("denoise", above=0, noise=noise)
     given = arrays(y, context)
-    draws = as_noise("denoise", density.flow.bijector, "inverse", key)
-    return _denoised(density.flow, density.variables, *given, jnp.asarray(noise), draws)
+    if not jnp.issubdtype(given[0].dtype, jnp.floating):
+        raise TypeError(f"denoise: y must be floating; got {given[0].dtype}")
+    if key is None and density.flow.bijector.needs_key("inverse"):
+        raise ValueError("denoise: give a key: denoise(..., key=0). This flow draws noise")
+    key = None if key is None else as_key("denoise", key)
+    found = _denoised(density.flow, density.variables, *given, jnp.asarray(noise), key)
+    density._check_inverse(found, len(density.flow.event_shape), *given)
+    return found
 
 
 @partial(jax.jit, static_argnums=0)
@@ -73,4 +81,5 @@ def _denoised(
         log_p: Any = flow.apply(variables, y, context, method="log_prob", rngs=rngs)
         return jnp.sum(log_p)
 
-    return y + (noise.astype(y.dtype) ** 2) * jax.grad(total)(y)
+    slope = as_wide(jax.grad(total)(y))
+    return (as_wide(y) + noise.astype(slope.dtype) ** 2 * slope).astype(y.dtype)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEFT_OUT = {"parent", "name", "recipe"}
 # What says how something is computed, not what; and code, which differs between Pythons.
 _HOW = {"memory", "dtype", "param_dtype", "dropout", "solver", "estimator", "error",
-        "max_iterations", "iterations", "anderson", "code"}  # fmt: skip
+        "max_iterations", "iterations", "anderson", "code", "remat"}  # fmt: skip
 
 # Which direction of bijectors was fast by default, when that was a field of them.
 _DIRECTIONS = {

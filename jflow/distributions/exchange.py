@@ -100,17 +100,17 @@ def exchange_guidance(flow: Any, guidance: float) -> Any:
     return changed
 
 
-def has_guidance(flow: Any) -> bool:
-    """Whether any layer is also to be trained without its context."""
+def guidance_of(flow: Any) -> list[float]:
+    """The weights of layers that are also to be trained without their context."""
     met: list[Any] = []
 
     def look(name: str, value: Any) -> Any:
-        if name == "guidance":
+        if name == "guidance" and value is not None:
             met.append(value)
         return value
 
     rebuild(flow, look)
-    return any(value is not None for value in met)
+    return met
 
 
 class Exchangeable:

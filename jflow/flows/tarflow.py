@@ -87,9 +87,9 @@ def tarflow(
       activation: of the networks.
       dropout: in the networks, in training.
       context_shape: shape of the context, or its width; None for an unconditional flow.
-      guidance: how much more samples are to follow their context than they would; it may be changed
-        later, `density.with_guidance(2.0)`, if it is a number here, as 1.0, the law that was
-        learned. See `jflow.bijectors.MaskedAutoregressive`.
+      guidance: 1.0 for a flow that is also trained without its context, so that samples may follow
+        it more than in the law that was learned, `density.with_guidance(2.0)`; None for one that is
+        not. See `jflow.bijectors.MaskedAutoregressive`.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
@@ -106,17 +106,29 @@ def tarflow(
     function = scalar("tarflow", transformer, components, bound)
     more: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
     net = CausalTransformer(width, layers, heads, positions=positions, remat=_remat(memory), **more)
-    inner = None if within is None else _inner(within, patch, image_shape, more)
+    inner = _inner(within, patch, image_shape, more)
     layer = MaskedAutoregressive(function, net=net, guidance=guidance)
     check_vector_context("tarflow", context_shape)
-    if guidance is not None and dequantization != "uniform":
-        raise ValueError("tarflow: learned noise has no guidance: leave out one of them")
+    _check_guidance(guidance, context_shape, dequantization)
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)
     tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
     both = _there_and_back(layer, inner, pairs("tarflow", blocks, "blocks"), tokens)
     body = Chain((pixels(alpha), tokens, ActNorm(2), both, image))
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
+
+
+def _check_guidance(guidance: Any, context_shape: Any, dequantization: str) -> None:
+    """Refuses guidance towards nothing, and of what has none."""
+    if guidance is None:
+        return
+    if context_shape is None:
+        raise ValueError("tarflow: guidance is towards a context: give context_shape, too")
+    if dequantization != "uniform":
+        raise ValueError(
+            "tarflow: learned noise has no guidance: leave out one of them; got guidance="
+            f"{guidance} and dequantization={dequantization!r}"
+        )
 
 
 def _remat(memory: str) -> bool | None:
@@ -127,10 +139,13 @@ def _remat(memory: str) -> bool | None:
     return names[memory]
 
 
-def _inner(within: int, patch: int, image_shape: tuple[int, int, int], more: Any) -> MADE:
-    """The network of the numbers of a patch."""
-    check_counts("tarflow", within=within)
-    return MADE((within * patch**2 * image_shape[2],), direct=True, **more)
+def _inner(
+    within: int | None, patch: int, image_shape: tuple[int, int, int], more: Any
+) -> MADE | None:
+    """The network of the numbers of a patch, if there is to be one, of several."""
+    check_counts("tarflow", within=1 if within is None else within)
+    size = patch**2 * image_shape[2]
+    return None if within is None or size == 1 else MADE((within * size,), direct=True, **more)
 
 
 def _there_and_back(

@@ -61,7 +61,7 @@ class AttentionNet(Net):
                 raise ValueError(
                     f"{name}: {flag} must be True or False; got {getattr(self, flag)!r}"
                 )
-        if self.remat not in (True, False, None):
+        if self.remat is not None and not isinstance(self.remat, bool):
             raise ValueError(f"{name}: remat must be True, False or None; got {self.remat!r}")
         if self.width % self.heads:
             raise ValueError(f"{name}: heads must divide width={self.width}; got {self.heads}")

@@ -80,7 +80,7 @@ class CausalTransformer(AttentionNet):
 
     def __call__(self, outputs: int) -> nn.Module:
         """The network with that many outputs for each number of an event."""
-        return _CausalTransformer(outputs, self)
+        return CausalTokens(outputs, self)
 
 
 class _Tokens(nn.Module):
@@ -88,6 +88,7 @@ class _Tokens(nn.Module):
 
     outputs: int
     config: AttentionNet
+    gain: float = 0.0
 
     def setup(self) -> None:
         config = self.config
@@ -95,7 +96,7 @@ class _Tokens(nn.Module):
         self.given = Dense(config.width, config)
         self.layers = Layer(config)
         self.norm = RMSNorm(config)
-        self.last = Dense(self.outputs, config, gain=0.0)
+        self.last = Dense(self.outputs, config, gain=self.gain)
 
     def all(self, x: Array, context: Array | None, places: Array | None, causal: bool) -> Array:
         """Of all tokens at once."""
@@ -163,9 +164,12 @@ class _Transformer(nn.Module):
         return tokens.all(x, context, places, causal=False)
 
 
-class _CausalTransformer(nn.Module):
+class CausalTokens(nn.Module):
+    """The parameters of a `CausalTransformer`; `gain` is the variance of its outputs at first."""
+
     outputs: int
     config: CausalTransformer
+    gain: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None) -> "TokenFunction":
@@ -174,7 +178,7 @@ class _CausalTransformer(nn.Module):
             context = aligned_context(context, x.shape[: x.ndim - ndim])
         x = x if ndim == 2 else x[..., None]
         features = x.shape[-1]
-        tokens = _Tokens(features * self.outputs, self.config, name="tokens")
+        tokens = _Tokens(features * self.outputs, self.config, self.gain, name="tokens")
         places = _learned(self, self.config, x)
         more = None if context is None else context[..., None, :]
         function = as_function(tokens, x, more, places, True, method="all")

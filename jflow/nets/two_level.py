@@ -1,6 +1,7 @@
 """Causal networks in two levels: attention of tokens, and a masked network of what is in one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from jflow.functional.autoregressive import Causal, Step
 from jflow.functional.masked_steps import MaskedFunction, set_rows
 from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
-from jflow.nets.transformer import CausalTransformer, TokenFunction
+from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ class _TwoLevel(nn.Module):
         x = _tokens(x, size)
         # A summary of `width` numbers, or just above: for each number of a token so many.
         parts = -(-self.config.outer.width // size)
-        outer = self.config.outer(parts).copy(name="outer")(x, context)
+        # Not zero at the start, as the last layer of `inner` is: nothing would be learned of both.
+        outer = CausalTokens(parts, self.config.outer, gain=1.0, name="outer")(x, context)
         h = jnp.zeros((*x.shape[:-1], parts * size), x.dtype)
         inner = as_function(self.config.inner(self.outputs).copy(name="inner"), x, h)
-        return TwoLevelFunction(outer, inner, size)
+        return TwoLevelFunction(outer, inner, size, parts)
 
 
 class _Cache(NamedTuple):
@@ -93,13 +95,13 @@ class _Cache(NamedTuple):
     Attributes:
       outer: of the transformer.
       numbers: those before, (*batch, D).
-      summaries: h of the tokens so far, which lead.
+      given: what h adds to the masked network, of the tokens so far, which lead.
       inner: of the masked network, of the tokens so far, which lead.
     """
 
     outer: Any
     numbers: Array
-    summaries: Array
+    given: Any
     inner: Any
 
 
@@ -112,11 +114,13 @@ class TwoLevelFunction(Causal):
       outer: of tokens (*batch, T, size): their summaries, for each number a part.
       inner: of tokens and summaries (*batch, C): the `MaskedFunction` of these.
       size: numbers of a token.
+      parts: of a summary, for each number of a token.
     """
 
     outer: TokenFunction
     inner: Partial
     size: int = field(metadata={"static": True})
+    parts: int = field(metadata={"static": True})
 
     def __call__(self, u: Array) -> Array:
         tokens = _tokens(u, self.size)
@@ -127,38 +131,51 @@ class TwoLevelFunction(Causal):
         return self._flat(self._bound(tokens, self.outer.careful(tokens)).careful(tokens))
 
     def without_dropout(self) -> "TwoLevelFunction":
-        inner = without_dropout(self.inner)
-        return TwoLevelFunction(self.outer.without_dropout(), inner, self.size)
+        outer, inner = self.outer.without_dropout(), without_dropout(self.inner)
+        return replace(self, outer=outer, inner=inner)
 
     def start(self, like: Array) -> tuple[Any, Step]:
         tokens, size = _tokens(like, self.size), self.size
-        count, nothing = tokens.shape[-2], jnp.zeros_like(tokens[..., 0, :])
+        nothing = jnp.zeros_like(tokens[..., 0, :])
         outer, next_token = self.outer.start(tokens)
-        _, empty = jax.eval_shape(next_token, outer, jnp.zeros((), jnp.int32), nothing)
-        summaries = jnp.zeros((count, *empty.shape), empty.dtype)
-        one, _ = self._bound(nothing, summaries[0]).start(nothing)
-        inner = jax.tree.map(lambda a: jnp.zeros((count, *a.shape), a.dtype), one)
-
-        def sum_up(outer: Any, numbers: Array, j: Array) -> tuple[Any, Array]:
-            token = lax.dynamic_slice_in_dim(numbers, jnp.maximum(j - 1, 0) * size, size, axis=-1)
-            return next_token(outer, j, jnp.where(j > 0, token, 0))
+        sum_up = partial(self._sum_up, next_token, nothing)
+        _, empty = jax.eval_shape(sum_up, outer, like, jnp.zeros((), jnp.int32))
+        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), empty)
+        plain = self._bound(nothing, jnp.zeros((*nothing.shape, self.parts), nothing.dtype))
+        one, _ = _given_that(plain, empty).start(nothing)
 
         def step(cache: _Cache, i: Array, before: Array) -> Any:
             j, k = i // size, i % size
             at = jnp.maximum(i - 1, 0)
             numbers = lax.dynamic_update_slice_in_dim(cache.numbers, before[..., None], at, axis=-1)
-            outer, h = lax.cond(
+            at_j = partial(jax.tree.map, lambda a: a[j])
+            set_j = partial(jax.tree.map, lambda a, b: set_rows(a, b[None], j))
+            outer, given = lax.cond(
                 k == 0,
                 lambda: sum_up(cache.outer, numbers, j),
-                lambda: (cache.outer, cache.summaries[j]),
+                lambda: (cache.outer, at_j(cache.given)),
             )
-            _, next_number = self._bound(nothing, h).start(nothing)
-            mine = jax.tree.map(lambda a: a[j], cache.inner)
-            mine, params = next_number(mine, k, jnp.where(k > 0, before, 0))
-            inner = jax.tree.map(lambda a, b: set_rows(a, b[None], j), cache.inner, mine)
-            return _Cache(outer, numbers, set_rows(cache.summaries, h[None], j), inner), params
+            _, next_number = _given_that(plain, given).start(nothing)
+            mine, params = next_number(at_j(cache.inner), k, jnp.where(k > 0, before, 0))
+            inner, given = set_j(cache.inner, mine), set_j(cache.given, given)
+            return _Cache(outer, numbers, given, inner), params
 
-        return _Cache(outer, jnp.zeros_like(like), summaries, inner), step
+        count = tokens.shape[-2]
+        given, inner = (
+            jax.tree.map(lambda a: jnp.zeros((count, *a.shape), a.dtype), tree)
+            for tree in (empty, one)
+        )
+        return _Cache(outer, jnp.zeros_like(like), given, inner), step
+
+    def _sum_up(
+        self, next_token: Step, nothing: Array, outer: Any, numbers: Array, j: Array
+    ) -> tuple[Any, Any]:
+        """A step of the transformer, to token j, and what its summary adds to the inner network."""
+        start = jnp.maximum(j - 1, 0) * self.size
+        token = lax.dynamic_slice_in_dim(numbers, start, self.size, axis=-1)
+        outer, h = next_token(outer, j, jnp.where(j > 0, token, 0))
+        weights = self._bound(nothing, h).weights
+        return outer, (weights.context, weights.direct_context)
 
     def _bound(self, tokens: Array, summaries: Array) -> MaskedFunction:
         """The masked network of tokens (*batch, size), given (*batch, size, parts) of each."""
@@ -168,6 +185,13 @@ class TwoLevelFunction(Causal):
     def _flat(self, params: Array) -> Array:
         *batch, count, size, outputs = params.shape
         return params.reshape(*batch, count * size, outputs)
+
+
+def _given_that(plain: MaskedFunction, given: tuple[Array, Array | None]) -> MaskedFunction:
+    """The network with what a summary adds to it."""
+    context, direct = given
+    weights = plain.weights._replace(context=context, direct_context=direct)
+    return replace(plain, weights=weights)
 
 
 def _tokens(x: Array, size: int) -> Array:

@@ -9,7 +9,7 @@ from jflow.data.sources import as_stream
 from jflow.data.splits import Splits
 from jflow.data.tables import Table
 from jflow.distributions import Flow
-from jflow.distributions.exchange import has_guidance
+from jflow.distributions.exchange import guidance_of
 from jflow.functional.arguments import check_counts
 from jflow.train.couplings import IndependentCoupling
 from jflow.train.distillation import Distillation
@@ -36,8 +36,10 @@ def goal_of(
     """
     goal = _asked(flow, data, asked, loss, augment, dimensions, samples, check_drift)
     own = goal.objective if isinstance(goal, OfTable) else goal
-    wanted = FlowMatching if isinstance(last_layer(flow), Continuous) else MaximumLikelihood
-    if has_guidance(flow) and not isinstance(own, wanted):
+    guided, last = guidance_of(flow), last_layer(flow)
+    alone = isinstance(last, Continuous) and last.guidance is not None and len(guided) == 1
+    wanted = FlowMatching if alone else MaximumLikelihood
+    if guided and not isinstance(own, wanted):
         raise ValueError(
             "fit: a flow with guidance is also trained without its context, as flow matching does, "
             "and likelihood of autoregressive layers: build it without, or give "

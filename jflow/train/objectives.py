@@ -14,10 +14,9 @@ from jax import Array
 from jflow.distributions import Density, Flow, init
 from jflow.distributions.contractions import settled
 from jflow.distributions.description import describe
-from jflow.distributions.exchange import has_guidance
 from jflow.functional.arguments import check_numbers
-from jflow.functional.arrays import as_wide
 from jflow.functional.dequantization import averaged, bits
+from jflow.train.unknown_contexts import check_guided, check_unknown, dropped
 
 # What an objective remembers from step to step: a collection that the flow does not see.
 MEMORY = "objective"
@@ -173,7 +172,8 @@ class MaximumLikelihood(OfExamples):
         guidance; of others none.
 
     Raises:
-      ValueError: `drop_context` is not in [0, 1), or a flow with guidance has 0, or an encoder.
+      ValueError: `drop_context` is not in [0, 1), or a flow with guidance has 0, an encoder, or (in
+        training) layers that take the context without guidance, or guidance other than 1.
     """
 
     dimensions: int | None = None
@@ -184,14 +184,13 @@ class MaximumLikelihood(OfExamples):
 
     def __post_init__(self) -> None:
         check_numbers("MaximumLikelihood", least=0, below=1, drop_context=self.drop_context)
-        if not has_guidance(self.flow):
-            return
-        check_numbers("MaximumLikelihood, with guidance", above=0, drop_context=self.drop_context)
-        if self.flow.encoder is not None:
-            raise ValueError(
-                "MaximumLikelihood: a flow with guidance goes without its context at times, which "
-                "an encoder does not know: give what it makes as the context, and leave it out"
-            )
+        check_guided(self.flow, self.drop_context)
+
+    def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
+        """See `OfExamples.init`."""
+        variables = super().init(key, batch)
+        check_unknown(self.flow, variables, *batch[:2])
+        return variables
 
     @property
     def unit(self) -> str:  # type: ignore[override]
@@ -204,8 +203,8 @@ class MaximumLikelihood(OfExamples):
         """See `Objective.losses`; the batch is (y, context)."""
         y, context = self.seen(batch, key, training=training)[:2]
         noise, dropout = jax.random.split(key)
-        if training and has_guidance(self.flow):
-            context = _dropped(context, self.drop_context, jax.random.fold_in(key, 2))
+        if training:
+            context = dropped(self.flow, context, self.drop_context, jax.random.fold_in(key, 2))
 
         def log_prob(noise: Array) -> tuple[Array, Any]:
             value, penalty, moved = self.apply(
@@ -225,13 +224,6 @@ class MaximumLikelihood(OfExamples):
     ) -> dict[str, float]:
         """The drift on a batch, if asked for."""
         return {"drift": float(_drift(variables, *batch, self.flow))} if self.check_drift else {}
-
-
-def _dropped(context: Any, share: float, key: Array) -> Array:
-    """Contexts (n, ...), a share of them NaN: not known."""
-    context = as_wide(context)
-    kept = jax.random.bernoulli(key, 1 - share, (len(context), *(1,) * (context.ndim - 1)))
-    return jnp.where(kept, context, jnp.nan)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from jflow.distributions import init
+from jflow.distributions.exchange import guidance_of
 from jflow.distributions.importance import quality
 from jflow.distributions.smc import pulled_back
 from jflow.distributions.targets import check_deterministic
@@ -55,6 +56,11 @@ class OfTarget(OfFlow):
     def init(self, key: Array, batch: Any) -> Mapping[str, Any]:
         """The flow's variables, from normal points: there is no data to standardise."""
         flow, rows = self.flow, jax.tree.leaves(batch)[0]
+        if guidance_of(flow):
+            raise ValueError(
+                "a flow with guidance is trained by examples with and without their context, and "
+                "not by a target: build it without guidance"
+            )
         points = jax.random.normal(jax.random.fold_in(key, 3), (_POINTS, *flow.event_shape))
         chosen = jax.random.choice(jax.random.fold_in(key, 4), len(rows), (_POINTS,))
         context = None if flow.context_shape is None else jax.tree.map(lambda c: c[chosen], batch)
