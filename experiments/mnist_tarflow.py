@@ -6,8 +6,7 @@ y_test).
 Expected: test 1.057 bits/dim, standard error 0.0025, by one draw of the noise for each of the
 10,000 images, after 83 minutes on one hyperthread beside other jobs. (By a script with these
 settings, in which summaries of patches began at zero, and 500 images validated.) Published for
-Glow: 1.05
-(Kingma and Dhariwal, 2018).
+Glow: 1.05 (Kingma and Dhariwal, 2018).
 """
 
 from experiments.config import ImageExperiment
