@@ -2,6 +2,7 @@
 
 A tenth of the training images go without their class, so that samples may follow it more than those
 that are learned: `density.with_guidance(2.0)`. Classes by Bayes' rule have an accuracy, too.
+It has not been run to its end yet, so there is no figure of ours.
 """
 
 from experiments.config import ImageExperiment

@@ -94,10 +94,10 @@ def _draw_interpolations(
 ) -> None:
     rows = []
     for i in range(8):
-        like = np.flatnonzero(test.labels[8:] == test.labels[i])
-        same = config.classes is not None and len(like) > 0
-        other = 8 + (int(like[0]) if same else i)
-        context = None if config.classes is None else config.context(test.labels[i])
+        other, context = 8 + i, None
+        if config.classes is not None:  # between two of one class, if there are two
+            context = config.context(test.labels[i])
+            other = 8 + int(np.argmax(test.labels[8:] == test.labels[i]))
         rows.append(interpolate(density, test.y[i], test.y[other], context))
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
     images = config.shown(jnp.concatenate(rows))
