@@ -36,10 +36,10 @@ def test_a_memory_gives_what_all_tokens_give():
     queries, keys, values = (jnp.asarray(normal(3, 5, 2, 4, seed=i)) for i in range(3))
     wanted = attention(queries, keys, values, causal=True)
     memory = tuple(jnp.swapaxes(a, -3, -2) for a in (keys, values))
-    for i in range(5):
+    for i, j in ((0, 1), (1, 2), (4, 5), (0, 5), (1, 4)):
         old = tuple(a.at[..., i:, :].set(1e9) for a in memory)  # what is not looked at
-        found = recall(*(a[:, i] for a in (queries, keys, values)), old, jnp.int32(i))
-        np.testing.assert_allclose(found, wanted[:, i], atol=1e-12)
+        found = recall(*(a[:, i:j] for a in (queries, keys, values)), old, jnp.int32(i))
+        np.testing.assert_allclose(found, wanted[:, i:j], atol=1e-12)
 
 
 def test_rotary_products_depend_on_distances():
@@ -66,7 +66,7 @@ def test_parameters_depend_on_the_tokens_before_alone(net):
         assert np.count_nonzero(slopes[i, :, i]) == y.size // 5
 
 
-@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-9)])
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(1e-9), jb.Jacobi(1e-9, block=6)])
 def test_two_levels_see_all_numbers_before(solver):
     """Also those of other tokens; the way back agrees, and has the derivatives of the way there."""
     net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3)
@@ -85,7 +85,7 @@ def test_two_levels_see_all_numbers_before(solver):
     np.testing.assert_allclose(pulled[0], np.arange(12.0) @ np.linalg.inv(slopes), atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", [None, jb.Jacobi(tolerance=1e-7)])
+@pytest.mark.parametrize("solver", [None, jb.Jacobi(1e-7), jb.Jacobi(1e-7, block=4)])
 def test_samples_with_a_memory_are_those_without(solver):
     layer = jb.MaskedAutoregressive(jt.Affine(), net=NET, order="reversed", solver=solver)
     x = jnp.asarray(normal(3, 9, 4))
@@ -251,11 +251,38 @@ def test_samples_by_sweeps_are_those_by_steps():
     np.testing.assert_allclose(swept.sample(0, 2), density.sample(0, 2), atol=1e-9)
     assert swept.flow.bijector.may_fail is False
     assert swept.with_solver(jb.Jacobi(max_sweeps=2)).flow.bijector.may_fail
+    with pytest.raises(ValueError, match="block must be a multiple of the 4 numbers of a token"):
+        density.with_solver(jb.Jacobi(block=6)).sample(0, 2)
     with pytest.raises(TypeError, match="no layer of this flow is Continuous"):
         density.with_solver(FixedGrid(4))
     other = flows.real_nvp(3)
     with pytest.raises(TypeError, match=r"no layer of this flow is autoregressive; got Jacobi"):
         jflow.Density(other, {}).with_solver(jb.Jacobi())
+
+
+def test_blocks_that_end_too_early_lose_their_points_alone():
+    """Points whose sweeps have found nothing by then are NaN, with all else as it is; each block is
+    exact after as many sweeps as it has positions."""
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=NET, solver=jb.Jacobi(0.0, block=4))
+    x = jnp.asarray(normal(3, 9, 4)).at[0].mul(1e-6)
+    variables = perturbed(jflow.init(layer, KEY, x), 0.5)
+    run = lambda solver, x: jax.jit(  # noqa: E731
+        lambda x: layer.clone(solver=solver).apply(
+            variables, x, method="forward", mutable=["solver"]
+        )
+    )(x)
+    exact, told = run(layer.solver, x)
+    assert int(told["solver"]["iterations"]) <= 12
+    assert float(told["solver"]["residual"]) < 1e-12
+    few, told = run(jb.Jacobi(1e-3, 2, 4), x)
+    lost = np.isnan(few).any((1, 2))
+    assert lost.any()
+    assert int(told["solver"]["iterations"]) <= 6
+    np.testing.assert_allclose(few[~lost], exact[~lost], atol=0.1)
+    broken, _ = run(jb.Jacobi(1e-9, block=4), x.at[1, 5, 0].set(jnp.nan))
+    np.testing.assert_allclose(broken[::2], exact[::2], atol=1e-6)
+    np.testing.assert_allclose(broken[1, :5], exact[1, :5], atol=1e-6)
+    assert np.isnan(broken[1, 6:]).all()
 
 
 def test_patches_are_in_the_order_of_reading():

@@ -205,7 +205,9 @@ def test_too_few_sweeps_are_an_error_and_nan_in_programs():
     with pytest.raises(FloatingPointError, match="did not converge for 8 of 8 points"):
         density.sample(KEY, 8)
     inner = {"params": density.variables["params"]["bijector"]["bijectors_0"]}
-    with pytest.raises(FloatingPointError, match=r"Jacobi\(.*max_sweeps=3\) did not find a point"):
+    with pytest.raises(
+        FloatingPointError, match=r"Jacobi\(.*max_sweeps=3.*\) did not find a point"
+    ):
         layer.apply(inner, y, method="forward")
 
     @jax.jit
@@ -254,7 +256,7 @@ def test_sweeps_are_as_many_as_features_that_depend_on_each_other():
     star[1:, 0] = 1
     bijector, variables, x = build(features=9, order=star, solver=jb.Jacobi(), hidden=(20,))
     _, state = bijector.apply(variables, x, method="forward", mutable=["solver"])
-    assert int(state["solver"]["iterations"]) == 3  # and the last finds that nothing changes
+    assert int(state["solver"]["iterations"]) == 2  # one more, not counted, finds no change
 
 
 def test_gradients_form_no_jacobian_and_those_of_sweeps_have_no_loop_over_features():
@@ -460,6 +462,13 @@ def test_dropout_acts_in_training_only():
         (lambda: nets.MADE((4, 4), residual=True), "odd number of widths"),
         (lambda: jb.Jacobi(max_sweeps=0), "max_sweeps 1 or more"),
         (lambda: jb.Jacobi(max_sweeps=1.5), "max_sweeps 1 or more"),
+        (lambda: jb.Jacobi(block=0), "Jacobi: block must be a whole number"),
+        (
+            lambda: build(solver=jb.Jacobi(block=2))[0].init(
+                KEY, jnp.ones((1, 4)), method="forward"
+            ),
+            "MaskedFunction has no steps of blocks",
+        ),
         (lambda: flows.maf(3, mixing="none"), "maf: mixing must be"),
         (lambda: flows.nsf(3, residual=True), "give autoregressive=True"),
         (lambda: flows.nsf(3, direct=True), "give autoregressive=True"),

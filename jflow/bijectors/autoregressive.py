@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from jax import Array
 from jflow.bijectors.base import Direction, DirectionKind, OfTransformer
 from jflow.bijectors.one_method import OneMethod
 from jflow.functional import autoregressive as ar
-from jflow.functional.arguments import check_numbers
+from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.arrays import as_wide, permute, sum_event, with_flag
 from jflow.functional.convergence import failed_points
+from jflow.functional.guided import Guided
 from jflow.functional.jacobi import jacobi
 from jflow.functional.orders import checked_order, sorted_features, sorted_graph
 from jflow.nets.layers import check_factory, checked_widths
@@ -34,13 +35,23 @@ class Jacobi:
     collection "solver" holds `iterations`, and `residual`, the change that one more sweep would
     make.
 
+    With `block`, so many positions are swept until nothing changes, and then the next ones
+    (Gauss-Seidel-Jacobi), with what the network remembers of those before, as it is in
+    `nets.CausalTransformer` and `nets.TwoLevel`: a block's sweep costs its share of a pass, and few
+    of them are needed where positions depend on many close ones. `iterations` then counts sweeps of
+    all blocks.
+
     Attributes:
       tolerance: stops when no value changes by more than this times 1 + |value|.
-      max_sweeps: stops after so many; None for the number of positions, which is exact.
+      max_sweeps: stops after so many, in each block; None for the number of its positions, which
+        is exact.
+      block: how many positions are swept together: tokens of a `CausalTransformer`, numbers of a
+        `TwoLevel`, whose `size` divides it. None for all of them.
     """
 
     tolerance: float = 1e-6
     max_sweeps: int | None = None
+    block: int | None = None
 
     def __post_init__(self) -> None:
         sweeps = self.max_sweeps
@@ -50,6 +61,7 @@ class Jacobi:
                 "Jacobi: tolerance must be 0 or more and max_sweeps 1 or more (or None); got "
                 f"{self.tolerance} and {sweeps}"
             )
+        check_counts("Jacobi", block=1 if self.block is None else self.block)
 
 
 class Solves:
@@ -61,7 +73,7 @@ class Solves:
         """y and log_det of x; `given` are pairs of what else may be NaN, and its event_ndim."""
         solver = ar.SEQUENTIAL
         if self.solver is not None:
-            solver = jacobi(self.solver.tolerance, self.solver.max_sweeps)
+            solver = jacobi(*astuple(self.solver))
         y, log_det, report = ar.slow(of, solver, net.without_dropout(), x)
         if self.solver is not None:
             self._report(iterations=lambda: report.iterations, residual=lambda: report.residual)
@@ -186,8 +198,8 @@ class MaskedAutoregressive(PositionByPosition):
       TypeError: `net` is no such function.
 
     References: MAF, Papamakarios et al., 2017, eqs. 3-5, https://arxiv.org/abs/1705.07057; IAF,
-    Kingma et al., 2016, eqs. 10-11, https://arxiv.org/abs/1606.04934; Jacobi sweeps, Song et al.,
-    2021, https://arxiv.org/abs/2002.03629; guidance, Ho and Salimans, 2022,
+    Kingma et al., 2016, eqs. 10-11, https://arxiv.org/abs/1606.04934; Jacobi sweeps, also in
+    blocks, Song et al., 2021, https://arxiv.org/abs/2002.03629; guidance, Ho and Salimans, 2022,
     https://arxiv.org/abs/2207.12598, and TarFlow, https://arxiv.org/abs/2412.06329; graphs,
     Wehenkel and Louppe, 2021, https://arxiv.org/abs/2006.02548
     """
@@ -230,7 +242,7 @@ class MaskedAutoregressive(PositionByPosition):
         given = with_flag(jnp.where(known, context, 0), known)
         if self.guidance == 1:
             return net(x, given)
-        return ar.Guided(net(x, given), net(x, jnp.zeros_like(given)), self.guidance)
+        return Guided(net(x, given), net(x, jnp.zeros_like(given)), self.guidance)
 
     @property
     def _is_graph(self) -> bool:

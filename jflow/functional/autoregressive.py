@@ -9,7 +9,6 @@ and the slow one finds u of a given v. Here it is, with its derivatives, for any
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +23,8 @@ from jflow.functional.implicit import no_tangent, with_tangents
 Scalar = Callable[[Array, Any], tuple[Array, Array]]
 # (cache, i, u_i-1) to the cache and p_i.
 Step = Callable[[Any, Array, Array], tuple[Any, Any]]
+# (cache, i, u) to the cache and p_i, ..., of a block of positions from i on.
+BlockStep = Callable[[Any, Array, Array], tuple[Any, Any]]
 # (cotangents, i, that of p_i) to the cotangents and that of u_i-1.
 Back = Callable[[Any, Array, Any], tuple[Any, Array]]
 
@@ -64,6 +65,21 @@ class Causal:
         """
         raise NotImplementedError
 
+    def start_blocks(self, like: Array, size: int) -> tuple[Any, BlockStep]:
+        """The same of blocks of `size` positions, for solvers that repeat a step.
+
+        step(cache, i, u) reads of u (*batch, positions, *rest) what is before position i + size - 1
+        and of the cache what is before i, and returns p of the positions i, ..., i + size - 1. As
+        `careful`, it lets no value touch positions before.
+
+        Raises:
+          ValueError: the net has no such steps.
+        """
+        raise ValueError(
+            f"Jacobi: {type(self).__name__} has no steps of blocks, as those of nets."
+            "CausalTransformer and nets.TwoLevel have: leave out block"
+        )
+
     def finish(self, u: Array) -> tuple[Any, Any, Back]:
         """What `start` is, for derivatives, which go back from the last position.
 
@@ -100,56 +116,6 @@ class Causal:
     def careful(self, u: Array) -> Any:
         """p of u, where u_j may be far too large: it must not touch p_i of i <= j, not as NaN."""
         return self(u)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Guided(Causal):
-    """p_i = w p_i(context) + (1 - w) p_i(none): of a network with its context, and without.
-
-    Attributes:
-      known: the network, given the context.
-      unknown: the same, not given it.
-      weight: w.
-    """
-
-    known: Causal
-    unknown: Causal
-    weight: float = field(metadata={"static": True})
-
-    @property
-    def event_ndim(self) -> int:  # type: ignore[override]
-        """That of the network."""
-        return self.known.event_ndim
-
-    @property
-    def remembers(self) -> bool:  # type: ignore[override]
-        """Whether the network does."""
-        return self.known.remembers
-
-    def __call__(self, u: Array) -> Any:
-        return self._joined(self.known(u), self.unknown(u))
-
-    def careful(self, u: Array) -> Any:
-        return self._joined(self.known.careful(u), self.unknown.careful(u))
-
-    def without_dropout(self) -> "Guided":
-        known, unknown = (net.without_dropout() for net in (self.known, self.unknown))
-        return Guided(known, unknown, self.weight)
-
-    def start(self, like: Array) -> tuple[Any, Step]:
-        caches, steps = zip(*(net.start(like) for net in (self.known, self.unknown)), strict=True)
-
-        def step(caches: Any, i: Array, before: Array) -> Any:
-            pairs = [one(c, i, before) for one, c in zip(steps, caches, strict=True)]
-            caches, params = zip(*pairs, strict=True)
-            return caches, self._joined(*params)
-
-        return caches, step
-
-    def _joined(self, known: Any, unknown: Any) -> Any:
-        w = self.weight
-        return jax.tree.map(lambda a, b: w * a + (1 - w) * b, known, unknown)
 
 
 class Report(NamedTuple):

@@ -95,7 +95,7 @@ class RMSNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """A layer, of tokens (*batch, T, width), or of the next one (*batch, width)."""
+    """A layer, of all tokens (*batch, T, width), or of the next few."""
 
     config: AttentionNet
 
@@ -119,23 +119,24 @@ class Layer(nn.Module):
     def step(
         self, h: Array, context: Array | None, memory: tuple[Array, Array], i: Array
     ) -> tuple[Array, Array, Array]:
-        """The token at place i; its key and its value, (*batch, heads, width / heads).
+        """Tokens at places i, i + 1, ...; their keys and values, (*batch, heads, n, width / heads).
 
         Args:
-          h: the token.
-          context: (*batch, C), or (1, ..., 1, C), or None.
+          h: the tokens (*batch, n, width).
+          context: (*batch, 1, C), or (1, ..., 1, 1, C), or None.
           memory: keys and values of those before, (*batch, heads, T, width / heads); what is there
             from i on is not looked at.
-          i: the place.
+          i: the place of the first.
         """
         given = self._given(context)
-        one = None if given is None else given[..., None, :]
-        found = self._heads(h[..., None, :], i[None], one)
-        queries, keys, values = (a[..., 0, :, :] for a in found)
-        return self._rest(h, recall(queries, keys, values, memory, i), given), keys, values
+        places = i + jnp.arange(h.shape[-2], dtype=i.dtype)
+        queries, keys, values = self._heads(h, places, given)
+        found = recall(queries, keys, values, memory, i)
+        keys, values = (jnp.swapaxes(a, -3, -2) for a in (keys, values))
+        return self._rest(h, found, given), keys, values
 
     def _given(self, context: Array | None) -> Array | None:
-        """What the context makes of norms, (*batch, [1,] 4 width)."""
+        """What the context makes of norms, (*batch, 1, 4 width)."""
         if self.film is None or context is None:
             return None
         return self.film(context)
@@ -177,9 +178,7 @@ def attention(queries: Array, keys: Array, values: Array, *, causal: bool) -> Ar
     queries, keys, values = (jnp.swapaxes(a, -3, -2) for a in (queries, keys, values))
     queries = queries / math.sqrt(queries.shape[-1])
     scores = as_wide(jnp.einsum("...qd,...kd->...qk", queries, keys))
-    if causal:
-        seen = np.tril(np.ones(scores.shape[-2:], bool))
-        scores = scores + align(jnp.asarray(np.where(seen, 0, -np.inf)), scores)
+    scores = _causal(scores) if causal else scores
     most = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     shares = jnp.exp(scores - most)
     # Divided by their sum after the product, which is smaller than they are.
@@ -188,20 +187,29 @@ def attention(queries: Array, keys: Array, values: Array, *, causal: bool) -> Ar
     return jnp.swapaxes(found / total, -3, -2)
 
 
-def recall(query: Array, key: Array, value: Array, memory: tuple[Array, Array], i: Array) -> Array:
-    """Causal `attention` of one token, of query, key and value (*batch, heads, d), at place i.
+def recall(
+    queries: Array, keys: Array, values: Array, memory: tuple[Array, Array], i: Array
+) -> Array:
+    """Causal `attention` of tokens (*batch, n, heads, d) at places i, i + 1, ...
 
     `memory` has the keys and the values before, (*batch, heads, T, d).
     """
-    keys, values = memory
-    scores = jnp.einsum("...hd,...htd->...ht", query, keys)
-    places = lax.broadcasted_iota(i.dtype, scores.shape, scores.ndim - 1)
-    scores = jnp.where(places < i, scores, -jnp.inf)
-    own = jnp.sum(query * key, axis=-1, keepdims=True)
-    scores = as_wide(jnp.concatenate([scores, own], axis=-1)) / math.sqrt(query.shape[-1])
-    shares = jax.nn.softmax(scores).astype(value.dtype)
-    found = jnp.einsum("...ht,...htd->...hd", shares[..., :-1], values)
-    return found + shares[..., -1:] * value
+    known_keys, known_values = memory
+    queries = queries / math.sqrt(queries.shape[-1])
+    known = jnp.einsum("...qhd,...htd->...hqt", queries, known_keys)
+    places = lax.broadcasted_iota(i.dtype, known.shape, known.ndim - 1)
+    own = _causal(jnp.einsum("...qhd,...khd->...hqk", queries, keys))
+    scores = jnp.concatenate([jnp.where(places < i, known, -jnp.inf), own], axis=-1)
+    shares = jax.nn.softmax(as_wide(scores)).astype(values.dtype)
+    known, own = jnp.split(shares, [known.shape[-1]], axis=-1)
+    found = jnp.einsum("...hqt,...htd->...qhd", known, known_values)
+    return found + jnp.einsum("...hqk,...khd->...qhd", own, values)
+
+
+def _causal(scores: Array) -> Array:
+    """Scores of queries and keys of the same places: -inf for those of later keys."""
+    seen = np.tril(np.ones(scores.shape[-2:], bool))
+    return scores + align(jnp.asarray(np.where(seen, 0, -np.inf)), scores)
 
 
 def turned(a: Array, places: Array) -> Array:

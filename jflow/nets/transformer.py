@@ -1,16 +1,18 @@
 """Transformers: networks of tokens by attention, of all tokens or of those before."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import Partial
 
 from jflow.functional.arrays import align
-from jflow.functional.autoregressive import Causal, Step
+from jflow.functional.autoregressive import BlockStep, Causal, Step
 from jflow.nets.attention import AttentionNet, Layer, RMSNorm
 from jflow.nets.functions import as_function, other_method, without_dropout
 from jflow.nets.layers import Dense, aligned_context
@@ -113,9 +115,9 @@ class _Tokens(nn.Module):
         return self.last(self.norm(h)).astype(x.dtype)
 
     def step(
-        self, x: Array, context: Array | None, place: Array | None, memory: Any, i: Array
+        self, x: Array, context: Array | None, places: Array | None, memory: Any, i: Array
     ) -> tuple[Array, Any]:
-        """Of the token x (*batch, F) at place i; and the keys and values that its layers leave."""
+        """Of tokens x (*batch, n, F) from place i on; and the keys and values their layers leave."""
         context = None if context is None else context.astype(x.dtype)
 
         def layer(layer: Layer, h: Array, memory: Any, i: Array) -> tuple[Array, Any]:
@@ -123,7 +125,7 @@ class _Tokens(nn.Module):
             return h, tuple(left)
 
         loop = self._loop(layer, in_axes=(0, nn.broadcast))
-        h, left = loop(self.layers, self._first(x, context, place), memory, i)
+        h, left = loop(self.layers, self._first(x, context, places), memory, i)
         return self.last(self.norm(h)).astype(x.dtype), left
 
     def _first(self, x: Array, context: Array | None, places: Array | None) -> Array:
@@ -207,19 +209,36 @@ class TokenFunction(Causal):
     event_ndim: int = field(metadata={"static": True})  # type: ignore[misc]
 
     def __call__(self, u: Array) -> Array:
-        u = u if self.event_ndim == 2 else u[..., None]
-        before = jnp.concatenate([jnp.zeros_like(u[..., :1, :]), u[..., :-1, :]], axis=-2)
-        context = None if self.context is None else self.context[..., None, :]
-        return self._params(self.function(before, context, self.places, True))
+        return self._params(self.function(self._before(u), self._given, self.places, True))
 
     def careful(self, u: Array) -> Array:
-        # So that no square overflows: what is infinite would touch tokens before, times zero.
-        return self(jnp.clip(u, -1e15, 1e15))
+        return self(_bounded(u))
 
     def without_dropout(self) -> "TokenFunction":
         return replace(self, function=without_dropout(self.function))
 
     def start(self, like: Array) -> tuple[Any, Step]:
+        memory, several = self._start(like)
+
+        def step(memory: Any, i: Array, before: Array) -> Any:
+            x = before[..., None, :] if self.event_ndim == 2 else before[..., None, None]
+            memory, found = several(memory, i, x)
+            return memory, jnp.squeeze(self._params(found), axis=-1 - self.event_ndim)
+
+        return memory, step
+
+    def start_blocks(self, like: Array, size: int) -> tuple[Any, BlockStep]:
+        memory, several = self._start(like)
+
+        def step(memory: Any, i: Array, u: Array) -> Any:
+            x = lax.dynamic_slice_in_dim(self._before(_bounded(u)), i, size, axis=-2)
+            memory, found = several(memory, i, x)
+            return memory, self._params(found)
+
+        return memory, step
+
+    def _start(self, like: Array) -> tuple[Any, Callable[[Any, Array, Array], Any]]:
+        """No keys and values, and what adds those of a few tokens: of (memory, i, tokens)."""
         config, tokens = self.config, like if self.event_ndim == 2 else like[..., None]
         run = other_method(self.function, "step")
         dtype, _ = config.of(like)
@@ -227,14 +246,25 @@ class TokenFunction(Causal):
         width = config.width // config.heads
         empty = jnp.zeros((config.layers, *batch, config.heads, count, width), dtype)
 
-        def step(memory: tuple[Array, Array], i: Array, before: Array) -> Any:
-            x = before if self.event_ndim == 2 else before[..., None]
-            place = None if self.places is None else self.places[i]
-            found, left = run(x, self.context, place, memory, i)
-            memory = tuple(m.at[..., i, :].set(n) for m, n in zip(memory, left, strict=True))  # type: ignore[assignment]
-            return memory, self._params(found)
+        def several(memory: tuple[Array, Array], i: Array, x: Array) -> Any:
+            places = self.places
+            if places is not None:
+                places = lax.dynamic_slice_in_dim(places, i, x.shape[-2])
+            found, left = run(x, self._given, places, memory, i)
+            write = partial(lax.dynamic_update_slice_in_dim, start_index=i, axis=-2)
+            return tuple(write(m, n) for m, n in zip(memory, left, strict=True)), found
 
-        return (empty, empty), step
+        return (empty, empty), several
+
+    @property
+    def _given(self) -> Array | None:
+        """The context of every token."""
+        return None if self.context is None else self.context[..., None, :]
+
+    def _before(self, u: Array) -> Array:
+        """Of each position, the token before; zeros first."""
+        u = u if self.event_ndim == 2 else u[..., None]
+        return jnp.concatenate([jnp.zeros_like(u[..., :1, :]), u[..., :-1, :]], axis=-2)
 
     def _params(self, found: Array) -> Array:
         """(*, F * outputs) as (*, F, outputs), parameter by parameter; (*, outputs) of vectors."""
@@ -242,3 +272,8 @@ class TokenFunction(Causal):
         parts = found.reshape(*found.shape[:-1], self.outputs, features)
         parts = jnp.swapaxes(parts, -1, -2)
         return parts if self.event_ndim == 2 else parts[..., 0, :]
+
+
+def _bounded(u: Array) -> Array:
+    """So that no square overflows: what is infinite would touch tokens before, times zero."""
+    return jnp.clip(u, -1e15, 1e15)

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 
 from jflow.functional.arguments import check_counts
-from jflow.functional.autoregressive import Causal, Step
+from jflow.functional.autoregressive import BlockStep, Causal, Step
 from jflow.functional.masked_steps import MaskedFunction, set_rows
 from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
@@ -166,6 +166,21 @@ class TwoLevelFunction(Causal):
             for tree in (empty, one)
         )
         return _Cache(outer, jnp.zeros_like(like), given, inner), step
+
+    def start_blocks(self, like: Array, size: int) -> tuple[Any, BlockStep]:
+        if size % self.size:
+            raise ValueError(
+                f"Jacobi: block must be a multiple of the {self.size} numbers of a token; got "
+                f"{size}"
+            )
+        outer, next_tokens = self.outer.start_blocks(_tokens(like, self.size), size // self.size)
+
+        def step(outer: Any, i: Array, u: Array) -> Any:
+            outer, h = next_tokens(outer, i // self.size, _tokens(u, self.size))
+            tokens = _tokens(lax.dynamic_slice_in_dim(u, i, size, axis=-1), self.size)
+            return outer, self._flat(self._bound(tokens, h).careful(tokens))
+
+        return outer, step
 
     def _sum_up(
         self, next_token: Step, nothing: Array, outer: Any, numbers: Array, j: Array
