@@ -117,7 +117,7 @@ class _Tokens(nn.Module):
     def step(
         self, x: Array, context: Array | None, places: Array | None, memory: Any, i: Array
     ) -> tuple[Array, Any]:
-        """Of tokens x (*batch, n, F) from place i on; and the keys and values their layers leave."""
+        """Of tokens x (*batch, n, F) from place i on; and what their layers leave: keys, values."""
         context = None if context is None else context.astype(x.dtype)
 
         def layer(layer: Layer, h: Array, memory: Any, i: Array) -> tuple[Array, Any]:
