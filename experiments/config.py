@@ -28,6 +28,7 @@ _SMALL_IMAGES: dict[str, dict[str, Any]] = {
     "tarflow": {"blocks": 2, "layers": 1, "width": 8, "heads": 2, "within": 2},
     "flow_pp": {"hidden": 4, "blocks": 1, "heads": 2, "components": 2},
     "vflow": {"hidden": 4, "blocks": 1, "heads": 2, "components": 2},
+    "dense_flow": {"steps": (1, 1), "hidden": 4, "layers": 1, "width": 4},
     "jet": {"couplings": 3, "depth": 1, "width": 8, "heads": 2, "channel_couplings": 1},
 }
 

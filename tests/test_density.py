@@ -558,7 +558,7 @@ def test_copies_of_every_recipe_are_equal(how):
         if name in flows.__all__:
             flow = (
                 build((8, 8, 1))
-                if name in ("flow_pp", "glow", "jet", "tarflow", "vflow")
+                if name in ("dense_flow", "flow_pp", "glow", "jet", "tarflow", "vflow")
                 else build(3)
             )
             copied = COPIES[how](Density(flow, {"params": {"a": np.ones(3)}}))

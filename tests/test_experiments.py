@@ -41,7 +41,7 @@ def test_all_results_that_are_promised_have_a_file():
     wanted |= {"digits_residual_flow", "mnist_residual_flow", "table_nsf", "table_maf"}
     wanted |= {f"{d}_flow_matching" for d in ("digits", "mnist", "cifar10", "table")}
     wanted |= {"digits_rnode", "mnist_rnode", "table_ffjord", "digits_tarflow_classes"}
-    wanted |= {"digits_flow_pp", "digits_jet", "cifar10_flow_pp"}
+    wanted |= {"digits_flow_pp", "digits_jet", "digits_dense_flow", "cifar10_flow_pp"}
     wanted |= {f"{d}_tarflow" for d in images} | {"imagenet64_jet"}
     assert set(train.EXPERIMENTS) == wanted
     for name in wanted:

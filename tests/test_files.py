@@ -69,6 +69,9 @@ FLOWS = {
         dequantization="variational",
         context_shape=2,
     ),
+    "dense_flow": lambda: flows.dense_flow(
+        (4, 4, 1), (2, 1), (1, 1), 2, hidden=4, layers=1, width=2, values=4, context_shape=2
+    ),
     "vflow": lambda: flows.vflow((4, 4, 1), 1, 4, 1, couplings=(1, 1, 0), heads=2, values=4),
     "jet": lambda: flows.jet(
         (4, 4, 1), 2, 1, 4, patch=2, heads=2, channel_couplings=1, values=4, context_shape=2

@@ -26,6 +26,9 @@ NETWORKS = {
     "sos": lambda dtype: flows.sos(4, **SMALL, dtype=dtype),
     "umnn": lambda dtype: flows.umnn(4, **SMALL, dtype=dtype),
     "flow_pp": lambda dtype: flows.flow_pp((4, 4, 1), 8, 1, heads=2, values=None, dtype=dtype),
+    "dense_flow": lambda dtype: flows.dense_flow(
+        (4, 4, 1), (2,), (1,), 2, hidden=8, layers=1, width=8, values=None, dtype=dtype
+    ),
     "vflow": lambda dtype: flows.vflow((4, 4, 1), 1, 8, 1, values=None, dtype=dtype),
     "jet": lambda dtype: flows.jet((4, 4, 1), 5, 1, 8, patch=2, values=None, dtype=dtype),
     "transformer_af": lambda dtype: flows.transformer_af(4, 2, 1, 8, dtype=dtype),

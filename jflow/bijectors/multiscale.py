@@ -19,8 +19,8 @@ class MultiScale(Bijector):
 
     From the data: the first level acts on the image, the second half of the channels of its
     result becomes latent, and the first half goes on to the next level, and so forth; the last
-    level's result is latent whole. The latents of all levels are joined into one flat vector
-    of the image's size, the finest level first.
+    level's result is latent whole. The latents of all levels are joined into one flat vector, as
+    long as the image where no level adds numbers (`Augment`), the finest level first.
 
     This bijector only splits. A learned prior for the half set aside is the last coupling of
     its level, with mask "channel": it transforms that half, given the half that goes on.
@@ -137,9 +137,9 @@ class MultiScale(Bijector):
 
     @nn.nowrap
     def data_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-        size = math.prod(self.image_shape)
-        if tuple(latent_shape) != (size,):
-            raise ValueError(f"MultiScale: latents have shape ({size},); got {latent_shape}")
+        own = self.latent_shape(self.image_shape)
+        if tuple(latent_shape) != own:
+            raise ValueError(f"MultiScale: latents have shape {own}; got {latent_shape}")
         return self.image_shape
 
     @nn.nowrap

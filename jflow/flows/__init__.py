@@ -1,6 +1,7 @@
 """Recipes: flows named after the papers that describe them."""
 
 from jflow.flows.continuous import anode, ffjord, ot_flow, rnode
+from jflow.flows.dense_flow import dense_flow
 from jflow.flows.flow_pp import flow_pp, vflow
 from jflow.flows.glow import glow
 from jflow.flows.hint import hint
@@ -21,6 +22,7 @@ from jflow.flows.transformer_af import transformer_af
 __all__ = [
     "anode",
     "bnaf",
+    "dense_flow",
     "ffjord",
     "flow_matching",
     "flow_pp",

@@ -4,6 +4,7 @@ from jflow.nets.concat_squash import ConcatSquash
 from jflow.nets.contraction import Contraction
 from jflow.nets.convolution import ConvNet, ResidualConvNet, ZeroConvNet
 from jflow.nets.denoiser import Denoiser
+from jflow.nets.dense_convolution import DenseConvNet
 from jflow.nets.functions import as_function
 from jflow.nets.gated import GatedConvNet
 from jflow.nets.lipschitz import LipschitzConvNet, LipschitzMLP
@@ -24,6 +25,7 @@ __all__ = [
     "Contraction",
     "ConvNet",
     "Denoiser",
+    "DenseConvNet",
     "GatedConvNet",
     "LipschitzConvNet",
     "LipschitzDenseNet",
