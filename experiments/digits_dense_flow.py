@@ -1,9 +1,9 @@
 """DenseFlow on the 8x8 digits of scikit-learn: 17 grey levels, 1,297 training images.
 
 Half of the training images are moved by up to a pixel.
-Expected: test 2.026 bits/dim, standard error 0.013, 1.948 weighted by importance over 8 draws, after
-16 minutes on one hyperthread beside other jobs; validation has 2.030, and is still falling. It is
-the first configuration that was tried. Published for images of 32x32 (CIFAR-10): 2.98.
+Expected: test 2.026 bits/dim, standard error 0.013, 1.948 weighted by importance over 8 draws,
+after 16 minutes on one hyperthread beside other jobs; validation has 2.030, and is still falling.
+It is the first configuration that was tried. Published for CIFAR-10: 2.98.
 """
 
 from experiments.config import ImageExperiment

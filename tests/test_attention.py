@@ -285,6 +285,15 @@ def test_blocks_that_end_too_early_lose_their_points_alone():
     assert np.isnan(broken[1, 6:]).all()
 
 
+@pytest.mark.parametrize("block", [None, 4])
+def test_values_below_the_tolerance_are_not_left_at_zero(block):
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=NET, solver=jb.Jacobi(block=block))
+    x = jnp.asarray(1e-7 * normal(3, 9, 4))
+    variables = jflow.init(layer, KEY, x)  # the identity
+    found = jax.jit(lambda: layer.apply(variables, x, method="forward"))()
+    np.testing.assert_allclose(found, x, atol=1e-15)
+
+
 def test_patches_are_in_the_order_of_reading():
     y = np.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
     tokens = jb.Patchify((4, 6, 1), 2).apply({}, y, method="inverse")

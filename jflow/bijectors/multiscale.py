@@ -80,6 +80,7 @@ class MultiScale(Bijector):
         return self._inverse("inverse", y, context)[0]
 
     def _forward(self, method: Method, x: Array, context: Array | None) -> tuple[Array, Array]:
+        self.data_shape(x.shape[-1:])
         latents = self.latent_levels(as_wide(x))
         y, log_det = run(self.levels[-1], method, latents[-1], context)
         for i in range(len(self.levels) - 2, -1, -1):

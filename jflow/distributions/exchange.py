@@ -134,7 +134,8 @@ class Exchangeable:
 
         Of continuous layers, log p and samples alike: `FixedGrid(4, "midpoint")` is fast,
         `Adaptive(1e-8)` accurate. Of autoregressive ones, their slow direction, by sweeps over all
-        positions, or blocks of them, at once: `Jacobi(1e-5)`, `Jacobi(1e-5, block=16)`.
+        positions, or blocks of them, at once: `Jacobi(1e-5)`, `Jacobi(1e-5, block=16)`, where
+        `block` counts tokens, or, of `nets.TwoLevel` (`flows.tarflow`), numbers.
 
         Raises:
           TypeError: that is no solver, or no layer is of that kind.

@@ -1,5 +1,6 @@
 """DenseFlow: multi-scale flows of images that get channels of noise on the way."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from jflow.bijectors import (
@@ -107,7 +108,7 @@ def dense_flow(
         return Chain(tuple(parts))
 
     pyramid = MultiScale(tuple(map(level, own_units, own_steps)), image_shape)
-    noise = noise_of("dense_flow", dequantization, values, net)
+    noise = noise_of("dense_flow", dequantization, values, replace(net, heads=0))
     bijector = of_values(values, Chain((pixels(alpha), pyramid)), 3, noise)
     return Flow(bijector, image_shape, context_shape=context_shape)
 

@@ -61,13 +61,18 @@ def _find(
     size = positions if block is None else min(block, positions)
     limit = size if max_sweeps is None else min(max_sweeps, size)
     until_still = partial(_until_still, tolerance, limit)
-    if size == positions:
-        sweep = lambda _, u: (None, of.backward(v, net.careful(u)))  # noqa: E731
-        _, found, sweeps = until_still(sweep, None, jnp.zeros_like(v))
+    whole = lambda u: of.backward(v, net.careful(u))  # noqa: E731
+    if block is None:
+        (u, log_dets, changes), sweeps = until_still(
+            lambda _, u: (None, whole(u)), None, jnp.zeros_like(v)
+        )[1:]
+        left = changes
     else:
-        found, sweeps = _blocks(until_still, size, of, net, v)
-    u, log_dets, changes = found
-    report = Report(sweeps, jnp.max(changes, initial=0))
+        (u, changes), sweeps = _blocks(until_still, size, of, net, v)
+        # Of the program that log p is of, which in half precision rounds otherwise than blocks do.
+        new, log_dets = whole(jnp.where(jnp.isfinite(u), u, 0))
+        left = _changes(u, new)
+    report = Report(sweeps, jnp.max(left, initial=0))
     wrong = jnp.any(~jnp.isfinite(u), axis=tuple(range(1 - ndim, 0))).astype(jnp.int32)
     bad = jnp.cumsum(wrong, axis=-1, dtype=jnp.int32) > wrong
     if limit < size:
@@ -84,8 +89,8 @@ def _blocks(
     of: ScalarMap,
     net: Causal,
     v: Array,
-) -> tuple[_Found, Array]:
-    """All positions, block after block; and how many sweeps that took, of blocks."""
+) -> tuple[Any, Array]:
+    """u and its changes, block after block; and how many sweeps that took, of blocks."""
     axis = v.ndim - net.event_ndim
     positions = v.shape[axis]
     cut = partial(lax.dynamic_slice_in_dim, slice_size=size, axis=axis)
@@ -93,21 +98,20 @@ def _blocks(
     cache, step = net.start_blocks(v, size)
 
     def one(carry: Any, i: Array) -> tuple[Any, Array]:
-        (cache, found), v_i = carry, cut(v, i)
+        (cache, u, changes), v_i = carry, cut(v, i)
 
-        def sweep(cache: Any, u: Array) -> tuple[Any, tuple[Array, Array]]:
-            cache, params = step(cache, i, paste(found.u, u, i))
+        def sweep(cache: Any, own: Array) -> tuple[Any, tuple[Array, Array]]:
+            cache, params = step(cache, i, paste(u, own, i))
             return cache, of.backward(v_i, params)
 
-        cache, mine, sweeps = until_still(sweep, cache, cut(found.u, i))
-        found = _Found(*(paste(a, b, i) for a, b in zip(found, mine, strict=True)))
-        return (cache, found), sweeps
+        cache, mine, sweeps = until_still(sweep, cache, cut(u, i))
+        return (cache, paste(u, mine.u, i), paste(changes, mine.changes, i)), sweeps
 
     # The last block begins early enough to be whole.
     starts = np.minimum(np.arange(0, positions, size), positions - size)
-    nothing = _Found(*(jnp.zeros_like(v) for _ in range(3)))
-    (_, found), sweeps = lax.scan(one, (cache, nothing), jnp.asarray(starts, jnp.int32))
-    return found, jnp.sum(sweeps, dtype=jnp.int32)
+    carry = cache, jnp.zeros_like(v), jnp.zeros_like(v)
+    (_, *found), sweeps = lax.scan(one, carry, jnp.asarray(starts, jnp.int32))
+    return tuple(found), jnp.sum(sweeps, dtype=jnp.int32)
 
 
 def _until_still(
@@ -131,7 +135,8 @@ def _until_still(
         cache, (u, _, _), sweeps, _ = carry
         cache, (new, log_dets) = sweep(cache, jnp.where(jnp.isfinite(u), u, 0))
         changes = _changes(u, new)
-        done = jnp.max(changes, initial=0) <= tolerance
+        # What it starts from is not taken, however small all values are.
+        done = (sweeps > 0) & (jnp.max(changes, initial=0) <= tolerance)
         kept = jnp.where(done | (sweeps == limit), u, new)
         return cache, _Found(kept, log_dets, changes), sweeps + 1, done
 
