@@ -464,7 +464,7 @@ def test_dropout_acts_in_training_only():
         (lambda: jb.Jacobi(max_sweeps=1.5), "max_sweeps 1 or more"),
         (lambda: jb.Jacobi(block=0), "Jacobi: block must be a whole number"),
         (
-            lambda: build(solver=jb.Jacobi(block=2))[0].init(
+            lambda: build(solver=jb.Jacobi(block=9))[0].init(
                 KEY, jnp.ones((1, 4)), method="forward"
             ),
             "MaskedFunction has no steps of blocks",

@@ -17,7 +17,6 @@ from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
 from jflow.flows.checks import (
     Dequantization,
-    checked_image,
     mixer,
     noise_of,
     of_values,
@@ -52,7 +51,7 @@ def dense_flow(
     memory: Memory = "store",
     dtype: str | None = None,
 ) -> Flow:
-    """DenseFlow: units of Glow's steps, before each of which come more channels of noise.
+    """DenseFlow: units of Glow's steps, and more channels of noise between them.
 
     Each level squeezes 2x2 pixels into channels, and has some units of steps: actnorm, 1x1
     convolution, and an affine coupling whose network is densely connected, with attention. Between
@@ -71,7 +70,8 @@ def dense_flow(
       units: how many, at each level; None for (6, 4, 1), or (2, 1) of small images, which are those
         of fewer pixels than 32x32.
       steps: in each unit, level by level; None for (5, 6, 20), or (4, 4) of small images.
-      growth: channels of noise before a unit, an even number; None for 10, or 4 of small images.
+      growth: channels of noise between two units, an even number; None for 10, or 4 of small
+        images.
       hidden: channels of the coupling networks, before and after their dense layers.
       layers: how many of these; None for 7, or 3 of small images.
       width: channels that each of these adds; None for 64, or 32 of small images.
@@ -140,5 +140,10 @@ def _sizes(recipe: str, image_shape: Any, given: tuple[Any, ...]) -> tuple[Any, 
         raise ValueError(
             f"{recipe}: growth must be even, so that levels can be halved; got {growth}"
         )
-    checked_image(recipe, image_shape, len(units), first=True)
+    if height % 2 ** len(units) or columns % 2 ** len(units):
+        raise ValueError(
+            f"{recipe}: image_shape must have a height and a width that 2^{len(units)} divides, "
+            f"for units={units} are {len(units)} levels; got {image_shape}. Pad the images, or "
+            "give units and steps of fewer levels"
+        )
     return sizes

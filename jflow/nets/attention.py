@@ -151,9 +151,7 @@ class Layer(nn.Module):
     def _heads(self, h: Array, places: Array, given: Array | None) -> tuple[Array, Array, Array]:
         """Queries, keys and values, (*batch, T, heads, width / heads)."""
         config = self.config
-        joined = self.heads(self._normed(0, h, given))
-        joined = joined.reshape(*h.shape[:-1], 3, config.heads, config.width // config.heads)
-        queries, keys, values = (joined[..., i, :, :] for i in range(3))
+        queries, keys, values = split_heads(self.heads(self._normed(0, h, given)), config.heads)
         if config.qk_norm:
             queries, keys = _over_root_mean_square(queries), _over_root_mean_square(keys)
         if config.positions == "rotary":
@@ -168,6 +166,12 @@ class Layer(nn.Module):
         if self.gate is not None:
             wide = wide * self.gate(normed)
         return h + self.drop(self.narrow(wide), deterministic=still)
+
+
+def split_heads(joined: Array, heads: int) -> tuple[Array, Array, Array]:
+    """Queries, keys and values (*, heads, d), of all of them joined, (*, 3 heads d)."""
+    joined = joined.reshape(*joined.shape[:-1], 3, heads, joined.shape[-1] // (3 * heads))
+    return joined[..., 0, :, :], joined[..., 1, :, :], joined[..., 2, :, :]
 
 
 def attention(queries: Array, keys: Array, values: Array, *, causal: bool) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.functional.arguments import check_counts
-from jflow.nets.attention import RMSNorm, attention
+from jflow.nets.attention import RMSNorm, attention, split_heads
 from jflow.nets.layers import Dense, Net, context_of_pixels
 
 
@@ -104,8 +104,7 @@ class _DenseConvNet(nn.Module):
         *batch, height, columns, channels = h.shape
         pixels = h.reshape(*batch, height * columns, channels)
         joined = Dense(3 * width, config, name="heads")(pixels)
-        joined = joined.reshape(*pixels.shape[:-1], 3, config.heads, width // config.heads)
-        queries, keys, values = (joined[..., i, :, :] for i in range(3))
+        queries, keys, values = split_heads(joined, config.heads)
         found = attention(queries, keys, values, causal=False) + values
         found = found.reshape(*h.shape[:-1], width)
         return Dense(config.hidden, config, name="attended")(found)

@@ -10,7 +10,7 @@ from jax import Array
 
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align
-from jflow.nets.attention import RMSNorm, attention
+from jflow.nets.attention import RMSNorm, attention, split_heads
 from jflow.nets.layers import Dense, Net, context_of_pixels
 
 
@@ -116,8 +116,7 @@ class _Block(nn.Module):
         *batch, height, width, channels = h.shape
         pixels = (h + align(places, h)).reshape(*batch, height * width, channels)
         joined = Dense(3 * config.hidden, config, name="heads")(pixels)
-        joined = joined.reshape(*pixels.shape[:-1], 3, config.heads, channels // config.heads)
-        found = attention(*(joined[..., i, :, :] for i in range(3)), causal=False)
+        found = attention(*split_heads(joined, config.heads), causal=False)
         h = h + self._gated("mixed", found.reshape(h.shape))
         return RMSNorm(config, name="norm_of_attention")(h)
 
