@@ -159,7 +159,10 @@ def test_transformers_of_images_are_guided():
     without, more = (density.with_guidance(w) for w in (0.0, 3.0))
     y_new = without.sample(0, 6, CLASSES[0])
     assert y_new.shape == (6, 4, 4, 1)
-    assert (more.sample(0, 6, CLASSES[0]) != y_new).any()
+    drawn = more.sample(0, 6, CLASSES[0])
+    assert (drawn != y_new).any()
+    swept = more.with_solver(jb.Jacobi(1e-9, block=8)).sample(0, 6, CLASSES[0])
+    np.testing.assert_array_equal(swept, drawn)
     np.testing.assert_array_equal(without.sample(0, 6, CLASSES[-1]), y_new)
 
 
