@@ -21,7 +21,7 @@ from jax import Array
 import jflow
 from jflow import bijectors as jb
 from jflow import data, flows, nets, train
-from jflow.bijectors.base import rebuild
+from jflow.bijectors.walk import rebuild
 from jflow.functional import Adaptive, FixedGrid
 
 NAMES = ("two_moons", "eight_gaussians")

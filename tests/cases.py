@@ -44,7 +44,7 @@ class Case:
     Attributes:
       make: builds it anew.
       event_shape: on the data side, of 8 numbers at most.
-      context_shape: width of the context, or None.
+      context_shape: width of the context, or its shape, or None.
       data: draws from the data side, the domain of `inverse`.
       base: draws from the base side, the domain of `forward`.
       iterative: the directions that are not closed form.
@@ -58,7 +58,7 @@ class Case:
 
     make: Callable[[], jb.Bijector]
     event_shape: tuple[int, ...] = (5,)
-    context_shape: int | None = None
+    context_shape: int | tuple[int, ...] | None = None
     data: Sampler = real
     base: Sampler = real
     iterative: tuple[str, ...] = ()
@@ -309,6 +309,20 @@ CASES: dict[str, Case] = {
         ),
         (3, 2),
         context_shape=2,
+    ),
+    "Autoregressive-tokens-cross": Case(
+        lambda: jb.MaskedAutoregressive(
+            jt.Affine(), net=nets.CausalTransformer(4, 2, 2, context="cross", qk_norm=True)
+        ),
+        (3, 2),
+        context_shape=(3, 2),
+    ),
+    "Coupling-tokens-cross": Case(
+        lambda: jb.Coupling(
+            jt.Affine(), nets.Transformer(4, 1, 2, context="cross"), np.array([[1, 0]])
+        ),
+        (3, 2),
+        context_shape=(2, 3),
     ),
     "Autoregressive-tokens-of-vectors": Case(
         lambda: jb.MaskedAutoregressive(

@@ -14,7 +14,8 @@ def check(case: Case | str, **options: Any) -> testing.Report:
     case = CASES[case] if isinstance(case, str) else case
     context = None
     if case.context_shape is not None:
-        context = np.random.default_rng(1).standard_normal((9, case.context_shape))
+        own = np.atleast_1d(case.context_shape)
+        context = np.random.default_rng(1).standard_normal((9, *own))
     options = {"scale": case.scale, "seed": case.seed, "gradient": case.gradient, **options}
     return testing.check_bijector(
         case.make(), case.event_shape, context=context, data=case.data, base=case.base, **options

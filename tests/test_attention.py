@@ -195,7 +195,10 @@ def test_tokens_of_sets_and_their_context():
         (lambda: nets.CausalTransformer(event_ndim=True), "event_ndim must be 2, .*; got True"),
         (lambda: nets.TwoLevel(size=0), "size must be a whole number, 1 or more; got 0"),
         (lambda: nets.TwoLevel(nets.CausalTransformer(event_ndim=1)), "outer must be .* of tokens"),
-        (lambda: nets.Transformer(context="prefix"), "context must be 'add' or 'film'; got 'pref"),
+        (
+            lambda: nets.Transformer(context="prefix"),
+            "context must be 'add', 'film' or 'cross'; got 'pref",
+        ),
         (lambda: nets.Transformer(gated="no"), "gated must be True or False; got 'no'"),
         (
             lambda: jb.Coupling(jt.Affine(), nets.Transformer(8)),

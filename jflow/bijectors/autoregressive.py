@@ -20,7 +20,7 @@ from jflow.functional.convergence import failed_points
 from jflow.functional.guided import Guided
 from jflow.functional.jacobi import jacobi
 from jflow.functional.orders import checked_order, sorted_features, sorted_graph
-from jflow.nets.layers import check_factory, checked_widths
+from jflow.nets.layers import check_factory, checked_widths, context_ndim
 from jflow.nets.made import MADE, MaskedWeights
 
 
@@ -138,7 +138,7 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
             log_det = sum_event(log_det, net.event_ndim)
         else:
             of = ar.ScalarMap(transformer.inverse_and_log_det, transformer.forward_and_log_det)
-            y, log_det = self._solved(of, net, x, (context, 1))
+            y, log_det = self._solved(of, net, x, (context, context_ndim(self._maker)))
         return back(y), log_det
 
     @nn.nowrap
@@ -149,6 +149,10 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
     @property
     def event_ndim(self) -> int:
         return getattr(self._maker, "event_ndim", 1)
+
+    @property
+    def takes_sequences(self) -> bool:
+        return context_ndim(self._maker) == 2
 
     @property
     def forward_kind(self) -> DirectionKind:

@@ -1,7 +1,7 @@
 """What a bijector is."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ class Bijector(nn.Module):
         inverse   y -> x,  log|det dx/dy|      (likelihood)
 
     It acts on the trailing *event* axes; all leading axes, or none, are batch. `log_det` has
-    the batch shape, is in nats, and is float32 or wider. `context` is (C,) or (*batch, C), or
-    None for a bijector that is not conditional.
+    the batch shape, is in nats, and is float32 or wider. `context` is (C,) or (*batch, C),
+    (*batch, S, C) for networks that attend to sequences, (*batch, H, W, C) for images, or None.
 
     Its methods are reached as for every Flax module:
 
@@ -113,6 +113,11 @@ class Bijector(nn.Module):
     def in_place(self) -> bool:
         """Whether entry i of one side is entry i of the other, transformed: none changes place."""
         return bool(self.parts) and all(part.in_place for part in self.parts)
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether a context is a sequence (S, C) to one of the networks, which attends to it."""
+        return any(part.takes_sequences for part in self.parts)
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:
@@ -269,29 +274,6 @@ def image(
     """`data_support` for "forward", `latent_support` for "inverse"."""
     towards = bijector.data_support if direction == "forward" else bijector.latent_support
     return towards(support, event_shape)
-
-
-def rebuild(module: Any, change: Callable[[str, Any], Any]) -> Any:
-    """A module with every field of it and of the bijectors in it changed; variables stay valid.
-
-    Args:
-      module: a bijector, or a flow.
-      change: of the name and the value of a field, to its new value.
-    """
-
-    def changed(name: str, value: Any) -> Any:
-        if isinstance(value, Bijector):
-            return rebuild(value, change)
-        if isinstance(value, tuple):
-            items = tuple(changed(name, item) for item in value)
-            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
-        return change(name, value)
-
-    fields = (name for name in module.__dataclass_fields__ if name not in ("parent", "name"))
-    old = {name: getattr(module, name, None) for name in fields}
-    new = {name: changed(name, value) for name, value in old.items()}
-    different = {name: value for name, value in new.items() if value is not old[name]}
-    return module.clone(**different) if different else module
 
 
 def _weakest(order: tuple[Kind, ...], kinds: Iterable[Kind]) -> Kind:

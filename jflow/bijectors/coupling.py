@@ -10,7 +10,7 @@ from jflow.bijectors.base import Direction, OfTransformer
 from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.functional.supports import Supports
-from jflow.nets.layers import check_factory
+from jflow.nets.layers import check_factory, context_ndim
 
 
 class Coupling(OfTransformer):
@@ -78,6 +78,10 @@ class Coupling(OfTransformer):
     @property
     def in_place(self) -> bool:
         return True
+
+    @property
+    def takes_sequences(self) -> bool:
+        return context_ndim(self.net) == 2
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""The layers of a composition, one after the other, with their variables."""
+"""The layers of a composition, one after the other, with their variables; and their fields."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -70,3 +70,26 @@ def layers(
 def inside(variables: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The variables of a part, by collection."""
     return {c: tree[name] for c, tree in variables.items() if name in tree}
+
+
+def rebuild(module: Any, change: Callable[[str, Any], Any]) -> Any:
+    """A module with every field of it and of the bijectors in it changed; variables stay valid.
+
+    Args:
+      module: a bijector, or a flow.
+      change: of the name and the value of a field, to its new value.
+    """
+
+    def changed(name: str, value: Any) -> Any:
+        if isinstance(value, Bijector):
+            return rebuild(value, change)
+        if isinstance(value, tuple):
+            items = tuple(changed(name, item) for item in value)
+            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        return change(name, value)
+
+    fields = (name for name in module.__dataclass_fields__ if name not in ("parent", "name"))
+    old = {name: getattr(module, name, None) for name in fields}
+    new = {name: changed(name, value) for name, value in old.items()}
+    different = {name: value for name, value in new.items() if value is not old[name]}
+    return module.clone(**different) if different else module

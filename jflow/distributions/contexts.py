@@ -11,12 +11,15 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jax import Array
 
+from jflow.bijectors.base import Bijector
 from jflow.functional.arguments import check_counts
 from jflow.functional.arrays import align, as_wide
 from jflow.functional.moments import channel_log_std, channel_mean
 
 # Shapes of a context: of an array, or of arrays by name.
 Shapes = Any
+# Of so many axes: what a context is, and their names.
+_KINDS = {1: ("a vector", "C"), 2: ("a sequence", "SC"), 3: ("an image", "HWC")}
 _PLAIN = re.compile(r"[^/.]+").fullmatch
 
 
@@ -167,10 +170,17 @@ class Standardize(nn.Module):
         return (part - align(shift.value, part)) * jnp.exp(-align(scale.value, part))
 
 
+def context_ndims(event_shape: tuple[int, ...], bijector: Bijector) -> tuple[int, ...]:
+    """How many axes layers' contexts may have: vectors, or images for images; or sequences."""
+    if bijector.takes_sequences:
+        return (2,)
+    return (1, 3) if len(event_shape) == 3 else (1,)
+
+
 def encoded(
-    context: Any, own: tuple[int, ...], batch: tuple[int, ...], event_ndim: int, encoder: Any
+    context: Any, own: tuple[int, ...], batch: tuple[int, ...], ndims: tuple[int, ...], encoder: Any
 ) -> Array:
-    """What layers are given: vectors (C,) or (*batch, C), or for images (*batch, H, W, C).
+    """What layers are given: vectors (C,) or (*batch, C), sequences (S, C), images (H, W, C).
 
     Raises:
       ValueError: the encoder returned something else.
@@ -184,16 +194,15 @@ def encoded(
             context = context.reshape(*own, *context.shape[1:])
     got: Any = getattr(context, "shape", type(context).__name__)
     shape = got[len(own) :] if got[: len(own)] == own else ()
-    if len(shape) == 1:
-        # One for all stays one, which layers need not copy.
-        return jnp.broadcast_to(context, (*batch, *shape)) if own else context
-    if len(shape) == event_ndim == 3:
-        return jnp.broadcast_to(context, (*batch, *shape))
-    wanted = f"{(*own, 'C')}" + (f" or {(*own, 'H', 'W', 'C')}" if event_ndim == 3 else "")
+    if len(shape) in ndims:
+        # One for all stays one, which layers need not copy; those of images are copied.
+        alone = not own and len(shape) < 3
+        return context if alone else jnp.broadcast_to(context, (*batch, *shape))
+    wanted = " or ".join(str((*own, *axes)) for axes in (_KINDS[ndim][1] for ndim in ndims))
     raise ValueError(f"Flow: encoder must return an array {wanted}; got {got}")
 
 
-def check_encoder(shapes: Shapes, encoder: Any, event_ndim: int) -> None:
+def check_encoder(shapes: Shapes, encoder: Any, ndims: tuple[int, ...]) -> None:
     """Refuses contexts that layers cannot take without an encoder, and encoders without contexts.
 
     Raises:
@@ -203,11 +212,14 @@ def check_encoder(shapes: Shapes, encoder: Any, event_ndim: int) -> None:
         raise ValueError(f"Flow: encoder must be a Flax module; got {type(encoder).__name__}")
     if shapes is None and encoder is not None:
         raise ValueError("Flow: an encoder needs the shape of the context; give context_shape")
-    plain = isinstance(shapes, tuple) and len(shapes) in ((1, 3) if event_ndim == 3 else (1,))
+    plain = isinstance(shapes, tuple) and len(shapes) in ndims
     if shapes is not None and encoder is None and not plain:
+        wanted = " or ".join(
+            f"{kind} (*batch, {', '.join(axes)})" for kind, axes in (_KINDS[n] for n in ndims)
+        )
         raise ValueError(
             f"Flow: a context of shape {as_json(shapes)} needs an encoder, a Flax module that "
-            "makes a vector (*batch, C) of it, or an image for flows of images"
+            f"makes {wanted} of it, which is what layers take"
         )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jflow.bijectors.base import rebuild
+from jflow.bijectors.walk import rebuild
 from jflow.distributions.flow import Flow
 from jflow.functional.arrays import is_hidden
 from jflow.functional.solvers import Solver

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from jflow.bijectors.autoregressive import Jacobi
-from jflow.bijectors.base import Bijector, rebuild
+from jflow.bijectors.base import Bijector
+from jflow.bijectors.walk import rebuild
 from jflow.distributions.flow import Flow
 from jflow.functional.arguments import check_numbers
 from jflow.functional.estimators import Estimator

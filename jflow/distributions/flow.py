@@ -26,6 +26,7 @@ from jflow.distributions.contexts import (
     as_shapes,
     check_batch_of,
     check_encoder,
+    context_ndims,
     each,
     encoded,
 )
@@ -51,12 +52,13 @@ class Flow(nn.Module):
       base: makes the base distribution: a callable `(event_shape, dtype)` like
         `jflow.StandardNormal()`, or a Flax module, called with `(event_shape, dtype, context)`,
         if it has parameters or depends on the context.
-      context_shape: the shape of one context: (C,) or C for vectors, (H, W, C) for images, a dict
-        of shapes for a dict of arrays; None for a flow without context.
+      context_shape: the shape of one context: (C,) or C for vectors, (H, W, C) for images, (S, C)
+        for sequences to which networks attend, a dict of shapes for a dict of arrays; None for a
+        flow without context.
       encoder: a Flax module that is called once with the contexts, floating arrays (N, *shape) or a
         dict of them, standardised, and returns what layers are given: vectors (N, E), or, for
-        events that are images, (N, H, W, E), which layers see at their own resolution. None for
-        contexts that are such vectors or images themselves.
+        events that are images, (N, H, W, E), which layers see at their own resolution, or (N, S, E)
+        for networks that attend to sequences. None for contexts that are such arrays themselves.
       standardize_context: whether contexts, before the encoder, are taken in units of those given
         to `jflow.init`: minus the mean, over the standard deviation, of each channel (the last
         axis). Channels that hold only 0 and 1 there (classes, masks) stay as they are, and all of
@@ -83,7 +85,7 @@ class Flow(nn.Module):
         for size in self.event_shape:
             check_counts("Flow", **{"every axis of event_shape": size})
         object.__setattr__(self, "context_shape", as_shapes(self.context_shape))
-        check_encoder(self.context_shape, self.encoder, len(self.event_shape))
+        check_encoder(self.context_shape, self.encoder, self._context_ndims)
         check_base(self.base, self.latent_shape)
         self.support  # noqa: B018, raises where base and bijector do not meet
         super().__post_init__()
@@ -91,6 +93,10 @@ class Flow(nn.Module):
     def setup(self) -> None:
         """The one part that is not given."""
         self.context_scale = Standardize()
+
+    @property
+    def _context_ndims(self) -> tuple[int, ...]:
+        return context_ndims(self.event_shape, self.bijector)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -271,7 +277,7 @@ class Flow(nn.Module):
         context = each(lambda _, array: as_wide(array), shapes, context)
         if self.standardize_context:
             context = self.context_scale(context, own)
-        return encoded(context, own, batch, len(self.event_shape), self.encoder)
+        return encoded(context, own, batch, self._context_ndims, self.encoder)
 
 
 def zeros(flow: Flow, batch: tuple[int, ...] = (), dtype: DTypeLike = float) -> Array:

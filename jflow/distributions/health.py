@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 from jax.typing import ArrayLike
 
-from jflow.bijectors.base import rebuild
+from jflow.bijectors.walk import rebuild
 from jflow.distributions.density import Density
 from jflow.distributions.examples import check_examples
 from jflow.distributions.flow import Flow

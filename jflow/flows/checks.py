@@ -138,17 +138,28 @@ def check_patch(recipe: str, image_shape: Any, patch: Any) -> None:
         )
 
 
-def check_vector_context(recipe: str, context_shape: Any) -> None:
-    """Refuses contexts that are images, of networks that add theirs to every token.
+def entering(
+    recipe: str, context_shape: Any, dequantization: str = "uniform"
+) -> Literal["add", "cross"]:
+    """How contexts enter transformers: vectors are added to tokens, sequences are attended to.
 
     Raises:
-      ValueError: they are.
+      ValueError: they are images, or learned noise is to be given sequences.
     """
-    if isinstance(context_shape, tuple) and len(context_shape) > 1:
+    ndim = len(context_shape) if isinstance(context_shape, tuple | list) else 1
+    if ndim == 1:
+        return "add"
+    if ndim > 2:
         raise ValueError(
-            f"{recipe}: contexts are vectors, which are added to every token; got context_shape="
-            f"{context_shape}"
+            f"{recipe}: contexts are vectors, which are added to every token, or sequences (S, C), "
+            f"to which tokens attend: make images sequences of patches; got {context_shape=}"
         )
+    if dequantization != "uniform":
+        raise ValueError(
+            f"{recipe}: learned noise takes vectors as contexts, not sequences: leave out "
+            f"dequantization; got {context_shape=} and {dequantization=}"
+        )
+    return "cross"
 
 
 def check_one_size(recipe: str, features: Any, image_shape: Any) -> None:

@@ -21,7 +21,7 @@ from jflow.flows.checks import (
     Dequantization,
     Scalar,
     check_patch,
-    check_vector_context,
+    entering,
     noise_of,
     of_values,
     pixels,
@@ -80,7 +80,8 @@ def jet(
         none, as in the paper.
       activation: of the networks.
       dropout: in the networks, in training.
-      context_shape: shape of the context, or its width; None for an unconditional flow.
+      context_shape: shape of the context, or its width: a vector is added to every token, to a
+        sequence (S, C), as of patches or words, tokens attend. None for an unconditional flow.
       values: grey levels of integer data; "auto" for 256, None for continuous data.
       dequantization: whether the noise of grey levels is uniform or learned, "variational"; see
         `Dequantize`.
@@ -94,10 +95,10 @@ def jet(
     """
     counts = {"channel_couplings": channel_couplings, "depth": depth}
     check_counts("jet", couplings=couplings, **counts)
-    check_vector_context("jet", context_shape)
     features = _checked_features(image_shape, patch)
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
-    net = Transformer(width, depth, heads, **options)
+    context = entering("jet", context_shape, dequantization)
+    net = Transformer(width, depth, heads, context=context, **options)
     function = scalar("jet", transformer, components, bound)
     layers = _couplings(
         lambda size: Coupling(function, net, np.arange(size)[None] < size // 2),

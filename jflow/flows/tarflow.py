@@ -18,7 +18,7 @@ from jflow.flows.checks import (
     Dequantization,
     Scalar,
     check_patch,
-    check_vector_context,
+    entering,
     noise_of,
     of_values,
     pairs,
@@ -86,7 +86,8 @@ def tarflow(
       positions: see `jflow.nets.CausalTransformer`.
       activation: of the networks.
       dropout: in the networks, in training.
-      context_shape: shape of the context, or its width; None for an unconditional flow.
+      context_shape: shape of the context, or its width: a vector is added to every token, to a
+        sequence (S, C), as of patches or words, tokens attend. None for an unconditional flow.
       guidance: 1.0 for a flow that is also trained without its context, so that samples may follow
         it more than in the law that was learned, `density.with_guidance(2.0)`; None for one that is
         not. See `jflow.bijectors.MaskedAutoregressive`.
@@ -105,10 +106,12 @@ def tarflow(
     check_patch("tarflow", image_shape, patch)
     function = scalar("tarflow", transformer, components, bound)
     more: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
-    net = CausalTransformer(width, layers, heads, positions=positions, remat=_remat(memory), **more)
+    net = CausalTransformer(
+        width, layers, heads, positions=positions, remat=_remat(memory),
+        context=entering("tarflow", context_shape, dequantization), **more,
+    )  # fmt: skip
     inner = _inner(within, patch, image_shape, more)
     layer = MaskedAutoregressive(function, net=net, guidance=guidance)
-    check_vector_context("tarflow", context_shape)
     _check_guidance(guidance, context_shape, dequantization)
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)

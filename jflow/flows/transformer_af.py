@@ -5,7 +5,7 @@ from typing import Any
 from jflow.bijectors import ActNorm, Chain, MaskedAutoregressive, Repeat
 from jflow.bijectors.memory import Memory
 from jflow.distributions import Flow, recipe
-from jflow.flows.checks import Scalar, mixer, of_values, scalar
+from jflow.flows.checks import Scalar, entering, mixer, of_values, scalar
 from jflow.nets import CausalTransformer
 
 
@@ -45,7 +45,8 @@ def transformer_af(
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.
       bound: of log-scales, or of the interval of splines.
-      context_shape: shape of the context, or its width; None for an unconditional flow.
+      context_shape: shape of the context, or its width: a vector is added to every token, to a
+        sequence (S, C), as of patches or words, tokens attend. None for an unconditional flow.
       values: grey levels of the data, if they are integers.
       mixing: what stands between layers: "reverse", "permute" (random) or "lu".
       activation: of the networks.
@@ -59,7 +60,10 @@ def transformer_af(
     Reference: Patacchiola et al., T-NAF, 2024, https://arxiv.org/abs/2401.01855
     """
     options: Any = {"activation": activation, "dropout": dropout, "dtype": dtype}
-    net = CausalTransformer(width, depth, heads, expansion=expansion, event_ndim=1, **options)
+    context = entering("transformer_af", context_shape)
+    net = CausalTransformer(
+        width, depth, heads, expansion=expansion, event_ndim=1, context=context, **options
+    )
     function = scalar("transformer_af", transformer, components, bound)
     layer = MaskedAutoregressive(function, net=net)
     step = Chain((ActNorm(), layer, mixer("transformer_af", mixing)))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -32,8 +32,9 @@ class AttentionNet(Net):
         angles that grow with the place.
       qk_norm: whether queries and keys are divided by their root mean square.
       context: how the context enters, if there is one: "add", to every token before the first
-        layer; or "film", there and in every layer, whose norms it scales and shifts:
-        norm(h) (1 + s) + b, (s, b) = dense(context).
+        layer; "film", there and in every layer, whose norms it scales and shifts:
+        norm(h) (1 + s) + b, (s, b) = dense(context); or "cross": it is a sequence (S, C), to which
+        all tokens attend in every layer, after they did to each other.
       remat: whether the backward pass computes layers again, in place of keeping what they compute;
         None for yes on CPUs, where that is faster, too, and no elsewhere.
       activation, dropout, dtype, param_dtype: see `Net`. Dropout is of what layers add.
@@ -46,7 +47,7 @@ class AttentionNet(Net):
     gated: bool = field(default=False, kw_only=True)
     positions: Literal["learned", "rotary"] = field(default="learned", kw_only=True)
     qk_norm: bool = field(default=False, kw_only=True)
-    context: Literal["add", "film"] = field(default="add", kw_only=True)
+    context: Literal["add", "film", "cross"] = field(default="add", kw_only=True)
     remat: bool | None = field(default=None, kw_only=True)
     activation: str | Callable[[Array], Array] = field(default="gelu", kw_only=True)
 
@@ -69,13 +70,20 @@ class AttentionNet(Net):
             raise ValueError(
                 f"{name}: positions must be 'learned' or 'rotary'; got {self.positions!r}"
             )
-        if self.context not in ("add", "film"):
-            raise ValueError(f"{name}: context must be 'add' or 'film'; got {self.context!r}")
+        if self.context not in ("add", "film", "cross"):
+            raise ValueError(
+                f"{name}: context must be 'add', 'film' or 'cross'; got {self.context!r}"
+            )
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
                 f"{name}: rotary positions need heads of an even width; got width={self.width} "
                 f"and heads={self.heads}"
             )
+
+    @property
+    def context_ndim(self) -> int:
+        """How many axes a context has: 2 for sequences, 1 for vectors."""
+        return 2 if self.context == "cross" else 1
 
 
 class RMSNorm(nn.Module):
@@ -110,45 +118,47 @@ class Layer(nn.Module):
         self.narrow = Dense(config.width, config, gain=small)
         self.drop = nn.Dropout(config.dropout)
         self.film = Dense(4 * config.width, config, gain=0.1) if config.context == "film" else None
+        self.cross = Cross(config) if config.context == "cross" else None
 
     def __call__(self, h: Array, context: Array | None, *, causal: bool) -> Array:
-        given = self._given(context)
+        given = self.given(context)
         queries, keys, values = self._heads(h, jnp.arange(h.shape[-2], dtype=jnp.int32), given)
         return self._rest(h, attention(queries, keys, values, causal=causal), given)
 
     def step(
-        self, h: Array, context: Array | None, memory: tuple[Array, Array], i: Array
+        self, h: Array, given: Any, memory: tuple[Array, Array], i: Array
     ) -> tuple[Array, Array, Array]:
         """Tokens at places i, i + 1, ...; their keys and values, (*batch, heads, n, width / heads).
 
         Args:
           h: the tokens (*batch, n, width).
-          context: (*batch, 1, C), or (1, ..., 1, 1, C), or None.
+          given: what the context is in this layer.
           memory: keys and values of those before, (*batch, heads, T, width / heads); what is there
             from i on is not looked at.
           i: the place of the first.
         """
-        given = self._given(context)
         places = i + jnp.arange(h.shape[-2], dtype=i.dtype)
         queries, keys, values = self._heads(h, places, given)
         found = recall(queries, keys, values, memory, i)
         keys, values = (jnp.swapaxes(a, -3, -2) for a in (keys, values))
         return self._rest(h, found, given), keys, values
 
-    def _given(self, context: Array | None) -> Array | None:
-        """What the context makes of norms, (*batch, 1, 4 width)."""
-        if self.film is None or context is None:
+    def given(self, context: Array | None) -> Any:
+        """What the context is in this layer: of norms (*batch, 1, 4 width), or keys and values."""
+        if context is None:
             return None
-        return self.film(context)
+        if self.cross is not None:
+            return self.cross.remembered(context)
+        return None if self.film is None else self.film(context)
 
-    def _normed(self, which: int, h: Array, given: Array | None) -> Array:
+    def _normed(self, which: int, h: Array, given: Any) -> Array:
         normed = self.norms[which](h)
-        if given is None:
+        if self.film is None or given is None:
             return normed
         scale, shift = jnp.split(given, 4, axis=-1)[2 * which : 2 * which + 2]
         return normed * (1 + scale) + shift
 
-    def _heads(self, h: Array, places: Array, given: Array | None) -> tuple[Array, Array, Array]:
+    def _heads(self, h: Array, places: Array, given: Any) -> tuple[Array, Array, Array]:
         """Queries, keys and values, (*batch, T, heads, width / heads)."""
         config = self.config
         queries, keys, values = split_heads(self.heads(self._normed(0, h, given)), config.heads)
@@ -158,14 +168,48 @@ class Layer(nn.Module):
             queries, keys = turned(queries, places), turned(keys, places)
         return queries, keys, values
 
-    def _rest(self, h: Array, found: Array, given: Array | None) -> Array:
+    def _rest(self, h: Array, found: Array, given: Any) -> Array:
         still = not self.has_rng("dropout")
         h = h + self.drop(self.mixed(found.reshape(h.shape)), deterministic=still)
+        if self.cross is not None and given is not None:
+            h = h + self.drop(self.cross(h, *given), deterministic=still)
         normed = self._normed(1, h, given)
         wide = self.config.act(self.wide(normed))
         if self.gate is not None:
             wide = wide * self.gate(normed)
         return h + self.drop(self.narrow(wide), deterministic=still)
+
+
+class Cross(nn.Module):
+    """Attention of tokens (*batch, T, width) to those of a context (*batch, S, width).
+
+    Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 3.2.3
+    """
+
+    config: AttentionNet
+
+    def setup(self) -> None:
+        config = self.config
+        self.norms = RMSNorm(config), RMSNorm(config)
+        self.asked = Dense(config.width, config)
+        self.known = Dense(2 * config.width, config)
+        self.mixed = Dense(config.width, config, gain=0.5 / config.layers)
+
+    def remembered(self, context: Array) -> tuple[Array, Array]:
+        """Keys and values (*batch, S, heads, width / heads), once for all tokens."""
+        keys, values = jnp.split(self.known(self.norms[1](context)), 2, axis=-1)
+        return self._compared(self._by_head(keys)), self._by_head(values)
+
+    def __call__(self, h: Array, keys: Array, values: Array) -> Array:
+        queries = self._compared(self._by_head(self.asked(self.norms[0](h))))
+        return self.mixed(attention(queries, keys, values, causal=False).reshape(h.shape))
+
+    def _by_head(self, a: Array) -> Array:
+        heads = self.config.heads
+        return a.reshape(*a.shape[:-1], heads, a.shape[-1] // heads)
+
+    def _compared(self, a: Array) -> Array:
+        return _over_root_mean_square(a) if self.config.qk_norm else a
 
 
 def split_heads(joined: Array, heads: int) -> tuple[Array, Array, Array]:

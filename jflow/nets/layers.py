@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -171,19 +172,30 @@ class Dense(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def aligned_context(context: Array, batch: tuple[int, ...]) -> Array:
-    """context, (C,) or (*batch, C), as (1, ..., 1, C) or (*batch, C).
+def context_ndim(net: Any) -> int:
+    """How many axes a context has, to what makes networks: 2 for sequences (S, C), 1 for others."""
+    return getattr(net, "context_ndim", 1)
+
+
+def aligned_context(context: Array, batch: tuple[int, ...], ndim: int = 1) -> Array:
+    """context, (C,) or (*batch, C), as (1, ..., 1, C) or (*batch, C); or sequences (S, C) likewise.
 
     What is made of the one context of a whole batch then is made once, and broadcasts.
+
+    Args:
+      context: the array.
+      batch: the batch shape of what it is the context of.
+      ndim: how many axes one context has: 1 for vectors, 2 for sequences.
 
     Raises:
       ValueError: any other shape.
     """
-    if context.ndim == 0 or context.shape[:-1] not in ((), batch):
+    if context.ndim < ndim or context.shape[: context.ndim - ndim] not in ((), batch):
+        one, each = ("(C,)", "(*batch, C)") if ndim == 1 else ("(S, C)", "(*batch, S, C)")
         raise ValueError(
-            f"context must be (C,) or (*batch, C) with batch shape {batch}; got {context.shape}"
+            f"context must be {one} or {each} with batch shape {batch}; got {context.shape}"
         )
-    return context.reshape((1,) * (len(batch) + 1 - context.ndim) + context.shape)
+    return context.reshape((1,) * (len(batch) + ndim - context.ndim) + context.shape)
 
 
 def context_of_pixels(context: Array, x: Array) -> Array:

@@ -22,7 +22,8 @@ from jflow.nets.layers import Dense, aligned_context
 class Transformer(AttentionNet):
     """Makes transformers: tokens (..., T, F) and context (..., C) to (..., T, features).
 
-    The context enters every token. The last layer starts at zero. For couplings of patches of
+    The context enters every token, or, with context="cross", is a sequence (..., S, C) to which
+    they attend. The last layer starts at zero. For couplings of patches of
     images (ViT), and all else that is of sets or sequences of vectors.
 
     Attributes:
@@ -54,8 +55,9 @@ class CausalTransformer(AttentionNet):
     Positions are the tokens of events (T, F), or the features of vectors (D,). Token i of the
     network is number i - 1 of the event, so that the first ones see nothing but the context. A step
     of the slow direction computes one token, and remembers keys and values of those before: all
-    steps together cost about one evaluation. The context (C,) enters every token. The last layer
-    starts at zero. Dropout acts where all tokens are evaluated at once.
+    steps together cost about one evaluation. The context (C,) enters every token, or, with
+    context="cross", is a sequence (S, C) to which they attend. The last layer starts at zero.
+    Dropout acts where all tokens are evaluated at once.
 
     Attributes:
       event_ndim: 2 for events (T, F), 1 for vectors.
@@ -95,14 +97,13 @@ class _Tokens(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.embed = Dense(config.width, config)
-        self.given = Dense(config.width, config)
+        self.given = Dense(config.width, config) if config.context != "cross" else None
         self.layers = Layer(config)
         self.norm = RMSNorm(config)
         self.last = Dense(self.outputs, config, gain=self.gain)
 
     def all(self, x: Array, context: Array | None, places: Array | None, causal: bool) -> Array:
         """Of all tokens at once."""
-        context = None if context is None else context.astype(x.dtype)
 
         def layer(layer: Layer, h: Array) -> tuple[Array, None]:
             return layer(h, context, causal=causal), None
@@ -115,22 +116,30 @@ class _Tokens(nn.Module):
         return self.last(self.norm(h)).astype(x.dtype)
 
     def step(
-        self, x: Array, context: Array | None, places: Array | None, memory: Any, i: Array
+        self, x: Array, context: Any, places: Array | None, given: Any, memory: Any, i: Array
     ) -> tuple[Array, Any]:
         """Of tokens x (*batch, n, F) from place i on; and what their layers leave: keys, values."""
-        context = None if context is None else context.astype(x.dtype)
 
-        def layer(layer: Layer, h: Array, memory: Any, i: Array) -> tuple[Array, Any]:
-            h, *left = layer.step(h, context, memory, i)
+        def layer(layer: Layer, h: Array, given: Any, memory: Any, i: Array) -> tuple[Array, Any]:
+            h, *left = layer.step(h, given, memory, i)
             return h, tuple(left)
 
-        loop = self._loop(layer, in_axes=(0, nn.broadcast))
-        h, left = loop(self.layers, self._first(x, context, places), memory, i)
+        loop = self._loop(layer, in_axes=(0, 0, nn.broadcast))
+        h, left = loop(self.layers, self._first(x, context, places), given, memory, i)
         return self.last(self.norm(h)).astype(x.dtype), left
+
+    def in_layers(self, context: Array | None) -> Any:
+        """What the context is in each layer, the same in all steps."""
+
+        def layer(layer: Layer, nothing: tuple[()]) -> tuple[tuple[()], Any]:
+            return nothing, layer.given(context)
+
+        _, given = self._loop(layer)(self.layers, ())
+        return given
 
     def _first(self, x: Array, context: Array | None, places: Array | None) -> Array:
         h = self.embed(x)
-        if context is not None:
+        if context is not None and self.given is not None:
             h = h + self.given(context).astype(h.dtype)
         return h if places is None else h + align(places, h)
 
@@ -146,11 +155,27 @@ class _Tokens(nn.Module):
 
 def _learned(module: nn.Module, config: AttentionNet, x: Array) -> Array | None:
     """Vectors of the places of x (*batch, T, F): (T, width)."""
-    if config.positions != "learned":
-        return None
+    return _vectors(module, "positions", config, x) if config.positions == "learned" else None
+
+
+def _vectors(module: nn.Module, name: str, config: AttentionNet, x: Array) -> Array:
     _, param_dtype = config.of(x)
     shape = x.shape[-2], config.width
-    return module.param("positions", nn.initializers.normal(0.5), shape, param_dtype)
+    return module.param(name, nn.initializers.normal(0.5), shape, param_dtype)
+
+
+def _entering(module: nn.Module, config: AttentionNet, context: Any, x: Array) -> Array | None:
+    """The context as tokens x (*batch, T, F) take it: (*batch, 1, C), or tokens (*batch, S, width).
+
+    A context of all of a batch has axes of size 1 in place of its own.
+    """
+    if context is None:
+        return None
+    context = aligned_context(context, x.shape[:-2], config.context_ndim).astype(x.dtype)
+    if config.context != "cross":
+        return context[..., None, :]
+    h = Dense(config.width, config, name="context")(context)
+    return h + align(_vectors(module, "context_positions", config, context), h)
 
 
 class _Transformer(nn.Module):
@@ -159,11 +184,10 @@ class _Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
-        if context is not None:
-            context = aligned_context(context, x.shape[:-2])[..., None, :]
+        given = _entering(self, self.config, context, x)
         places = _learned(self, self.config, x)
         tokens = _Tokens(self.features, self.config, name="tokens")
-        return tokens.all(x, context, places, causal=False)
+        return tokens.all(x, given, places, causal=False)
 
 
 class CausalTokens(nn.Module):
@@ -176,15 +200,13 @@ class CausalTokens(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: Array | None) -> "TokenFunction":
         ndim = self.config.event_ndim
-        if context is not None:
-            context = aligned_context(context, x.shape[: x.ndim - ndim])
         x = x if ndim == 2 else x[..., None]
         features = x.shape[-1]
         tokens = _Tokens(features * self.outputs, self.config, self.gain, name="tokens")
+        given = _entering(self, self.config, context, x)
         places = _learned(self, self.config, x)
-        more = None if context is None else context[..., None, :]
-        function = as_function(tokens, x, more, places, True, method="all")
-        return TokenFunction(function, context, places, self.config, self.outputs, ndim)
+        function = as_function(tokens, x, given, places, True, method="all")
+        return TokenFunction(function, given, places, self.config, self.outputs, ndim)
 
 
 @jax.tree_util.register_dataclass
@@ -194,7 +216,8 @@ class TokenFunction(Causal):
 
     Attributes:
       function: of tokens (*batch, T, F), the context, places and whether it is causal.
-      context: (*batch, C), or (1, ..., 1, C) for all of a batch; or None.
+      context: (*batch, 1, C), which every token is given, or (*batch, S, width), which they attend
+        to, with axes of size 1 if there is one for all of a batch; or None.
       places: vectors of the places (T, width), or None.
       config: the transformer's.
       outputs: numbers for each number of a token.
@@ -209,7 +232,7 @@ class TokenFunction(Causal):
     event_ndim: int = field(metadata={"static": True})  # type: ignore[misc]
 
     def __call__(self, u: Array) -> Array:
-        return self._params(self.function(self._before(u), self._given, self.places, True))
+        return self._params(self.function(self._before(u), self.context, self.places, True))
 
     def careful(self, u: Array) -> Array:
         return self(_bounded(u))
@@ -245,21 +268,17 @@ class TokenFunction(Causal):
         *batch, count, _ = tokens.shape
         width = config.width // config.heads
         empty = jnp.zeros((config.layers, *batch, config.heads, count, width), dtype)
+        given = other_method(self.function, "in_layers")(self.context)
 
         def several(memory: tuple[Array, Array], i: Array, x: Array) -> Any:
             places = self.places
             if places is not None:
                 places = lax.dynamic_slice_in_dim(places, i, x.shape[-2])
-            found, left = run(x, self._given, places, memory, i)
+            found, left = run(x, self.context, places, given, memory, i)
             write = partial(lax.dynamic_update_slice_in_dim, start_index=i, axis=-2)
             return tuple(write(m, n) for m, n in zip(memory, left, strict=True)), found
 
         return (empty, empty), several
-
-    @property
-    def _given(self) -> Array | None:
-        """The context of every token."""
-        return None if self.context is None else self.context[..., None, :]
 
     def _before(self, u: Array) -> Array:
         """Of each position, the token before; zeros first."""

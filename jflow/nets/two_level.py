@@ -63,6 +63,11 @@ class TwoLevel:
                 "vectors"
             )
 
+    @property
+    def context_ndim(self) -> int:
+        """How many axes a context has: those of the transformer's."""
+        return self.outer.context_ndim
+
     def __call__(self, outputs: int) -> nn.Module:
         """The network with that many outputs for each number of a vector."""
         return _TwoLevel(outputs, self)

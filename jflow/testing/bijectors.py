@@ -48,7 +48,7 @@ def check_bijector(
     Args:
       bijector: what is checked.
       event_shape: of one event, on the data side.
-      context: contexts to draw from, (N, C), for a conditional bijector.
+      context: contexts to draw from, (N, C) or (N, S, C), for a conditional bijector.
       data: points of the data side to draw from, (N, *event), or a function that draws them of a
         NumPy generator and a shape; None for standard normals. They lie inside the support.
       base: the same for the base side.
