@@ -34,9 +34,10 @@ def made(flow, y, context, scale=0.3):
     return jflow.Density(flow, perturbed(jflow.init(flow, KEY, y, context), scale))
 
 
-def test_the_formula():
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_the_formula(qk_norm):
     """Softmax of products of queries and keys, by NumPy, head by head."""
-    cross = Cross(nets.Transformer(4, 1, 2, context="cross"))
+    cross = Cross(nets.Transformer(4, 1, 2, context="cross", qk_norm=qk_norm))
     h, context = normal(2, 3, 4), normal(2, 5, 4, seed=1)
 
     def run(module, h, context):
@@ -49,7 +50,9 @@ def test_the_formula():
     found = np.zeros((2, 3, 4))
     for part in (slice(0, 2), slice(2, 4)):
         keys, values = both[..., :4][..., part], both[..., 4:][..., part]
-        scores = np.exp(np.einsum("bqd,bkd->bqk", queries[..., part], keys) / np.sqrt(2))
+        asked = queries[..., part]
+        asked, keys = (normed(asked), normed(keys)) if qk_norm else (asked, keys)
+        scores = np.exp(np.einsum("bqd,bkd->bqk", asked, keys) / np.sqrt(2))
         found[..., part] = scores / scores.sum(-1, keepdims=True) @ values
     np.testing.assert_allclose(
         cross.apply(variables, h, context, method=run), found @ p["mixed"], atol=1e-12
@@ -64,8 +67,9 @@ def test_samples_are_those_of_log_prob(name):
     density = made(flow, y, context)
     x = density.latents(y, context)
     np.testing.assert_allclose(density.from_latents(x, context), y, atol=1e-9)
-    for block in (None, 3):
-        swept = density.with_solver(jb.Jacobi(1e-12, block=block if name == "two levels" else None))
+    blocks = (None, 3) if name == "two levels" else (None, 2) if name == "tokens" else (None,)
+    for block in blocks:
+        swept = density.with_solver(jb.Jacobi(1e-12, max_sweeps=12, block=block))
         np.testing.assert_allclose(swept.from_latents(x, context), y, atol=1e-8)
     # One context for all, and another batch shape.
     alone = density.log_prob(y, context[0])
@@ -73,6 +77,18 @@ def test_samples_are_those_of_log_prob(name):
     np.testing.assert_allclose(alone, each, rtol=1e-12)
     wider = density.log_prob(y.reshape(2, 2, *shape), context.reshape(2, 2, 3, 2))
     np.testing.assert_allclose(wider.reshape(4), density.log_prob(y, context), rtol=1e-12)
+
+
+def test_sweeps_that_fail_outside_of_programs():
+    """A sequence with NaN is no failure of sweeps; too few sweeps are."""
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=CROSS, solver=jb.Jacobi(max_sweeps=1))
+    y, context = normal(2, 4, 3), normal(2, 3, 2, seed=1)
+    variables = perturbed(jflow.init(layer, KEY, y, context), 0.5)
+    context[1, 2, 0] = np.nan
+    with pytest.raises(FloatingPointError, match="did not find a point to its tolerance"):
+        layer.apply(variables, y, context, method="forward")
+    found = layer.apply(variables, y[1:], context[1:], method="forward")
+    assert np.isnan(found).any()
 
 
 def test_each_token_of_a_context_counts_and_so_does_its_place():
