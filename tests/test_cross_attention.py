@@ -121,11 +121,11 @@ def test_guidance_towards_sequences():
     np.testing.assert_allclose(density.with_guidance(0.0).log_prob(y, context), unknown)
     known = density.log_prob(y, context)
     assert (np.abs(known - unknown) > 1e-4).all()
-    # Sequences may be shorter: what is not known of one does not make all of it unknown.
-    shorter = density.log_prob(y, np.where(np.arange(3)[:, None] < 2, context, np.nan))
-    assert np.isfinite(shorter).all()
-    assert (np.abs(shorter - unknown) > 1e-4).all()
-    assert (np.abs(shorter - known) > 1e-4).all()
+    # What is not known of a sequence does not make all of it unknown.
+    part = density.log_prob(y, np.where(np.arange(3)[:, None] < 2, context, np.nan))
+    assert np.isfinite(part).all()
+    assert (np.abs(part - unknown) > 1e-4).all()
+    assert (np.abs(part - known) > 1e-4).all()
     twice = density.with_guidance(2.0)
     x = twice.latents(y, context)
     np.testing.assert_allclose(twice.from_latents(x, context), y, atol=1e-9)
@@ -187,3 +187,37 @@ def test_what_does_not_fit():
     layer = jb.MaskedAutoregressive(jt.Affine(), net=CROSS)
     with pytest.raises(ValueError, match=r"context must be \(S, C\) or \(\*batch, S, C\)"):
         layer.init(KEY, normal(2, 4, 3), normal(2), method="inverse_and_log_det")
+    for owner, make in (
+        ("Continuous", lambda net: jb.Continuous(net, event_ndim=2)),
+        ("SDE", lambda net: jb.SDE(net, event_ndim=2)),
+        ("Augment", lambda net: jb.Augment(2, net, 2)),
+        ("Denoiser", nets.Denoiser),
+    ):
+        with pytest.raises(ValueError, match=f"{owner}: net makes networks that attend"):
+            make(nets.Transformer(8, 1, 2, context="cross"))
+    with pytest.raises(ValueError, match="context holds NaN; init takes the units"):
+        jflow.init(flow_of(*NETS["tokens"]), KEY, normal(2, 4, 3), np.full((2, 3, 2), np.nan))
+
+
+def test_layers_that_take_vectors_do_not_take_sequences_for_a_batch():
+    """A sequence of as many tokens as there are points."""
+    other = jb.MaskedAutoregressive(jt.Affine(), (4,))
+    attends = jb.MaskedAutoregressive(jt.Affine(), net=NETS["features"][0])
+    flow = jflow.Flow(jb.Chain((attends, other)), (5,), context_shape=(4, 2))
+    with pytest.raises(ValueError, match=r"context must be \(C,\) or \(\*batch, C\)"):
+        jflow.init(flow, KEY, normal(4, 5), normal(4, 2))
+
+
+class Own(jb.Bijector):
+    """A user's, which says nothing of sequences."""
+
+    net: object
+
+    def inverse_and_log_det(self, y, context=None):
+        return y, jnp.zeros(y.shape[:-2])
+
+
+def test_layers_of_users_are_found_to_attend():
+    assert Own(nets.Transformer(8, 1, 2, context="cross")).takes_sequences
+    assert not Own(nets.Transformer(8, 1, 2)).takes_sequences
+    assert jb.Repeat(jb.Chain((Own(CROSS), jb.Reverse(2))), 2).takes_sequences

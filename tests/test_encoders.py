@@ -239,7 +239,7 @@ def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"without '/' and '\.'"):
         build(context_shape={"a/b": 2}, encoder=Pool())
     with pytest.raises(
-        ValueError, match=r"encoder must return an array \(4, 'C'\); got \(4, 1, 3\)"
+        ValueError, match=r"encoder must return an array \(4, C\); .*; got \(4, 1, 3\)"
     ):
         jflow.init(build(context_shape=3, encoder=Wrong()), KEY, Y[:4], np.zeros((4, 3)))
     density = initialised(set_flow(), Y[:8], a_set(8))

@@ -151,10 +151,6 @@ class PositionByPosition(Solves, OneMethod, OfTransformer):
         return getattr(self._maker, "event_ndim", 1)
 
     @property
-    def takes_sequences(self) -> bool:
-        return context_ndim(self._maker) == 2
-
-    @property
     def forward_kind(self) -> DirectionKind:
         kind = self.transformer.forward_kind
         return "iterative" if self.solver is not None and kind == "closed form" else kind
@@ -223,7 +219,7 @@ class MaskedAutoregressive(PositionByPosition):
         object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
         object.__setattr__(self, "order", checked_order(self.order))
         if self.net is not None:
-            check_factory("MaskedAutoregressive", self.net)
+            check_factory("MaskedAutoregressive", self.net, sequences=True)
         if self._is_graph and not isinstance(self.net or MADE(self.hidden), MADE):
             raise ValueError("MaskedAutoregressive: an order that is a graph needs net=MADE(...)")
         super().__post_init__()

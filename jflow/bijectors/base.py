@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jflow.functional.supports import Interval, Support, Supports, each, moved
+from jflow.nets.layers import context_ndim
 from jflow.nets.reports import report
 from jflow.transformers.base import DirectionKind, LogDetKind, Transformer
 
@@ -116,8 +117,9 @@ class Bijector(nn.Module):
 
     @property
     def takes_sequences(self) -> bool:
-        """Whether a context is a sequence (S, C) to one of the networks, which attends to it."""
-        return any(part.takes_sequences for part in self.parts)
+        """Whether a context is a sequence (S, C), to which a network, a field of this, attends."""
+        own = any(context_ndim(getattr(self, name)) == 2 for name in self.__dataclass_fields__)
+        return own or any(part.takes_sequences for part in self.parts)
 
     @nn.nowrap
     def needs_key(self, direction: Direction) -> bool:

@@ -10,7 +10,7 @@ from jflow.bijectors.base import Direction, OfTransformer
 from jflow.bijectors.masks import freeze_mask, mask_event_ndim, partition
 from jflow.functional.arrays import as_wide, sum_event
 from jflow.functional.supports import Supports
-from jflow.nets.layers import check_factory, context_ndim
+from jflow.nets.layers import check_factory
 
 
 class Coupling(OfTransformer):
@@ -49,7 +49,7 @@ class Coupling(OfTransformer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", freeze_mask(self.mask))
-        check_factory("Coupling", self.net, event_ndim=mask_event_ndim(self.mask))
+        check_factory("Coupling", self.net, event_ndim=mask_event_ndim(self.mask), sequences=True)
         if self.transformer.num_params == 0:
             raise ValueError(
                 f"Coupling: {type(self.transformer).__name__} takes no parameters, so there is "
@@ -78,10 +78,6 @@ class Coupling(OfTransformer):
     @property
     def in_place(self) -> bool:
         return True
-
-    @property
-    def takes_sequences(self) -> bool:
-        return context_ndim(self.net) == 2
 
     @nn.nowrap
     def latent_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -195,11 +195,12 @@ def encoded(
     got: Any = getattr(context, "shape", type(context).__name__)
     shape = got[len(own) :] if got[: len(own)] == own else ()
     if len(shape) in ndims:
-        # One for all stays one, which layers need not copy; those of images are copied.
-        alone = not own and len(shape) < 3
+        # One vector for all stays one, which layers need not copy. A sequence could be taken for a
+        # batch of vectors.
+        alone = not own and len(shape) == 1
         return context if alone else jnp.broadcast_to(context, (*batch, *shape))
-    wanted = " or ".join(str((*own, *axes)) for axes in (_KINDS[ndim][1] for ndim in ndims))
-    raise ValueError(f"Flow: encoder must return an array {wanted}; got {got}")
+    wanted = " or ".join(f"({', '.join([*map(str, own), *_KINDS[n][1]])})" for n in ndims)
+    raise ValueError(f"Flow: encoder must return an array {wanted}{_hint(ndims)}; got {got}")
 
 
 def check_encoder(shapes: Shapes, encoder: Any, ndims: tuple[int, ...]) -> None:
@@ -219,8 +220,14 @@ def check_encoder(shapes: Shapes, encoder: Any, ndims: tuple[int, ...]) -> None:
         )
         raise ValueError(
             f"Flow: a context of shape {as_json(shapes)} needs an encoder, a Flax module that "
-            f"makes {wanted} of it, which is what layers take"
+            f"makes {wanted} of it, which is what layers take{_hint(ndims)}"
         )
+
+
+def _hint(ndims: tuple[int, ...]) -> str:
+    """Which layers take what others do not."""
+    alone = ndims == (2,)
+    return f"; networks with context='cross' take sequences{' alone' if alone else ''}"
 
 
 def in_units_of(

@@ -37,7 +37,8 @@ def init(
 
     Raises:
       TypeError: y is not floating, or, for a flow of whole numbers, not integer.
-      ValueError: y is empty, holds NaN or numbers out of range, or has the wrong shape.
+      ValueError: y is empty, holds NaN or numbers out of range, or has the wrong shape; or a
+        context holds NaN.
     """
     key = as_key("init", key)
     if not isinstance(y, Array):
@@ -50,6 +51,9 @@ def init(
     elif not is_hidden(y) and np.isnan(np.asarray(y)).any():
         raise ValueError("y holds NaN; remove or fill the missing values")
     context = converted(context, as_wide)
+    for part in jax.tree.leaves(context):
+        if not is_hidden(part) and np.isnan(np.asarray(part)).any():
+            raise ValueError("context holds NaN; init takes the units of contexts that are known")
     return _init(module, key, y, context)
 
 

@@ -48,7 +48,12 @@ class Dtypes:
 
 
 def check_factory(
-    owner: str, net: object, name: str = "net", event_ndim: int | None = None
+    owner: str,
+    net: object,
+    name: str = "net",
+    event_ndim: int | None = None,
+    *,
+    sequences: bool = False,
 ) -> None:
     """Refuses a network where what makes networks is wanted, and those of other events.
 
@@ -57,11 +62,13 @@ def check_factory(
       net: the factory; where it has `event_ndim`, its networks are of events of so many axes.
       name: of the argument.
       event_ndim: how many axes the owner's events have; None if that does not matter.
+      sequences: whether the owner gives its networks contexts that are sequences.
 
     Raises:
       TypeError: `net` is a network, which two layers given the same one would share, or cannot be
         called.
-      ValueError: its networks would take axes of a batch for those of an event, or the reverse.
+      ValueError: its networks would take axes of a batch for those of an event, or of a context, or
+        the reverse.
     """
     if isinstance(net, nn.Module) or not callable(net):
         got = f"a network, {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
@@ -74,6 +81,11 @@ def check_factory(
         raise ValueError(
             f"{owner}: {name} makes networks of events of {own} axes, and those of this layer have "
             f"{event_ndim}; got {net!r}"
+        )
+    if context_ndim(net) == 2 and not sequences:
+        raise ValueError(
+            f"{owner}: {name} makes networks that attend to a context, which are for Coupling and "
+            f"MaskedAutoregressive alone; give it context='add' or 'film'; got {net!r}"
         )
 
 

@@ -45,7 +45,7 @@ def check_flow(
       variables: of the flow, such as trained ones; None for new ones, moved off their first values.
       data: (N, *event) to initialise from. None for uniform numbers where the flow's support is
         bounded, and standard normals elsewhere.
-      context: (C,), for a conditional flow.
+      context: one, of the shape that a conditional flow takes.
       bounds: for one or two numbers an event, the interval of each that holds the mass. None for
         those of the flow's support: on the line, far out.
       samples: how many are drawn, 2 or more.

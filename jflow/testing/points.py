@@ -46,11 +46,14 @@ def draw(
     return rounded(points)
 
 
-def draw_context(context: ArrayLike | None, random: np.random.Generator) -> np.ndarray | None:
-    """Contexts (COUNT, C) among those given, (N, C) or (C,)."""
+def draw_context(
+    context: ArrayLike | None, random: np.random.Generator, ndim: int
+) -> np.ndarray | None:
+    """Contexts (COUNT, C) among those given, (N, C) or (C,); or sequences of two axes likewise."""
     if context is None:
         return None
-    rows = np.atleast_2d(np.asarray(context, np.float64))
+    rows = np.asarray(context, np.float64)
+    rows = rows[None] if rows.ndim == ndim else rows
     return draw("context", rows, random, rows.shape[1:])
 
 

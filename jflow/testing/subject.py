@@ -68,7 +68,7 @@ class Subject:
         """Draws the points."""
         self.y = draw("data", data, self.random, self.event_shape)
         self.x = draw("base", base, self.random, self.latent_shape)
-        self.context = draw_context(context, self.random)
+        self.context = draw_context(context, self.random, 2 if self.bijector.takes_sequences else 1)
 
     def start(self, variables: Mapping[str, Any] | None, scale: float) -> bool:
         """Makes the variables, unless they are given; False if that failed."""
@@ -95,7 +95,7 @@ class Subject:
     @property
     def all_shared(self) -> np.ndarray | None:
         """The shared context, repeated for each point."""
-        return None if self.context is None else np.tile(self.context[:1], (COUNT, 1))
+        return None if self.context is None else np.repeat(self.context[:1], COUNT, axis=0)
 
     @staticmethod
     def batch(values: Any) -> Any:
