@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jflow import sums
+
 if TYPE_CHECKING:
     from jflow import bijectors, data, distributions, flows, functional, nets, train, transformers
     from jflow.distributions import (
@@ -52,6 +54,8 @@ __all__ = [
     "train",
     "transformers",
 ]
+
+sums.set_flag()
 
 _ROOMS = ("train", "distributions")  # that have what is at the top level, beside the rooms
 

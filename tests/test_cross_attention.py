@@ -7,9 +7,10 @@ import pytest
 
 import jflow
 from jflow import bijectors as jb
-from jflow import flows, nets
+from jflow import flows, nets, testing
 from jflow import transformers as jt
 from jflow.nets.attention import Cross
+from jflow.testing.points import draw_context
 from tests.harness import perturbed
 
 KEY = jax.random.key(0)
@@ -221,3 +222,12 @@ def test_layers_of_users_are_found_to_attend():
     assert Own(nets.Transformer(8, 1, 2, context="cross")).takes_sequences
     assert not Own(nets.Transformer(8, 1, 2)).takes_sequences
     assert jb.Repeat(jb.Chain((Own(CROSS), jb.Reverse(2))), 2).takes_sequences
+
+
+def test_the_public_check_takes_one_sequence_or_many():
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=NETS["features"][0])
+    for context in (normal(3, 2), normal(9, 3, 2)):
+        drawn = draw_context(context, np.random.default_rng(0), 2)
+        assert drawn.shape[1:] == (3, 2)
+    assert draw_context(normal(2), np.random.default_rng(0), 1).shape[1:] == (2,)
+    testing.check_bijector(layer, (5,), context=normal(3, 2), scale=0.3)
