@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jflow import sums
+from jflow import xla_flags
 
 if TYPE_CHECKING:
     from jflow import bijectors, data, distributions, flows, functional, nets, train, transformers
@@ -55,7 +55,7 @@ __all__ = [
     "transformers",
 ]
 
-sums.set_flag()
+xla_flags.set_flags()
 
 _ROOMS = ("train", "distributions")  # that have what is at the top level, beside the rooms
 

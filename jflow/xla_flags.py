@@ -1,17 +1,17 @@
-"""Sums that XLA computes rightly, whatever version of jaxlib is installed."""
+"""Flags without which some versions of jaxlib compute wrong numbers."""
 
 import os
 import sys
 import warnings
 from importlib.metadata import version
 
-# Programs that these compile for CPUs have wrong sums at times, or NaN, or end the process.
+# On CPUs, sums of the first are wrong or NaN at times; both end the process in some programs.
 WRONG = ("0.10.2", "0.11.0")
 _NAME = "--xla_cpu_experimental_ynn_fusion_type"
 
 
-def set_flag() -> None:
-    """Has XLA compute sums by its own code, where jaxlib's YNNPACK computes wrong ones.
+def set_flags() -> None:
+    """Has XLA compute sums by its own code, where jaxlib's YNNPACK fails at them.
 
     The flag is added to the environment variable XLA_FLAGS, which XLA reads before its first
     program, and which processes inherit that are started from here. A value that is there already
@@ -20,7 +20,8 @@ def set_flag() -> None:
     Warns:
       UserWarning: JAX has run already, and so has read its flags.
 
-    Reference: https://github.com/jax-ml/jax/issues/39103
+    References: https://github.com/jax-ml/jax/issues/39103 (wrong sums),
+    https://github.com/jax-ml/jax/issues/39257 (crashes)
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if version("jaxlib") not in WRONG or _NAME in flags:
@@ -29,8 +30,8 @@ def set_flag() -> None:
     started = getattr(sys.modules.get("jax._src.xla_bridge"), "backends_are_initialized", bool)
     if started():
         warnings.warn(
-            f"jaxlib {version('jaxlib')} computes wrong sums on CPUs at times, which jflow "
-            "switches off by a flag; but JAX has run before jflow was imported, and reads it no "
+            f"jaxlib {version('jaxlib')} sums wrongly or crashes on CPUs at times, which "
+            "jflow prevents by a flag; but JAX has run before jflow was imported, and reads it no "
             f"more. Import jflow first, or set XLA_FLAGS={_NAME}=-reduce",
             stacklevel=3,
         )
