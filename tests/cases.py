@@ -343,6 +343,13 @@ CASES: dict[str, Case] = {
         (4,),
         context_shape=2,
     ),
+    "Autoregressive-two-levels-of-an-image": Case(
+        lambda: jb.MaskedAutoregressive(
+            jt.Affine(),
+            net=nets.TwoLevel(nets.CausalTransformer(4, 1, 2), nets.MADE((8,)), size=2, row=2),
+        ),
+        (8,),
+    ),
     "RowAutoregressive": Case(
         lambda: jb.RowAutoregressive(jt.Affine(), nets.RowNet(4, 2, 3)), (4, 2, 1)
     ),

@@ -66,10 +66,11 @@ def test_parameters_depend_on_the_tokens_before_alone(net):
         assert np.count_nonzero(slopes[i, :, i]) == y.size // 5
 
 
+@pytest.mark.parametrize("row", [None, 2])
 @pytest.mark.parametrize("solver", [None, jb.Jacobi(1e-9), jb.Jacobi(1e-9, block=6)])
-def test_two_levels_see_all_numbers_before(solver):
+def test_two_levels_see_all_numbers_before(solver, row):
     """Also those of other tokens; the way back agrees, and has the derivatives of the way there."""
-    net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3)
+    net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3, row=row)
     layer = jb.MaskedAutoregressive(jt.Affine(), net=net, solver=solver)
     y, context = jnp.asarray(normal(2, 12)), jnp.asarray(normal(2, seed=1))
     variables = perturbed(jflow.init(layer, KEY, y, context), 0.5)
@@ -83,6 +84,28 @@ def test_two_levels_see_all_numbers_before(solver):
     np.testing.assert_allclose(back(x), y, atol=1e-7)
     pulled = jax.jit(jax.grad(lambda x: (run("forward", x)[0] * jnp.arange(12.0)).sum()))(x)
     np.testing.assert_allclose(pulled[0], np.arange(12.0) @ np.linalg.inv(slopes), atol=1e-6)
+
+
+@pytest.mark.parametrize(("row", "reach"), [(4, 1), (3, 2), (1, 2), (12, 1)])
+def test_tokens_near_another_are_seen_directly(row, reach):
+    """Without the transformer, whose weights are zero here, numbers depend on those alone."""
+    made = nets.MADE((30,), direct=True)
+    net = nets.TwoLevel(NET, made, size=2, row=row, reach=reach)
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=net)
+    y = jnp.asarray(normal(24))
+    variables = perturbed(jflow.init(layer, KEY, y[None]), 0.5)
+    conditioner = variables["params"]["conditioner"]
+    conditioner["outer"] = jax.tree.map(jnp.zeros_like, conditioner["outer"])
+    there = lambda y: layer.apply(variables, y[None], method="inverse")[0]  # noqa: E731
+    slopes = np.asarray(jax.jit(jax.jacobian(there))(y)).reshape(12, 2, 12, 2)
+    seen = (np.abs(slopes) > 1e-9).any((1, 3))
+    places = [divmod(token, row) for token in range(12)]
+    wanted = [
+        [j <= i and all(abs(a - b) <= reach for a, b in zip(places[i], places[j], strict=True))
+         for j in range(12)]
+        for i in range(12)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(seen, wanted)
 
 
 @pytest.mark.parametrize("solver", [None, jb.Jacobi(1e-7), jb.Jacobi(1e-7, block=4)])
@@ -194,6 +217,17 @@ def test_tokens_of_sets_and_their_context():
         (lambda: nets.CausalTransformer(event_ndim=3), "event_ndim must be 2, .*; got 3"),
         (lambda: nets.CausalTransformer(event_ndim=True), "event_ndim must be 2, .*; got True"),
         (lambda: nets.TwoLevel(size=0), "size must be a whole number, 1 or more; got 0"),
+        (lambda: nets.TwoLevel(row=0), "row must be a whole number, 1 or more; got 0"),
+        (lambda: nets.TwoLevel(row=2, reach=0), "reach must be a whole number, 1 or more; got 0"),
+        (
+            lambda: jflow.init(
+                jb.MaskedAutoregressive(jt.Affine(), net=nets.TwoLevel(size=2, row=2)),
+                0,
+                np.zeros((1, 6)),
+            ),
+            "row must divide the 3 tokens of an event; got 2",
+        ),
+        (lambda: flows.tarflow((4, 4, 1), reach=-1), "reach must be a whole number, 0 or more"),
         (lambda: nets.TwoLevel(nets.CausalTransformer(event_ndim=1)), "outer must be .* of tokens"),
         (
             lambda: nets.Transformer(context="prefix"),
@@ -249,7 +283,7 @@ def test_what_is_refused(build, message):
 def test_samples_by_sweeps_are_those_by_steps():
     flow = flows.tarflow((4, 4, 1), 2, 1, 8, heads=2, components=2, within=4, values=None)
     y = np.random.default_rng(0).uniform(0.1, 0.9, (4, 4, 4, 1))
-    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.2))
+    density = jflow.Density(flow, perturbed(jflow.init(flow, KEY, y), 0.1))
     swept = density.with_solver(jb.Jacobi(1e-12))
     np.testing.assert_allclose(swept.sample(0, 2), density.sample(0, 2), atol=1e-9)
     assert swept.flow.bijector.may_fail is False

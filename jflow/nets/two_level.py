@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 
@@ -15,7 +16,7 @@ from jflow.functional.autoregressive import BlockStep, Causal, Step
 from jflow.functional.masked_steps import MaskedFunction, set_rows
 from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
-from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction
+from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction, bounded
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,26 @@ class TwoLevel:
     number, of that summary and of the numbers before it in its token:
 
         h_j = outer(token_0, ..., token_j-1, context)
-        p_i = inner(the numbers of token_j before i; h_j),    j = i / size
+        p_i = inner(the numbers of token_j before i; h_j, n_j),    j = i / size
 
     So all numbers depend on all before, as if each were a token, and attention is of D / size.
-    Images are such vectors after `Patchify` and `Reshape`. A step of the slow direction computes
-    one number; the transformer runs in the first step of each token alone.
+    Images are such vectors after `Patchify` and `Reshape`. With `row`, n_j are the tokens before j
+    that are next to it in the image: of what is near, attention would have to learn where it is.
+    A step of the slow direction computes one number; the transformer runs in the first step of each
+    token alone.
 
     Attributes:
       outer: the transformer, of tokens. The context enters here.
       inner: the masked network, of `size` numbers; with direct connections, its outputs are those
         of the transformer where it has learned nothing else.
       size: numbers of a token; it divides D.
+      row: how many tokens a row of the image has; None for tokens of something else, whose n_j is
+        empty.
+      reach: how many rows and columns around j belong to n_j.
 
     Raises:
-      ValueError: a size below 1, or (on call) one that does not divide D; a transformer of vectors.
+      ValueError: a size, row or reach below 1, or (on call) a size that does not divide D, or a row
+        that does not divide D / size; a transformer of vectors.
       TypeError: outer or inner are no such networks.
 
     Reference: Yu et al., MEGABYTE, 2023, https://arxiv.org/abs/2305.07185
@@ -49,9 +56,12 @@ class TwoLevel:
     outer: CausalTransformer = field(default_factory=CausalTransformer)
     inner: MADE = field(default_factory=lambda: MADE((128,), direct=True))
     size: int = field(default=4, kw_only=True)
+    row: int | None = field(default=None, kw_only=True)
+    reach: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_counts("TwoLevel", size=self.size)
+        row = 1 if self.row is None else self.row
+        check_counts("TwoLevel", size=self.size, row=row, reach=self.reach)
         for name, kind in (("outer", CausalTransformer), ("inner", MADE)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
@@ -85,13 +95,20 @@ class _TwoLevel(nn.Module):
                 f"TwoLevel: size must divide the {x.shape[-1]} numbers of an event; got {size}"
             )
         x = _tokens(x, size)
+        if x.shape[-2] % (self.config.row or 1):
+            raise ValueError(
+                f"TwoLevel: row must divide the {x.shape[-2]} tokens of an event; got "
+                f"{self.config.row}"
+            )
         # A summary of `width` numbers, or just above: for each number of a token so many.
         parts = -(-self.config.outer.width // size)
         # Not zero at the start, as the last layer of `inner` is: nothing would be learned of both.
         outer = CausalTokens(parts, self.config.outer, gain=1.0, name="outer")(x, context)
+        grid = None if self.config.row is None else (self.config.row, self.config.reach)
         h = jnp.zeros((*x.shape[:-1], parts * size), x.dtype)
-        inner = as_function(self.config.inner(self.outputs).copy(name="inner"), x, h)
-        return TwoLevelFunction(outer, inner, size, parts)
+        given = jnp.concatenate([h, _near(x, grid)], axis=-1)
+        inner = as_function(self.config.inner(self.outputs).copy(name="inner"), x, given)
+        return TwoLevelFunction(outer, inner, size, parts, grid)
 
 
 class _Cache(NamedTuple):
@@ -100,7 +117,7 @@ class _Cache(NamedTuple):
     Attributes:
       outer: of the transformer.
       numbers: those before, (*batch, D).
-      given: what h adds to the masked network, of the tokens so far, which lead.
+      given: what h and n add to the masked network, of the tokens so far, which lead.
       inner: of the masked network, of the tokens so far, which lead.
     """
 
@@ -117,23 +134,28 @@ class TwoLevelFunction(Causal):
 
     Attributes:
       outer: of tokens (*batch, T, size): their summaries, for each number a part.
-      inner: of tokens and summaries (*batch, C): the `MaskedFunction` of these.
+      inner: of tokens and of what is known of each (*batch, C), its summary and the tokens near
+        it: the `MaskedFunction` of these.
       size: numbers of a token.
       parts: of a summary, for each number of a token.
+      grid: how many tokens a row has, and how many rows and columns around are near; or None.
     """
 
     outer: TokenFunction
     inner: Partial
     size: int = field(metadata={"static": True})
     parts: int = field(metadata={"static": True})
+    grid: tuple[int, int] | None = field(metadata={"static": True})
 
     def __call__(self, u: Array) -> Array:
         tokens = _tokens(u, self.size)
-        return self._flat(self._bound(tokens, self.outer(tokens))(tokens))
+        near = _near(tokens, self.grid)
+        return self._flat(self._bound(tokens, self.outer(tokens), near)(tokens))
 
     def careful(self, u: Array) -> Array:
         tokens = _tokens(u, self.size)
-        return self._flat(self._bound(tokens, self.outer.careful(tokens)).careful(tokens))
+        near = _near(bounded(tokens), self.grid)
+        return self._flat(self._bound(tokens, self.outer.careful(tokens), near).careful(tokens))
 
     def without_dropout(self) -> "TwoLevelFunction":
         outer, inner = self.outer.without_dropout(), without_dropout(self.inner)
@@ -146,7 +168,8 @@ class TwoLevelFunction(Causal):
         sum_up = partial(self._sum_up, next_token, nothing)
         _, empty = jax.eval_shape(sum_up, outer, like, jnp.zeros((), jnp.int32))
         empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), empty)
-        plain = self._bound(nothing, jnp.zeros((*nothing.shape, self.parts), nothing.dtype))
+        no_summary = jnp.zeros((*nothing.shape, self.parts), nothing.dtype)
+        plain = self._bound(nothing, no_summary, _near(tokens, self.grid)[..., 0, :])
         one, _ = _given_that(plain, empty).start(nothing)
 
         def step(cache: _Cache, i: Array, before: Array) -> Any:
@@ -181,26 +204,36 @@ class TwoLevelFunction(Causal):
         outer, next_tokens = self.outer.start_blocks(_tokens(like, self.size), size // self.size)
 
         def step(outer: Any, i: Array, u: Array) -> Any:
-            outer, h = next_tokens(outer, i // self.size, _tokens(u, self.size))
-            tokens = _tokens(lax.dynamic_slice_in_dim(u, i, size, axis=-1), self.size)
-            return outer, self._flat(self._bound(tokens, h).careful(tokens))
+            j, tokens = i // self.size, _tokens(u, self.size)
+            outer, h = next_tokens(outer, j, tokens)
+            near = _near(bounded(tokens), self.grid)
+            near, tokens = (
+                lax.dynamic_slice_in_dim(a, j, size // self.size, axis=-2) for a in (near, tokens)
+            )
+            return outer, self._flat(self._bound(tokens, h, near).careful(tokens))
 
         return outer, step
 
     def _sum_up(
         self, next_token: Step, nothing: Array, outer: Any, numbers: Array, j: Array
     ) -> tuple[Any, Any]:
-        """A step of the transformer, to token j, and what its summary adds to the inner network."""
+        """A step of the transformer; what is known of token j then adds to the inner network."""
         start = jnp.maximum(j - 1, 0) * self.size
         token = lax.dynamic_slice_in_dim(numbers, start, self.size, axis=-1)
         outer, h = next_token(outer, j, jnp.where(j > 0, token, 0))
-        weights = self._bound(nothing, h).weights
+        near = _near(_tokens(numbers, self.size), self.grid)
+        near = lax.dynamic_index_in_dim(near, j, axis=-2, keepdims=False)
+        weights = self._bound(nothing, h, near).weights
         return outer, (weights.context, weights.direct_context)
 
-    def _bound(self, tokens: Array, summaries: Array) -> MaskedFunction:
-        """The masked network of tokens (*batch, size), given (*batch, size, parts) of each."""
+    def _bound(self, tokens: Array, summaries: Array, near: Array) -> MaskedFunction:
+        """The masked network of tokens (*batch, size), given (*batch, size, parts) of each.
+
+        And what is near them, (*batch, N).
+        """
         *batch, size, parts = summaries.shape
-        return self.inner(tokens, summaries.reshape(*batch, size * parts))
+        known = summaries.reshape(*batch, size * parts), near.astype(summaries.dtype)
+        return self.inner(tokens, jnp.concatenate(known, axis=-1))
 
     def _flat(self, params: Array) -> Array:
         *batch, count, size, outputs = params.shape
@@ -216,3 +249,26 @@ def _given_that(plain: MaskedFunction, given: tuple[Array, Array | None]) -> Mas
 
 def _tokens(x: Array, size: int) -> Array:
     return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
+
+
+def _near(tokens: Array, grid: tuple[int, int] | None) -> Array:
+    """Of each token (*batch, T, F), those before that are near it: (*batch, T, F * count).
+
+    Zeros where the image ends; an empty axis without a grid.
+    """
+    if grid is None:
+        return tokens[..., :0]
+    row, reach = grid
+    column = (np.arange(tokens.shape[-2]) % row)[:, None]
+
+    def shifted(up: int, right: int) -> Array:
+        ago = min(max(up * row - right, 1), len(column))  # below 1 where the image has ended
+        past = [(0, 0)] * tokens.ndim
+        past[-2] = (ago, 0)
+        found = jnp.pad(tokens, past)[..., : len(column), :]
+        return jnp.where((column + right >= 0) & (column + right < row), found, 0)
+
+    around = range(-reach, reach + 1)
+    beside = [(0, right) for right in range(-reach, 0)]
+    above = [(up, right) for up in range(1, reach + 1) for right in around]
+    return jnp.concatenate([shifted(*place) for place in beside + above], axis=-1)
