@@ -235,7 +235,7 @@ class TokenFunction(Causal):
         return self._params(self.function(self._before(u), self.context, self.places, True))
 
     def careful(self, u: Array) -> Array:
-        return self(bounded(u))
+        return self(_bounded(u))
 
     def without_dropout(self) -> "TokenFunction":
         return replace(self, function=without_dropout(self.function))
@@ -254,7 +254,7 @@ class TokenFunction(Causal):
         memory, several = self._start(like)
 
         def step(memory: Any, i: Array, u: Array) -> Any:
-            x = lax.dynamic_slice_in_dim(self._before(bounded(u)), i, size, axis=-2)
+            x = lax.dynamic_slice_in_dim(self._before(_bounded(u)), i, size, axis=-2)
             memory, found = several(memory, i, x)
             return memory, self._params(found)
 
@@ -293,6 +293,6 @@ class TokenFunction(Causal):
         return parts if self.event_ndim == 2 else parts[..., 0, :]
 
 
-def bounded(u: Array) -> Array:
+def _bounded(u: Array) -> Array:
     """So that no square overflows: what is infinite would touch tokens before, times zero."""
     return jnp.clip(u, -1e15, 1e15)

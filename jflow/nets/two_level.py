@@ -16,7 +16,7 @@ from jflow.functional.autoregressive import BlockStep, Causal, Step
 from jflow.functional.masked_steps import MaskedFunction, set_rows
 from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
-from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction, bounded
+from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class TwoLevelFunction(Causal):
 
     def careful(self, u: Array) -> Array:
         tokens = _tokens(u, self.size)
-        near = _near(bounded(tokens), self.grid)
+        near = _near(tokens, self.grid)
         return self._flat(self._bound(tokens, self.outer.careful(tokens), near).careful(tokens))
 
     def without_dropout(self) -> "TwoLevelFunction":
@@ -206,7 +206,7 @@ class TwoLevelFunction(Causal):
         def step(outer: Any, i: Array, u: Array) -> Any:
             j, tokens = i // self.size, _tokens(u, self.size)
             outer, h = next_tokens(outer, j, tokens)
-            near = _near(bounded(tokens), self.grid)
+            near = _near(tokens, self.grid)
             near, tokens = (
                 lax.dynamic_slice_in_dim(a, j, size // self.size, axis=-2) for a in (near, tokens)
             )
