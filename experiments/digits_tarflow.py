@@ -18,6 +18,7 @@ CONFIG = ImageExperiment(
         "width": 96,
         "patch": 4,
         "components": 6,
+        "reach": 0,
         "dropout": 0.15,
     },
     dataset="digits",

@@ -20,6 +20,7 @@ CONFIG = ImageExperiment(
         "width": 128,
         "patch": 4,
         "within": 24,
+        "reach": 0,
         "components": 8,
     },
     dataset="mnist",

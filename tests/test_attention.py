@@ -9,6 +9,7 @@ import jflow
 from jflow import bijectors as jb
 from jflow import flows, nets
 from jflow import transformers as jt
+from jflow.bijectors import walk
 from jflow.functional import FixedGrid
 from jflow.nets.attention import attention, recall, turned
 from tests.harness import perturbed
@@ -361,6 +362,29 @@ def test_patches_are_in_the_order_of_reading():
     assert tokens.dtype == y.dtype
     np.testing.assert_array_equal(tokens[0, 1], y[0, :2, 2:4, 0].ravel())
     np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
+
+
+def test_patches_next_to_another_are_seen_directly():
+    """Of an image that is not square, in both orders, without what the transformer says."""
+    flow = flows.tarflow((6, 8, 2), 2, 1, 4, heads=2, transformer="affine", within=2, values=None)
+    y = jnp.asarray(normal(6, 8, 2))
+    layers = [
+        layer.bijector
+        for layer in walk.layers(flow.bijector, together=True)
+        if isinstance(layer.bijector, jb.MaskedAutoregressive)
+    ]
+    assert [layer.order for layer in layers] == ["natural", "reversed"]
+    rows, columns = np.divmod(np.arange(12), 4)
+    near = np.maximum(*(np.abs(a[:, None] - a) for a in (rows, columns))) <= 1
+    for layer, wanted in zip(layers, (np.tril(near), np.triu(near)), strict=True):
+        whole = jb.Chain((jb.Patchify((6, 8, 2)), jb.Reshape((12, 8), (96,)), layer))
+        variables = perturbed(jflow.init(whole, KEY, y[None]), 0.5)
+        conditioner = variables["params"]["bijectors_2"]["conditioner"]
+        conditioner["outer"] = jax.tree.map(jnp.zeros_like, conditioner["outer"])
+        there = lambda y, v=variables, whole=whole: whole.apply(v, y[None], method="inverse")  # noqa: E731
+        slopes = np.asarray(jax.jit(jax.jacobian(there))(y)).reshape(12, 8, 3, 2, 4, 2, 2)
+        seen = (np.abs(slopes) > 1e-9).any((1, 3, 5, 6)).reshape(12, 12)
+        np.testing.assert_array_equal(seen, wanted)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,20 @@ FLOWS = {
         (4, 4, 1), 2, 1, 4, within=None, heads=2, components=2, values=4, context_shape=2
     ),
     "tarflow-within": lambda: flows.tarflow(
-        (4, 4, 1), 2, 1, 4, within=2, heads=2, components=2, values=4, context_shape=2, guidance=2.0
+        (4, 4, 1),
+        2,
+        1,
+        4,
+        within=2,
+        reach=0,
+        heads=2,
+        components=2,
+        values=4,
+        context_shape=2,
+        guidance=2.0,
+    ),
+    "tarflow-reach": lambda: flows.tarflow(
+        (4, 4, 1), 2, 1, 4, within=2, reach=1, heads=2, components=2, values=4
     ),
     "flow_pp": lambda: flows.flow_pp(
         (4, 4, 1),
@@ -129,6 +142,18 @@ def altered(folder, change):
     config = json.loads((folder / "config.json").read_text())
     change(config)
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_flow_with_later_defaults_is_told_what_was_built_then():
+    flow = flows.tarflow(
+        (4, 4, 1), 2, 1, 4, within=2, heads=2, components=2, values=4, context_shape=2, guidance=2.0
+    )
+    with pytest.raises(ValueError, match=r"what was built then: \{.reach.: 0\}"):
+        jflow.load(SAVED / "0.1" / "tarflow-within", flow=flow)
+    assert (
+        jflow.load(SAVED / "0.1" / "tarflow-within", flow=FLOWS["tarflow-within"]()).flow
+        is not None
+    )
 
 
 def test_what_computes_something_else_is_refused(density, tmp_path):

@@ -13,7 +13,8 @@ from jflow.distributions.init import expected_variables
 from jflow.distributions.recipe import Recipe
 from jflow.functional.supports import Integers
 
-# Arguments that recipes did not have at first, and what they built then: all of format 1.
+# Arguments that recipes did not have at first, and what they built then: those of tarflow until
+# late, the others in files of format 1.
 _RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
 _AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
 _AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}
@@ -43,9 +44,16 @@ def arrays_now(config: dict[str, Any], flow: Flow, arrays: dict[str, Any]) -> di
     return arrays
 
 
-def check_built_as_then(folder: Path, flow: Flow) -> None:
-    """Refuses a recipe with other defaults than those of format 1: the arrays would fit it."""
+def check_built_as_then(folder: Path, flow: Flow, config: dict[str, Any]) -> None:
+    """Refuses a recipe with defaults that came after the file.
+
+    Arrays might fit it; where they do not, that says less.
+    """
     then = _AT_FIRST.get(flow.recipe.name, {}) if flow.recipe else {}
+    if config["format"] > 1:
+        recipe = config["recipe"]
+        same = flow.recipe is not None and recipe is not None and recipe["name"] == flow.recipe.name
+        then = {n: v for n, v in then.items() if same and n not in recipe["arguments"]}
     if flow.recipe is None or not then:
         return
     arguments = json.loads(flow.recipe.arguments) | then
@@ -53,7 +61,7 @@ def check_built_as_then(folder: Path, flow: Flow) -> None:
         flow.recipe.build().bijector
     ):
         raise ValueError(
-            f"{folder} is of format 1; build the flow with what was built then: {then}"
+            f"{folder} is of an earlier version; build the flow with what was built then: {then}"
         )
 
 

@@ -133,8 +133,8 @@ def load(
             )
         flow = recipe_then(config).build()
         flow = flow.clone(**{name: saved[name] for name in _BESIDE_RECIPE})
-    elif config["format"] == 1:
-        check_built_as_then(folder, flow)
+    else:
+        check_built_as_then(folder, flow, config)
     if saved != config["flow"]:
         flow = flow.clone(standardize_context=saved["standardize_context"])
     if interface(flow) != saved:

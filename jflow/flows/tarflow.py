@@ -79,9 +79,9 @@ def tarflow(
       within: hidden units, for each number of a patch, of a network that gives each those before it
         in its patch, too; see `jflow.nets.TwoLevel`. None for numbers of a patch that do not see
         each other within a block, as in the paper: samples then take fewer steps.
-      reach: how many rows and columns of patches around one that network is given, of those before;
-        0 for none. What is near tells the most of natural images, and is learned sooner so than by
-        attention.
+      reach: how many rows and columns of patches around one that network, if there is one, is
+        given, of those before; 0 for none, which is better for tiny images. What is near tells the
+        most of natural ones, and attention would have to learn where it is.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.

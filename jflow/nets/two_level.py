@@ -1,7 +1,7 @@
 """Causal networks in two levels: attention of tokens, and a masked network of what is in one."""
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -42,8 +42,8 @@ class TwoLevel:
         of the transformer where it has learned nothing else.
       size: numbers of a token; it divides D.
       row: how many tokens a row of the image has; None for tokens of something else, whose n_j is
-        empty.
-      reach: how many rows and columns around j belong to n_j.
+        empty. The layer's order must be "natural" or "reversed" for n_j to be near.
+      reach: how many rows and columns around j belong to n_j, if there is a row.
 
     Raises:
       ValueError: a size, row or reach below 1, or (on call) a size that does not divide D, or a row
@@ -169,7 +169,7 @@ class TwoLevelFunction(Causal):
         _, empty = jax.eval_shape(sum_up, outer, like, jnp.zeros((), jnp.int32))
         empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), empty)
         no_summary = jnp.zeros((*nothing.shape, self.parts), nothing.dtype)
-        plain = self._bound(nothing, no_summary, _near(tokens, self.grid)[..., 0, :])
+        plain = self._bound(nothing, no_summary, _near(tokens, self.grid, 0))
         one, _ = _given_that(plain, empty).start(nothing)
 
         def step(cache: _Cache, i: Array, before: Array) -> Any:
@@ -206,10 +206,8 @@ class TwoLevelFunction(Causal):
         def step(outer: Any, i: Array, u: Array) -> Any:
             j, tokens = i // self.size, _tokens(u, self.size)
             outer, h = next_tokens(outer, j, tokens)
-            near = _near(tokens, self.grid)
-            near, tokens = (
-                lax.dynamic_slice_in_dim(a, j, size // self.size, axis=-2) for a in (near, tokens)
-            )
+            near = _near(tokens, self.grid, j + np.arange(size // self.size, dtype=np.int32))
+            tokens = lax.dynamic_slice_in_dim(tokens, j, size // self.size, axis=-2)
             return outer, self._flat(self._bound(tokens, h, near).careful(tokens))
 
         return outer, step
@@ -221,8 +219,7 @@ class TwoLevelFunction(Causal):
         start = jnp.maximum(j - 1, 0) * self.size
         token = lax.dynamic_slice_in_dim(numbers, start, self.size, axis=-1)
         outer, h = next_token(outer, j, jnp.where(j > 0, token, 0))
-        near = _near(_tokens(numbers, self.size), self.grid)
-        near = lax.dynamic_index_in_dim(near, j, axis=-2, keepdims=False)
+        near = _near(_tokens(numbers, self.size), self.grid, j)
         weights = self._bound(nothing, h, near).weights
         return outer, (weights.context, weights.direct_context)
 
@@ -251,24 +248,28 @@ def _tokens(x: Array, size: int) -> Array:
     return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
 
 
-def _near(tokens: Array, grid: tuple[int, int] | None) -> Array:
-    """Of each token (*batch, T, F), those before that are near it: (*batch, T, F * count).
+def _near(tokens: Array, grid: tuple[int, int] | None, j: Any = slice(None)) -> Array:
+    """Of each token (*batch, T, F), or of token j, those before that are near it: (..., F * count).
 
     Zeros where the image ends; an empty axis without a grid.
     """
-    if grid is None:
-        return tokens[..., :0]
-    row, reach = grid
-    column = (np.arange(tokens.shape[-2]) % row)[:, None]
+    count = tokens.shape[-2]
+    ago = np.zeros((count, 0), np.int32) if grid is None else _neighbours(count, *grid)
+    place = jnp.asarray(ago)[j]
+    found = jnp.where(place[..., None] >= 0, jnp.take(tokens, jnp.maximum(place, 0), axis=-2), 0)
+    return found.reshape(*found.shape[:-2], place.shape[-1] * tokens.shape[-1])
 
-    def shifted(up: int, right: int) -> Array:
-        ago = min(max(up * row - right, 1), len(column))  # below 1 where the image has ended
-        past = [(0, 0)] * tokens.ndim
-        past[-2] = (ago, 0)
-        found = jnp.pad(tokens, past)[..., : len(column), :]
-        return jnp.where((column + right >= 0) & (column + right < row), found, 0)
 
-    around = range(-reach, reach + 1)
-    beside = [(0, right) for right in range(-reach, 0)]
-    above = [(up, right) for up in range(1, reach + 1) for right in around]
-    return jnp.concatenate([shifted(*place) for place in beside + above], axis=-1)
+@cache
+def _neighbours(count: int, row: int, reach: int) -> np.ndarray:
+    """The places of those before each of so many tokens that are near it, -1 beyond the image."""
+    token = np.arange(count, dtype=np.int32)
+    column, most = token % row, min(reach, row - 1)
+    beside = [(0, right) for right in range(-most, 0)]
+    rows = range(1, min(reach, count // row - 1) + 1)
+    above = [(up, right) for up in rows for right in range(-most, most + 1)]
+    found = [
+        np.where((column + right >= 0) & (column + right < row), token - up * row + right, -1)
+        for up, right in beside + above
+    ]
+    return np.maximum(np.stack(found, axis=-1), -1) if found else np.zeros((count, 0), np.int32)
