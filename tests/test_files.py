@@ -69,7 +69,7 @@ FLOWS = {
         guidance=2.0,
     ),
     "tarflow-reach": lambda: flows.tarflow(
-        (4, 4, 1), 2, 1, 4, within=2, reach=1, heads=2, components=2, values=4
+        (4, 4, 1), 2, 1, 4, within=2, reach=1, heads=2, components=2, values=None, alpha=None
     ),
     "flow_pp": lambda: flows.flow_pp(
         (4, 4, 1),
