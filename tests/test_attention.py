@@ -87,8 +87,10 @@ def test_two_levels_see_all_numbers_before(solver, row):
     np.testing.assert_allclose(pulled[0], np.arange(12.0) @ np.linalg.inv(slopes), atol=1e-6)
 
 
-@pytest.mark.parametrize(("row", "reach"), [(4, 1), (3, 2), (1, 2), (12, 1)])
-def test_tokens_near_another_are_seen_directly(row, reach):
+@pytest.mark.parametrize(
+    ("row", "reach", "count"), [(4, 1, 4), (3, 2, 12), (1, 2, 2), (12, 1, 1), (4, 50, 17)]
+)
+def test_tokens_near_another_are_seen_directly(row, reach, count):
     """Without the transformer, whose weights are zero here, numbers depend on those alone."""
     made = nets.MADE((30,), direct=True)
     net = nets.TwoLevel(NET, made, size=2, row=row, reach=reach)
@@ -96,6 +98,8 @@ def test_tokens_near_another_are_seen_directly(row, reach):
     y = jnp.asarray(normal(24))
     variables = perturbed(jflow.init(layer, KEY, y[None]), 0.5)
     conditioner = variables["params"]["conditioner"]
+    # Of the transformer 8 numbers, and of places in the image alone 2 each.
+    assert conditioner["inner"]["kernel_context"].shape[-2] == 8 + 2 * count
     conditioner["outer"] = jax.tree.map(jnp.zeros_like, conditioner["outer"])
     there = lambda y: layer.apply(variables, y[None], method="inverse")[0]  # noqa: E731
     slopes = np.asarray(jax.jit(jax.jacobian(there))(y)).reshape(12, 2, 12, 2)
