@@ -49,12 +49,13 @@ def check_built_as_then(folder: Path, flow: Flow, config: dict[str, Any]) -> Non
 
     Arrays might fit it; where they do not, that says less.
     """
-    then = _AT_FIRST.get(flow.recipe.name, {}) if flow.recipe else {}
+    if flow.recipe is None:
+        return
+    then, recipe = _AT_FIRST.get(flow.recipe.name, {}), config["recipe"]
     if config["format"] > 1:
-        recipe = config["recipe"]
-        same = flow.recipe is not None and recipe is not None and recipe["name"] == flow.recipe.name
-        then = {n: v for n, v in then.items() if same and n not in recipe["arguments"]}
-    if flow.recipe is None or not then:
+        known = recipe["arguments"] if recipe and recipe["name"] == flow.recipe.name else then
+        then = {name: value for name, value in then.items() if name not in known}
+    if not then:
         return
     arguments = json.loads(flow.recipe.arguments) | then
     if Recipe(flow.recipe.name, json.dumps(arguments, sort_keys=True)).build().bijector != (

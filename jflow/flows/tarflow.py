@@ -115,14 +115,13 @@ def tarflow(
         width, layers, heads, positions=positions, remat=_remat(memory),
         context=entering("tarflow", context_shape, dequantization), **more,
     )  # fmt: skip
-    inner = _inner(within, reach, patch, image_shape, more)
-    layer = MaskedAutoregressive(function, net=net, guidance=guidance)
+    maker = _within(net, within, reach, patch, image_shape, more)
+    layer = MaskedAutoregressive(function, net=maker, guidance=guidance)
     _check_guidance(guidance, context_shape, dequantization)
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)
-    tokens, image = Patchify(image_shape, patch), Invert(Patchify(image_shape, patch))
-    both = _there_and_back(layer, inner, reach, pairs("tarflow", blocks, "blocks"), tokens)
-    body = Chain((pixels(alpha), tokens, ActNorm(2), both, image))
+    count = pairs("tarflow", blocks, "blocks")
+    body = Chain((pixels(alpha), *_there_and_back(layer, count, image_shape, patch)))
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
 
 
@@ -147,27 +146,27 @@ def _remat(memory: str) -> bool | None:
     return names[memory]
 
 
-def _inner(
-    within: int | None, reach: int, patch: int, image_shape: tuple[int, int, int], more: Any
-) -> MADE | None:
-    """The network of the numbers of a patch, if there is to be one, of several."""
+def _within(
+    net: CausalTransformer, within: int | None, reach: int, patch: int, image_shape: Any, more: Any
+) -> CausalTransformer | TwoLevel:
+    """The transformer, or that with a network of the numbers of a patch, where it has several."""
     check_counts("tarflow", within=1 if within is None else within)
     check_counts("tarflow", 0, reach=reach)
     size = patch**2 * image_shape[2]
-    return None if within is None or size == 1 else MADE((within * size,), direct=True, **more)
+    if within is None or size == 1:
+        return net
+    grid = {"row": image_shape[1] // patch, "reach": reach} if reach else {}
+    return TwoLevel(net, MADE((within * size,), direct=True, **more), size=size, **grid)
 
 
 def _there_and_back(
-    layer: MaskedAutoregressive, inner: MADE | None, reach: int, count: int, tokens: Patchify
-) -> Bijector:
-    """Pairs of layers like that, in both orders."""
-    shape = tokens.latent_shape(tokens.image_shape)
-    net: Any = layer.net
-    grid = {"row": tokens.image_shape[1] // tokens.size, "reach": reach} if reach else {}
-    maker = net if inner is None else TwoLevel(net, inner, size=shape[1], **grid)
-    there, back = (layer.clone(net=maker, order=order) for order in ("natural", "reversed"))
-    both = Repeat(Chain((there, back)), count)
-    if inner is None:
-        return both
-    flat = (math.prod(shape),)
-    return Chain((Reshape(shape, flat), both, Reshape(flat, shape)))
+    layer: MaskedAutoregressive, count: int, image_shape: tuple[int, int, int], patch: int
+) -> tuple[Bijector, ...]:
+    """Pairs of layers like that, in both orders of patches, between images and images."""
+    shape = Patchify(image_shape, patch).latent_shape(tuple(image_shape))
+    pair = (layer.clone(order=order) for order in ("natural", "reversed"))
+    both: Bijector = Repeat(Chain(tuple(pair)), count)
+    if isinstance(layer.net, TwoLevel):
+        flat = (math.prod(shape),)
+        both = Chain((Reshape(shape, flat), both, Reshape(flat, shape)))
+    return Patchify(image_shape, patch), ActNorm(2), both, Invert(Patchify(image_shape, patch))
