@@ -368,6 +368,18 @@ def test_patches_are_in_the_order_of_reading():
     np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
 
 
+def test_samples_do_not_run_away():
+    """Where means are several times what is near: without a bound, some would be above 1e20."""
+    net = nets.TwoLevel(NET, nets.MADE((4,), direct=True), size=1, row=8)
+    layer = jb.MaskedAutoregressive(jt.Affine(), net=net)
+    x = jnp.asarray(normal(2, 64))
+    variables = jflow.init(layer, KEY, x)
+    inner = variables["params"]["conditioner"]["inner"]
+    inner["kernel_direct_context"] = inner["kernel_direct_context"].at[8:, 0].set(20)
+    y = jax.jit(lambda x: layer.apply(variables, x, method="forward"))(x)
+    assert 50 < np.abs(y).max() < 1e3
+
+
 def test_patches_next_to_another_are_seen_directly():
     """Of an image that is not square, in both orders, without what the transformer says."""
     flow = flows.tarflow((6, 8, 2), 2, 1, 4, heads=2, transformer="affine", within=2, values=None)

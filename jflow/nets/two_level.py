@@ -18,6 +18,10 @@ from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
 from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction
 
+# What is near counts no further from zero than about this, in standard deviations of what stands
+# after an actnorm: samples grow from token to token where it counts without a bound.
+_FAR = 8.0
+
 
 @dataclass(frozen=True)
 class TwoLevel:
@@ -32,7 +36,8 @@ class TwoLevel:
 
     So all numbers depend on all before, as if each were a token, and attention is of D / size.
     Images are such vectors after `Patchify` and `Reshape`. With `row`, n_j are the tokens before j
-    that are next to it in the image: of what is near, attention would have to learn where it is.
+    that are next to it in the image, as 8 tanh(n / 8), so that samples do not run away: of what is
+    near, attention would have to learn where it is. It is for numbers of about unit variance.
     A step of the slow direction computes one number; the transformer runs in the first step of each
     token alone.
 
@@ -251,12 +256,13 @@ def _tokens(x: Array, size: int) -> Array:
 def _near(tokens: Array, grid: tuple[int, int] | None, j: Any = slice(None)) -> Array:
     """Of each token (*batch, T, F), or of token j, those before that are near it: (..., F * count).
 
-    Zeros where the image ends; an empty axis without a grid.
+    Bounded, zeros where the image ends; an empty axis without a grid.
     """
     count = tokens.shape[-2]
     ago = np.zeros((count, 0), np.int32) if grid is None else _neighbours(count, *grid)
     place = jnp.asarray(ago)[j]
     found = jnp.where(place[..., None] >= 0, jnp.take(tokens, jnp.maximum(place, 0), axis=-2), 0)
+    found = _FAR * jnp.tanh(found / _FAR)
     return found.reshape(*found.shape[:-2], place.shape[-1] * tokens.shape[-1])
 
 
