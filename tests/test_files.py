@@ -24,6 +24,9 @@ SAVED = Path(__file__).parent / "saved"
 FOLDERS = sorted(folder for folder in SAVED.glob("*/*") if folder.is_dir())
 SMALL = {"layers": 2, "hidden": (4,)}
 # One of each recipe, small.
+WITHIN = {
+    "within": 2, "heads": 2, "components": 2, "values": 4, "context_shape": 2, "guidance": 2.0
+}  # fmt: skip
 FLOWS = {
     "nice": lambda: flows.nice(3, **SMALL),
     "real_nvp": lambda: flows.real_nvp(3, mixing="lu", **SMALL),
@@ -55,19 +58,7 @@ FLOWS = {
     "tarflow": lambda: flows.tarflow(
         (4, 4, 1), 2, 1, 4, within=None, heads=2, components=2, values=4, context_shape=2
     ),
-    "tarflow-within": lambda: flows.tarflow(
-        (4, 4, 1),
-        2,
-        1,
-        4,
-        within=2,
-        reach=0,
-        heads=2,
-        components=2,
-        values=4,
-        context_shape=2,
-        guidance=2.0,
-    ),
+    "tarflow-within": lambda: flows.tarflow((4, 4, 1), 2, 1, 4, reach=0, **WITHIN),
     "tarflow-reach": lambda: flows.tarflow(
         (4, 4, 1), 2, 1, 4, within=2, reach=1, heads=2, components=2, values=None, alpha=None
     ),
@@ -145,15 +136,10 @@ def altered(folder, change):
 
 
 def test_a_flow_with_later_defaults_is_told_what_was_built_then():
-    flow = flows.tarflow(
-        (4, 4, 1), 2, 1, 4, within=2, heads=2, components=2, values=4, context_shape=2, guidance=2.0
-    )
+    folder, flow = SAVED / "0.1" / "tarflow-within", FLOWS["tarflow-within"]()
     with pytest.raises(ValueError, match=r"what was built then: \{.reach.: 0\}"):
-        jflow.load(SAVED / "0.1" / "tarflow-within", flow=flow)
-    assert (
-        jflow.load(SAVED / "0.1" / "tarflow-within", flow=FLOWS["tarflow-within"]()).flow
-        is not None
-    )
+        jflow.load(folder, flow=flows.tarflow((4, 4, 1), 2, 1, 4, **WITHIN))
+    assert jflow.load(folder, flow=flow).flow == flow
 
 
 def test_what_computes_something_else_is_refused(density, tmp_path):

@@ -13,8 +13,8 @@ from jflow.distributions.init import expected_variables
 from jflow.distributions.recipe import Recipe
 from jflow.functional.supports import Integers
 
-# Arguments that recipes did not have at first, and what they built then: those of tarflow until
-# late, the others in files of format 1.
+# Arguments that recipes did not have at first, and what they built then: all in files of format 1,
+# those of tarflow in some of format 2.
 _RELU = ("nice", "real_nvp", "nsf", "maf", "iaf", "naf", "sos", "umnn", "hint")
 _AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in _RELU}
 _AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}

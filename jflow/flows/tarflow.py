@@ -80,8 +80,8 @@ def tarflow(
         in its patch, too; see `jflow.nets.TwoLevel`. None for numbers of a patch that do not see
         each other within a block, as in the paper: samples then take fewer steps.
       reach: how many rows and columns of patches around one that network, if there is one, is
-        given, of those before; 0 for none, which is better for tiny images. What is near tells the
-        most of natural ones, and attention would have to learn where it is.
+        given, of those before; 0 for none, which is better for the 8x8 digits. What is near tells
+        the most of natural images, and attention would have to learn where it is.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.

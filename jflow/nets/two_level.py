@@ -229,13 +229,10 @@ class TwoLevelFunction(Causal):
         return outer, (weights.context, weights.direct_context)
 
     def _bound(self, tokens: Array, summaries: Array, near: Array) -> MaskedFunction:
-        """The masked network of tokens (*batch, size), given (*batch, size, parts) of each.
-
-        And what is near them, (*batch, N).
-        """
+        """The masked network of tokens (*batch, size), their summaries and what is near."""
         *batch, size, parts = summaries.shape
-        known = summaries.reshape(*batch, size * parts), near.astype(summaries.dtype)
-        return self.inner(tokens, jnp.concatenate(known, axis=-1))
+        known = jnp.concatenate([summaries.reshape(*batch, size * parts), near], axis=-1)
+        return self.inner(tokens, known)
 
     def _flat(self, params: Array) -> Array:
         *batch, count, size, outputs = params.shape
