@@ -176,3 +176,38 @@ def test_init_on_bad_batches(vector):
         jflow.init(vector.flow, KEY, jnp.full((2, 3), jnp.nan), jnp.ones(2))
     with pytest.raises(ValueError, match=r"y must hold a batch.*got shape \(0, 3\)"):
         jflow.init(vector.flow, KEY, jnp.ones((0, 3)), jnp.ones(2))
+
+
+CAUSAL = (nets.MADE((4,)), nets.TwoLevel(size=2), nets.RowNet(), nets.CausalTransformer(8))
+LAYERS_OF_ARRAYS = (
+    lambda net: jb.Coupling(jt.Affine(), net=net),
+    lambda net: jb.HINT(jt.Affine(), net=net),
+    lambda net: jb.Continuous(net),
+    lambda net: jb.SDE(net),
+    lambda net: jb.SDE(nets.MLP((4,)), score=net),
+    lambda net: jb.Augment(2, net=net),
+    lambda net: jb.RAD(net=net),
+    lambda net: nets.Denoiser(net),
+)
+
+
+@pytest.mark.parametrize("layer", LAYERS_OF_ARRAYS)
+@pytest.mark.parametrize("net", [*CAUSAL, nets.LipschitzMLP((4,))])
+def test_networks_that_return_functions_are_refused_where_arrays_are_wanted(layer, net):
+    with pytest.raises(TypeError, match=r"must make networks that return arrays, as nets\.MLP"):
+        layer(net)
+
+
+@pytest.mark.parametrize("net", [nets.MLP((4,)), nets.Transformer(8), nets.LipschitzMLP((4,))])
+def test_networks_that_are_not_causal_are_refused_where_these_are_wanted(net):
+    with pytest.raises(TypeError, match=r"net must make networks that return causal functions"):
+        jb.MaskedAutoregressive(jt.Affine(), net=net)
+
+
+def test_networks_of_velocities_are_for_layers_along_paths():
+    velocities = (nets.Potential(4), nets.Denoiser(nets.MLP((4,))))
+    for net in velocities:
+        jb.Continuous(net)
+        jb.SDE(net)
+        with pytest.raises(TypeError, match="the one that is given return velocities"):
+            jb.Coupling(jt.Affine(), net=net)

@@ -280,7 +280,7 @@ def test_attention_is_a_bijector():
 
 
 def test_what_is_no_causal_net_is_named():
-    bijector = jb.MaskedAutoregressive(jt.Affine(), net=nets.MLP((4,)))
+    bijector = jb.MaskedAutoregressive(jt.Affine(), net=lambda outputs: nets.MLP((4,))(outputs))
     with pytest.raises(TypeError, match=r"must return a Causal, bound to its weights.*got"):
         jflow.init(bijector, KEY, normal(2, 3))
     with pytest.raises(TypeError, match="net must be a factory of networks"):

@@ -219,7 +219,8 @@ class MaskedAutoregressive(PositionByPosition):
         object.__setattr__(self, "hidden", checked_widths("MaskedAutoregressive", self.hidden))
         object.__setattr__(self, "order", checked_order(self.order))
         if self.net is not None:
-            check_factory("MaskedAutoregressive", self.net, sequences=True)
+            makes = ("causal functions",)
+            check_factory("MaskedAutoregressive", self.net, sequences=True, makes=makes)
         if self._is_graph and not isinstance(self.net or MADE(self.hidden), MADE):
             raise ValueError("MaskedAutoregressive: an order that is a graph needs net=MADE(...)")
         super().__post_init__()

@@ -85,7 +85,8 @@ class Continuous(OneMethod):
     event_ndim: int = 1
 
     def __post_init__(self) -> None:
-        check_factory("Continuous", self.net, event_ndim=self.event_ndim)
+        makes = ("arrays", "velocities")
+        check_factory("Continuous", self.net, event_ndim=self.event_ndim, makes=makes)
         check_counts("Continuous", 0, frequencies=self.frequencies)
         for name, kind in (
             ("trace", TraceEstimator), ("solver", FixedGrid), ("evaluation", Solver),

@@ -63,9 +63,10 @@ class SDE(OneMethod):
     event_ndim: int = 1
 
     def __post_init__(self) -> None:
-        check_factory("SDE", self.net, event_ndim=self.event_ndim)
+        makes = ("arrays", "velocities")
+        check_factory("SDE", self.net, event_ndim=self.event_ndim, makes=makes)
         if self.score is not None:
-            check_factory("SDE", self.score, "score", self.event_ndim)
+            check_factory("SDE", self.score, "score", self.event_ndim, makes=makes)
         check_counts("SDE", time_steps=self.time_steps)
         check_counts("SDE", 0, frequencies=self.frequencies)
         if not isinstance(self.noise, tuple) or len(self.noise) != 2:

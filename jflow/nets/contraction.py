@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -32,6 +32,8 @@ class Contraction:
     Raises:
       ValueError: a coefficient outside of (0, 1), or an unknown activation.
     """
+
+    makes: ClassVar[str] = "contractions"
 
     coefficient: float = 0.98
     activation: str = "lip_swish"

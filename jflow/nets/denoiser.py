@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -40,6 +40,8 @@ class Denoiser:
 
     Reference: Song et al., 2021, https://arxiv.org/abs/2011.13456, section 4.3
     """
+
+    makes: ClassVar[str] = "velocities"
 
     net: Callable[[int], nn.Module]
     path: Path = VariancePreserving()  # noqa: RUF009  # frozen

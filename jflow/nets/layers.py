@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -47,6 +47,13 @@ class Dtypes:
         return self.dtype or wide, self.param_dtype or wide
 
 
+# Networks that return what a layer wants.
+_EXAMPLES = {
+    "arrays": "nets.MLP((64, 64)) and, of tokens, nets.Transformer()",
+    "causal functions": "nets.MADE((64, 64)) and nets.CausalTransformer()",
+}
+
+
 def check_factory(
     owner: str,
     net: object,
@@ -54,8 +61,9 @@ def check_factory(
     event_ndim: int | None = None,
     *,
     sequences: bool = False,
+    makes: tuple[str, ...] = ("arrays",),
 ) -> None:
-    """Refuses a network where what makes networks is wanted, and those of other events.
+    """Refuses a network where what makes networks is wanted, and makers of other networks.
 
     Args:
       owner: whose argument it is.
@@ -63,10 +71,12 @@ def check_factory(
       name: of the argument.
       event_ndim: how many axes the owner's events have; None if that does not matter.
       sequences: whether the owner gives its networks contexts that are sequences.
+      makes: what the owner's networks may return. A factory says it by an attribute of that name;
+        one that has none is called, and what comes is seen then.
 
     Raises:
-      TypeError: `net` is a network, which two layers given the same one would share, or cannot be
-        called.
+      TypeError: `net` is a network, which two layers given the same one would share, cannot be
+        called, or makes networks that return something else.
       ValueError: its networks would take axes of a batch for those of an event, or of a context, or
         the reverse.
     """
@@ -75,6 +85,12 @@ def check_factory(
         raise TypeError(
             f"{owner}: {name} must be a factory of networks, called with the number of outputs, "
             f"such as nets.MLP((64, 64)) or lambda outputs: MyNet(outputs); got {got}"
+        )
+    made = getattr(net, "makes", makes[0])
+    if made not in makes:
+        raise TypeError(
+            f"{owner}: {name} must make networks that return {makes[0]}, as {_EXAMPLES[makes[0]]} "
+            f"do, and those of the one that is given return {made}; got {net!r}"
         )
     own = getattr(net, "event_ndim", event_ndim)
     if event_ndim is not None and own != event_ndim:
@@ -99,6 +115,8 @@ class Net(Dtypes):
       dropout: the share of hidden values dropped in training, that is when the RNG stream
         "dropout" is given.
     """
+
+    makes: ClassVar[str] = "arrays"
 
     activation: str | Callable[[Array], Array] = "relu"
     dropout: float = 0.0

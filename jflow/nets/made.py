@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ class MADE(Net):
 
     Reference: Germain et al., 2015, https://arxiv.org/abs/1502.03509
     """
+
+    makes: ClassVar[str] = "causal functions"
 
     hidden: tuple[int, ...] = (256, 256)
     residual: bool = False

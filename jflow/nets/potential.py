@@ -1,7 +1,7 @@
 """Gradients of potentials, whose divergence is known in closed form: those of OT-Flow."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -48,6 +48,8 @@ class Potential(Dtypes):
 
     Reference: Onken et al., 2021, eqs. 10-17, https://arxiv.org/abs/2006.00104
     """
+
+    makes: ClassVar[str] = "velocities"
 
     width: int = 64
     layers: int = 2

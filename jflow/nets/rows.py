@@ -1,7 +1,7 @@
 """A network of the rows above each row of an image."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,8 @@ class RowNet(Net):
     Raises:
       ValueError: sizes that do not fit.
     """
+
+    makes: ClassVar[str] = "causal functions"
 
     hidden: int = 64
     rows: int = 2

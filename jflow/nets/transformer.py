@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -71,6 +71,8 @@ class CausalTransformer(AttentionNet):
     References: Zhai et al., TarFlow, 2024, https://arxiv.org/abs/2412.06329; Patacchiola et al.,
     T-NAF, 2024, https://arxiv.org/abs/2401.01855
     """
+
+    makes: ClassVar[str] = "causal functions"
 
     event_ndim: int = field(default=2, kw_only=True)
 

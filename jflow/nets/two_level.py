@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -57,6 +57,8 @@ class TwoLevel:
 
     Reference: Yu et al., MEGABYTE, 2023, https://arxiv.org/abs/2305.07185
     """
+
+    makes: ClassVar[str] = "causal functions"
 
     outer: CausalTransformer = field(default_factory=CausalTransformer)
     inner: MADE = field(default_factory=lambda: MADE((128,), direct=True))
