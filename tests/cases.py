@@ -346,7 +346,9 @@ CASES: dict[str, Case] = {
     "Autoregressive-two-levels-of-an-image": Case(
         lambda: jb.MaskedAutoregressive(
             jt.Affine(),
-            net=nets.TwoLevel(nets.CausalTransformer(4, 1, 2), nets.MADE((8,)), size=2, row=2),
+            net=nets.TwoLevel(
+                nets.CausalTransformer(4, 1, 2), nets.MADE((8,)), size=2, row=2, far=2.0
+            ),
         ),
         (8,),
     ),

@@ -67,11 +67,11 @@ def test_parameters_depend_on_the_tokens_before_alone(net):
         assert np.count_nonzero(slopes[i, :, i]) == y.size // 5
 
 
-@pytest.mark.parametrize("row", [None, 2])
+@pytest.mark.parametrize(("row", "far"), [(None, None), (2, 1.5)])
 @pytest.mark.parametrize("solver", [None, jb.Jacobi(1e-9), jb.Jacobi(1e-9, block=6)])
-def test_two_levels_see_all_numbers_before(solver, row):
+def test_two_levels_see_all_numbers_before(solver, row, far):
     """Also those of other tokens; the way back agrees, and has the derivatives of the way there."""
-    net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3, row=row)
+    net = nets.TwoLevel(NET, nets.MADE((9, 9), direct=True), size=3, row=row, far=far)
     layer = jb.MaskedAutoregressive(jt.Affine(), net=net, solver=solver)
     y, context = jnp.asarray(normal(2, 12)), jnp.asarray(normal(2, seed=1))
     variables = perturbed(jflow.init(layer, KEY, y, context), 0.5)
@@ -368,14 +368,20 @@ def test_patches_are_in_the_order_of_reading():
     np.testing.assert_array_equal(tokens[1, 3], y[1, 2:, :2, 0].ravel())
 
 
-def test_samples_do_not_run_away():
-    """Where means are several times what is near: without a bound, some would be above 1e20."""
-    net = nets.TwoLevel(NET, nets.MADE((4,), direct=True), size=1, row=8)
+@pytest.mark.parametrize(
+    ("size", "far", "kernel"), [(1, None, "direct_context"), (4, 3.0, "direct"), (4, 3.0, "both")]
+)
+def test_samples_do_not_run_away(size, far, kernel):
+    """Where means are several times what was before: without a bound, up to 1e20 and more."""
+    net = nets.TwoLevel(NET, nets.MADE((4,), direct=True), size=size, row=8, far=far)
     layer = jb.MaskedAutoregressive(jt.Affine(), net=net)
     x = jnp.asarray(normal(2, 64))
     variables = jflow.init(layer, KEY, x)
     inner = variables["params"]["conditioner"]["inner"]
-    inner["kernel_direct_context"] = inner["kernel_direct_context"].at[8:, 0].set(20)
+    for name in ("direct", "direct_context") if kernel == "both" else (kernel,):
+        old = inner[f"kernel_{name}"]
+        first = 8 if name == "direct_context" else 0  # after the summary
+        inner[f"kernel_{name}"] = old.at[first:, 0].set(20)
     y = jax.jit(lambda x: layer.apply(variables, x, method="forward"))(x)
     assert 50 < np.abs(y).max() < 1e3
 

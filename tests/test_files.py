@@ -27,6 +27,7 @@ SMALL = {"layers": 2, "hidden": (4,)}
 WITHIN = {
     "within": 2, "heads": 2, "components": 2, "values": 4, "context_shape": 2, "guidance": 2.0
 }  # fmt: skip
+ON_A_LINE = {"within": 2, "heads": 2, "components": 2, "values": None, "alpha": None}
 FLOWS = {
     "nice": lambda: flows.nice(3, **SMALL),
     "real_nvp": lambda: flows.real_nvp(3, mixing="lu", **SMALL),
@@ -58,10 +59,9 @@ FLOWS = {
     "tarflow": lambda: flows.tarflow(
         (4, 4, 1), 2, 1, 4, within=None, heads=2, components=2, values=4, context_shape=2
     ),
-    "tarflow-within": lambda: flows.tarflow((4, 4, 1), 2, 1, 4, reach=0, **WITHIN),
-    "tarflow-reach": lambda: flows.tarflow(
-        (4, 4, 1), 2, 1, 4, within=2, reach=1, heads=2, components=2, values=None, alpha=None
-    ),
+    "tarflow-within": lambda: flows.tarflow((4, 4, 1), 2, 1, 4, reach=0, far=None, **WITHIN),
+    "tarflow-reach": lambda: flows.tarflow((4, 4, 1), 2, 1, 4, far=None, **ON_A_LINE),
+    "tarflow-far": lambda: flows.tarflow((4, 4, 1), 2, 1, 4, **ON_A_LINE),
     "flow_pp": lambda: flows.flow_pp(
         (4, 4, 1),
         4,
@@ -137,7 +137,7 @@ def altered(folder, change):
 
 def test_a_flow_with_later_defaults_is_told_what_was_built_then():
     folder, flow = SAVED / "0.1" / "tarflow-within", FLOWS["tarflow-within"]()
-    with pytest.raises(ValueError, match=r"what was built then: \{.reach.: 0\}"):
+    with pytest.raises(ValueError, match=r"what was built then: \{.reach.: 0, .far.: None\}"):
         jflow.load(folder, flow=flows.tarflow((4, 4, 1), 2, 1, 4, **WITHIN))
     assert jflow.load(folder, flow=flow).flow == flow
 

@@ -20,7 +20,7 @@ _AT_FIRST: dict[str, dict[str, Any]] = {name: {"activation": "relu"} for name in
 _AT_FIRST["nsf"] |= {"actnorm": "first", "direct": False}
 _AT_FIRST["maf"] |= {"scale": "exp", "direct": False}
 _AT_FIRST["flow_matching"] = {"alpha": None}
-_AT_FIRST["tarflow"] = {"within": None, "reach": 0}
+_AT_FIRST["tarflow"] = {"within": None, "reach": 0, "far": None}
 
 
 def recipe_then(config: dict[str, Any]) -> Recipe:

@@ -39,6 +39,7 @@ def tarflow(
     patch: int = 2,
     within: int | None = 32,
     reach: int = 1,
+    far: float | None = 3.0,
     heads: int = 4,
     transformer: Scalar = "logistic_mixture",
     components: int = 8,
@@ -82,6 +83,9 @@ def tarflow(
       reach: how many rows and columns of patches around one that network, if there is one, is
         given, of those before; 0 for none, which is better for the 8x8 digits. What is near tells
         the most of natural images, and attention would have to learn where it is.
+      far: that network, if there is one, and the transformer see no number further from zero than
+        this, in standard deviations of the data, lest samples run away; see `jflow.nets.TwoLevel`.
+        None for no bound.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.
@@ -115,13 +119,12 @@ def tarflow(
         width, layers, heads, positions=positions, remat=_remat(memory),
         context=entering("tarflow", context_shape, dequantization), **more,
     )  # fmt: skip
-    maker = _within(net, within, reach, patch, image_shape, more)
+    maker = _within(net, within, (reach, far), patch, image_shape, more)
     layer = MaskedAutoregressive(function, net=maker, guidance=guidance)
     _check_guidance(guidance, context_shape, dequantization)
     few = ResidualConvNet(32, dropout=dropout, dtype=dtype)
     noise = noise_of("tarflow", dequantization, values, few)
-    count = pairs("tarflow", blocks, "blocks")
-    body = Chain((pixels(alpha), *_there_and_back(layer, count, image_shape, patch)))
+    body = Chain((pixels(alpha), *_there_and_back(layer, blocks, image_shape, patch)))
     return Flow(of_values(values, body, 3, noise), image_shape, context_shape=context_shape)
 
 
@@ -147,25 +150,26 @@ def _remat(memory: str) -> bool | None:
 
 
 def _within(
-    net: CausalTransformer, within: int | None, reach: int, patch: int, image_shape: Any, more: Any
+    net: CausalTransformer, within: int | None, near: Any, patch: int, image_shape: Any, more: Any
 ) -> CausalTransformer | TwoLevel:
     """The transformer, or that with a network of the numbers of a patch, where it has several."""
     check_counts("tarflow", within=1 if within is None else within)
+    reach, far = near
     check_counts("tarflow", 0, reach=reach)
     size = patch**2 * image_shape[2]
     if within is None or size == 1:
         return net
     grid = {"row": image_shape[1] // patch, "reach": reach} if reach else {}
-    return TwoLevel(net, MADE((within * size,), direct=True, **more), size=size, **grid)
+    return TwoLevel(net, MADE((within * size,), direct=True, **more), size=size, far=far, **grid)
 
 
 def _there_and_back(
-    layer: MaskedAutoregressive, count: int, image_shape: tuple[int, int, int], patch: int
+    layer: MaskedAutoregressive, blocks: int, image_shape: tuple[int, int, int], patch: int
 ) -> tuple[Bijector, ...]:
     """Pairs of layers like that, in both orders of patches, between images and images."""
     shape = Patchify(image_shape, patch).latent_shape(tuple(image_shape))
     pair = (layer.clone(order=order) for order in ("natural", "reversed"))
-    both: Bijector = Repeat(Chain(tuple(pair)), count)
+    both: Bijector = Repeat(Chain(tuple(pair)), pairs("tarflow", blocks, "blocks"))
     if isinstance(layer.net, TwoLevel):
         flat = (math.prod(shape),)
         both = Chain((Reshape(shape, flat), both, Reshape(flat, shape)))

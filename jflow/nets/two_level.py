@@ -11,16 +11,15 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import check_counts, check_numbers
 from jflow.functional.autoregressive import BlockStep, Causal, Step
 from jflow.functional.masked_steps import MaskedFunction, set_rows
 from jflow.nets.functions import as_function, without_dropout
 from jflow.nets.made import MADE
 from jflow.nets.transformer import CausalTokens, CausalTransformer, TokenFunction
 
-# What is near counts no further from zero than about this, in standard deviations of what stands
-# after an actnorm: samples grow from token to token where it counts without a bound.
-_FAR = 8.0
+# Of networks without `far`, tokens that are near count no further from zero than about this.
+_NEAR_FAR = 8.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,9 @@ class TwoLevel:
 
     So all numbers depend on all before, as if each were a token, and attention is of D / size.
     Images are such vectors after `Patchify` and `Reshape`. With `row`, n_j are the tokens before j
-    that are next to it in the image, as 8 tanh(n / 8), so that samples do not run away: of what is
-    near, attention would have to learn where it is. It is for numbers of about unit variance.
+    that are next to it in the image: of what is near, attention would have to learn where it is.
+    With `far`, both networks see a number x as far * tanh(x / far): beyond what data have, a masked
+    network would go on along lines, and samples run away.
     A step of the slow direction computes one number; the transformer runs in the first step of each
     token alone.
 
@@ -49,10 +49,13 @@ class TwoLevel:
       row: how many tokens a row of the image has; None for tokens of something else, whose n_j is
         empty. The layer's order must be "natural" or "reversed" for n_j to be near.
       reach: how many rows and columns around j belong to n_j, if there is a row.
+      far: no number counts further from zero than this. Some of the data should, so that nothing
+        samples can be is new to the networks: 3 where numbers have about unit variance. None for
+        no bound, but one of 8 for n_j.
 
     Raises:
-      ValueError: a size, row or reach below 1, or (on call) a size that does not divide D, or a row
-        that does not divide D / size; a transformer of vectors.
+      ValueError: a size, row or reach below 1, a far that is not above 0, or (on call) a size that
+        does not divide D, or a row that does not divide D / size; a transformer of vectors.
       TypeError: outer or inner are no such networks.
 
     Reference: Yu et al., MEGABYTE, 2023, https://arxiv.org/abs/2305.07185
@@ -65,10 +68,12 @@ class TwoLevel:
     size: int = field(default=4, kw_only=True)
     row: int | None = field(default=None, kw_only=True)
     reach: int = field(default=1, kw_only=True)
+    far: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         row = 1 if self.row is None else self.row
         check_counts("TwoLevel", size=self.size, row=row, reach=self.reach)
+        check_numbers("TwoLevel", above=0, far=1.0 if self.far is None else self.far)
         for name, kind in (("outer", CausalTransformer), ("inner", MADE)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
@@ -111,11 +116,12 @@ class _TwoLevel(nn.Module):
         parts = -(-self.config.outer.width // size)
         # Not zero at the start, as the last layer of `inner` is: nothing would be learned of both.
         outer = CausalTokens(parts, self.config.outer, gain=1.0, name="outer")(x, context)
-        grid = None if self.config.row is None else (self.config.row, self.config.reach)
+        row, reach, far = self.config.row, self.config.reach, self.config.far
+        grid = None if row is None else (row, reach, _NEAR_FAR if far is None else None)
         h = jnp.zeros((*x.shape[:-1], parts * size), x.dtype)
         given = jnp.concatenate([h, _near(x, grid)], axis=-1)
         inner = as_function(self.config.inner(self.outputs).copy(name="inner"), x, given)
-        return TwoLevelFunction(outer, inner, size, parts, grid)
+        return TwoLevelFunction(outer, inner, size, parts, grid, far)
 
 
 class _Cache(NamedTuple):
@@ -145,22 +151,25 @@ class TwoLevelFunction(Causal):
         it: the `MaskedFunction` of these.
       size: numbers of a token.
       parts: of a summary, for each number of a token.
-      grid: how many tokens a row has, and how many rows and columns around are near; or None.
+      grid: how many tokens a row has, how many rows and columns around are near, and how far from
+        zero these count if that is not said by far; or None.
+      far: how far from zero numbers count; or None.
     """
 
     outer: TokenFunction
     inner: Partial
     size: int = field(metadata={"static": True})
     parts: int = field(metadata={"static": True})
-    grid: tuple[int, int] | None = field(metadata={"static": True})
+    grid: tuple[int, int, float | None] | None = field(metadata={"static": True})
+    far: float | None = field(metadata={"static": True})
 
     def __call__(self, u: Array) -> Array:
-        tokens = _tokens(u, self.size)
+        tokens = self._tokens(u)
         near = _near(tokens, self.grid)
         return self._flat(self._bound(tokens, self.outer(tokens), near)(tokens))
 
     def careful(self, u: Array) -> Array:
-        tokens = _tokens(u, self.size)
+        tokens = self._tokens(u)
         near = _near(tokens, self.grid)
         return self._flat(self._bound(tokens, self.outer.careful(tokens), near).careful(tokens))
 
@@ -169,7 +178,7 @@ class TwoLevelFunction(Causal):
         return replace(self, outer=outer, inner=inner)
 
     def start(self, like: Array) -> tuple[Any, Step]:
-        tokens, size = _tokens(like, self.size), self.size
+        tokens, size = self._tokens(like), self.size
         nothing = jnp.zeros_like(tokens[..., 0, :])
         outer, next_token = self.outer.start(tokens)
         sum_up = partial(self._sum_up, next_token, nothing)
@@ -181,6 +190,7 @@ class TwoLevelFunction(Causal):
 
         def step(cache: _Cache, i: Array, before: Array) -> Any:
             j, k = i // size, i % size
+            before = _seen(before, self.far)
             at = jnp.maximum(i - 1, 0)
             numbers = lax.dynamic_update_slice_in_dim(cache.numbers, before[..., None], at, axis=-1)
             at_j = partial(jax.tree.map, lambda a: a[j])
@@ -208,10 +218,10 @@ class TwoLevelFunction(Causal):
                 f"Jacobi: block must be a multiple of the {self.size} numbers of a token; got "
                 f"{size}"
             )
-        outer, next_tokens = self.outer.start_blocks(_tokens(like, self.size), size // self.size)
+        outer, next_tokens = self.outer.start_blocks(self._tokens(like), size // self.size)
 
         def step(outer: Any, i: Array, u: Array) -> Any:
-            j, tokens = i // self.size, _tokens(u, self.size)
+            j, tokens = i // self.size, self._tokens(u)
             outer, h = next_tokens(outer, j, tokens)
             near = _near(tokens, self.grid, j + np.arange(size // self.size, dtype=np.int32))
             tokens = lax.dynamic_slice_in_dim(tokens, j, size // self.size, axis=-2)
@@ -236,6 +246,10 @@ class TwoLevelFunction(Causal):
         known = jnp.concatenate([summaries.reshape(*batch, size * parts), near], axis=-1)
         return self.inner(tokens, known)
 
+    def _tokens(self, u: Array) -> Array:
+        """Tokens of u as the networks see them."""
+        return _seen(_tokens(u, self.size), self.far)
+
     def _flat(self, params: Array) -> Array:
         *batch, count, size, outputs = params.shape
         return params.reshape(*batch, count * size, outputs)
@@ -252,16 +266,19 @@ def _tokens(x: Array, size: int) -> Array:
     return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
 
 
-def _near(tokens: Array, grid: tuple[int, int] | None, j: Any = slice(None)) -> Array:
+def _seen(x: Array, far: float | None) -> Array:
+    return x if far is None else far * jnp.tanh(x / far)
+
+
+def _near(tokens: Array, grid: tuple[int, int, float | None] | None, j: Any = slice(None)) -> Array:
     """Of each token (*batch, T, F), or of token j, those before that are near it: (..., F * count).
 
-    Bounded, zeros where the image ends; an empty axis without a grid.
+    Zeros where the image ends; an empty axis without a grid.
     """
-    count = tokens.shape[-2]
-    ago = np.zeros((count, 0), np.int32) if grid is None else _neighbours(count, *grid)
-    place = jnp.asarray(ago)[j]
+    count, (*about, far) = tokens.shape[-2], grid or (1, 0, None)
+    place = jnp.asarray(_neighbours(count, *about))[j]
     found = jnp.where(place[..., None] >= 0, jnp.take(tokens, jnp.maximum(place, 0), axis=-2), 0)
-    found = _FAR * jnp.tanh(found / _FAR)
+    found = _seen(found, far)
     return found.reshape(*found.shape[:-2], place.shape[-1] * tokens.shape[-1])
 
 
