@@ -6,7 +6,7 @@ Reads it by TensorFlow Datasets, or a file: --dataset cifar10.npz (x_train, y_tr
 y_test). Training images are mirrored at random.
 Nothing published of such flows is known to us; Flow++ has 3.08 by learned noise (Ho et al., 2019).
 Sized for one GPU; it has not been run to its end yet, so there is no figure of ours but of a small
-one on a subset (docs/transformers.md): 3.83 bits/dim after half an hour on one CPU core.
+one on a subset (docs/transformers.md): 3.66 bits/dim after half an hour on one CPU core.
 """
 
 from experiments.config import ImageExperiment

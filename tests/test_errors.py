@@ -205,9 +205,12 @@ def test_networks_that_are_not_causal_are_refused_where_these_are_wanted(net):
 
 
 def test_networks_of_velocities_are_for_layers_along_paths():
-    velocities = (nets.Potential(4), nets.Denoiser(nets.MLP((4,))))
-    for net in velocities:
-        jb.Continuous(net)
-        jb.SDE(net)
-        with pytest.raises(TypeError, match="the one that is given return velocities"):
-            jb.Coupling(jt.Affine(), net=net)
+    net = nets.Denoiser(nets.MLP((4,)))
+    jb.Continuous(net)
+    jb.SDE(net)
+    with pytest.raises(TypeError, match="the one that is given return velocities"):
+        jb.Coupling(jt.Affine(), net=net)
+
+
+def test_a_score_may_be_the_slope_of_a_potential():
+    jb.Continuous(nets.Denoiser(nets.Potential(4), predicts="score"))

@@ -142,6 +142,24 @@ def test_a_flow_with_later_defaults_is_told_what_was_built_then():
     assert jflow.load(folder, flow=flow).flow == flow
 
 
+def test_a_flow_without_a_recipe_with_later_defaults_is_told_too(tmp_path):
+    """Its description then had no `far`, and no array tells it."""
+    flow = FLOWS["tarflow-reach"]().clone(recipe=None)
+    jflow.Density(flow, made("tarflow-reach").variables).save(tmp_path)
+
+    def earlier(described):
+        items = described.values() if isinstance(described, dict) else described
+        if isinstance(described, dict) and described.get("is") == "TwoLevel":
+            del described["far"]
+        for item in items if isinstance(described, dict | list) else ():
+            earlier(item)
+
+    altered(tmp_path, earlier)
+    with pytest.raises(ValueError, match=r"far was None, and is 3\.0"):
+        jflow.load(tmp_path, flow=FLOWS["tarflow-far"]().clone(recipe=None))
+    assert jflow.load(tmp_path, flow=flow).flow == flow
+
+
 def test_what_computes_something_else_is_refused(density, tmp_path):
     """As a default that has changed since, which the arrays do not tell."""
     density.save(tmp_path)

@@ -166,6 +166,12 @@ def test_transformers_of_images_are_guided():
     np.testing.assert_array_equal(without.sample(0, 6, CLASSES[-1]), y_new)
 
 
+def test_a_guided_flow_is_fitted_with_checkpoints(autoregressive, tmp_path):
+    quiet = {"context": CLASSES, "key": 0, "steps": 2, "progress": False}
+    fitted, _ = jflow.fit(autoregressive.flow, Y, directory=tmp_path, **quiet)
+    assert np.isfinite(fitted.log_prob(Y[:2], CLASSES[:2])).all()
+
+
 def test_what_guided_autoregressive_layers_refuse(autoregressive):
     flow = autoregressive.flow
     with pytest.raises(ValueError, match="drop_context must be a number at least 0 and below 1"):

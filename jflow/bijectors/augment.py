@@ -34,7 +34,7 @@ class Augment(Bijector):
       event_ndim: 1 for vectors, 3 for images.
 
     Raises:
-      TypeError: `net` is a network, where what makes networks is wanted.
+      TypeError: `net` is a network, where what makes them is wanted, or makes other ones.
       ValueError: a number out of range; (on call) inverse without the stream "noise".
 
     References: Dupont et al., 2019, https://arxiv.org/abs/1904.01681; Huang et al., 2020,

@@ -64,7 +64,8 @@ class Continuous(OneMethod):
       event_ndim: 1 for vectors, 3 for images, of which f is a network of images.
 
     Raises:
-      TypeError: `net` is a network, `trace` not an estimator of traces, or a solver none.
+      TypeError: `net` is a network or makes other ones, `trace` not an estimator of traces, or a
+        solver none.
       ValueError: another argument is out of range; (on call) there is no key.
       FloatingPointError: (on call, outside jit) steps did not suffice. Inside jit, they give NaN.
 

@@ -37,7 +37,7 @@ class Coupling(OfTransformer):
         keeps some particles, and (1, 3) some coordinates of each.
 
     Raises:
-      TypeError: `net` is a network, where what makes networks is wanted.
+      TypeError: `net` is a network, where what makes them is wanted, or makes other ones.
       ValueError: an unknown mask, one that does not fit the event, or a transformer that takes
         no parameters.
 

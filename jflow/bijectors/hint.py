@@ -30,7 +30,7 @@ class HINT(OfTransformer):
       depth: how many times halves are split, 1 for one coupling; None for down to single features.
 
     Raises:
-      TypeError: `net` is a network, where what makes networks is wanted.
+      TypeError: `net` is a network, where what makes them is wanted, or makes other ones.
       ValueError: `depth` below 1, a transformer without parameters, or fewer than 2 features.
 
     Reference: Kruse et al., HINT, 2021, eqs. 8-11, https://arxiv.org/abs/1905.10687

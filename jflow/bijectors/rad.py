@@ -37,7 +37,7 @@ class RAD(Bijector):
       net: makes the network of p's logits; see `jflow.nets`.
 
     Raises:
-      TypeError: `net` is a network, where what makes networks is wanted.
+      TypeError: `net` is a network, where what makes them is wanted, or makes other ones.
       ValueError: forward without the stream "noise".
 
     Reference: Dinh et al., A RAD approach to deep mixture models, 2019, eqs. 4-7,

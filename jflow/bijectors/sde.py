@@ -47,7 +47,8 @@ class SDE(OneMethod):
       event_ndim: 1 for vectors, 3 for images.
 
     Raises:
-      TypeError: `net` or `score` is a network, where what makes networks is wanted.
+      TypeError: `net` or `score` is a network, where what makes them is wanted, or makes other
+        ones.
       ValueError: another argument is out of range; (on call) there is no stream "noise".
 
     References: Tzen and Raginsky, 2019, https://arxiv.org/abs/1905.09883; Peluchetti and Favaro,

@@ -34,7 +34,7 @@ class AbsoluteValue(Bijector):
       event_ndim: 1 for vectors, 3 for images.
 
     Raises:
-      TypeError: `net` is a network, where what makes networks is wanted.
+      TypeError: `net` is a network, where what makes them is wanted, or makes other ones.
       ValueError: `event_ndim` is no count; or forward without the stream "noise".
 
     Reference: Nielsen et al., SurVAE flows, 2020, table 2, https://arxiv.org/abs/2007.02731

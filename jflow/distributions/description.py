@@ -82,7 +82,7 @@ def difference(then: Any, now: Any, path: str = "", *, values_only: bool = False
 
 
 def as_now(described: Any) -> Any:
-    """A description by an earlier version, in which bijectors had a direction, as one of today."""
+    """A description by an earlier version, as one of today: bijectors had a direction then."""
     if isinstance(described, list):
         return [as_now(item) for item in described]
     if not isinstance(described, dict):
@@ -90,6 +90,8 @@ def as_now(described: Any) -> Any:
     now = {name: as_now(item) for name, item in described.items()}
     if now.get("is") == "Invert" and "transformer" in now:
         return now | {"is": "Inverted"}
+    if now.get("is") == "TwoLevel":
+        return {"far": None} | now
     if now.get("is") == "RowAutoregressive" and "hidden" in now:
         sizes = {name: now.pop(name) for name in ("hidden", "rows", "width")}
         now["net"] = {**now["net"], "is": "RowNet"} | sizes

@@ -25,7 +25,7 @@ from jflow.flows.checks import (
     pixels,
     scalar,
 )
-from jflow.functional.arguments import check_counts
+from jflow.functional.arguments import check_counts, check_numbers
 from jflow.nets import MADE, CausalTransformer, ResidualConvNet, TwoLevel
 
 
@@ -83,9 +83,9 @@ def tarflow(
       reach: how many rows and columns of patches around one that network, if there is one, is
         given, of those before; 0 for none, which is better for the 8x8 digits. What is near tells
         the most of natural images, and attention would have to learn where it is.
-      far: that network, if there is one, and the transformer see no number further from zero than
+      far: with that network, neither it nor the transformer sees a number further from zero than
         this, in standard deviations of the data, lest samples run away; see `jflow.nets.TwoLevel`.
-        None for no bound.
+        None for no such bound.
       heads: of attention; they divide the width.
       transformer: the scalar function.
       components: of mixtures; bins of splines; units of deep sigmoids.
@@ -156,6 +156,7 @@ def _within(
     check_counts("tarflow", within=1 if within is None else within)
     reach, far = near
     check_counts("tarflow", 0, reach=reach)
+    check_numbers("tarflow", above=0, far=1.0 if far is None else far)
     size = patch**2 * image_shape[2]
     if within is None or size == 1:
         return net

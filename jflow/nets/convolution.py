@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -144,6 +145,8 @@ class ZeroConvNet(Dtypes):
     Attributes:
       dtype, param_dtype: see `Dtypes`.
     """
+
+    makes: ClassVar[str] = "arrays"
 
     @property
     def event_ndim(self) -> int:

@@ -34,7 +34,7 @@ class Denoiser:
       predicts: "noise", "data" or "score".
 
     Raises:
-      TypeError: `net` is a network, or `path` no `functional.Path`.
+      TypeError: `net` is a network or makes other ones, or `path` no `functional.Path`.
       ValueError: another kind; or the velocity would be infinite at an end: of "noise" and "score"
         a must be above 0 at t = 0, of "data" b at t = 1. Or the path has noise besides.
 

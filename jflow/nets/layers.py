@@ -110,6 +110,8 @@ class Net(Dtypes):
     """What all hidden layers share.
 
     Attributes:
+      makes: (of the class) what its networks return, of which layers want one kind: "arrays",
+        "causal functions", "contractions" or "velocities".
       activation: the nonlinearity: "silu", "relu", "gelu", "elu", "tanh", "softplus", or a
         function, elementwise.
       dropout: the share of hidden values dropped in training, that is when the RNG stream

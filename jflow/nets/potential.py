@@ -49,7 +49,7 @@ class Potential(Dtypes):
     Reference: Onken et al., 2021, eqs. 10-17, https://arxiv.org/abs/2006.00104
     """
 
-    makes: ClassVar[str] = "velocities"
+    makes: ClassVar[str] = "arrays"
 
     width: int = 64
     layers: int = 2

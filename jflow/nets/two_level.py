@@ -49,9 +49,9 @@ class TwoLevel:
       row: how many tokens a row of the image has; None for tokens of something else, whose n_j is
         empty. The layer's order must be "natural" or "reversed" for n_j to be near.
       reach: how many rows and columns around j belong to n_j, if there is a row.
-      far: no number counts further from zero than this. Some of the data should, so that nothing
-        samples can be is new to the networks: 3 where numbers have about unit variance. None for
-        no bound, but one of 8 for n_j.
+      far: no number counts further from zero than this. Some of the data should be about as far, so
+        that little that samples can be is new to the networks: 3 where numbers have about unit
+        variance. None for no bound, but one of 8 for n_j.
 
     Raises:
       ValueError: a size, row or reach below 1, a far that is not above 0, or (on call) a size that
@@ -73,7 +73,9 @@ class TwoLevel:
     def __post_init__(self) -> None:
         row = 1 if self.row is None else self.row
         check_counts("TwoLevel", size=self.size, row=row, reach=self.reach)
-        check_numbers("TwoLevel", above=0, far=1.0 if self.far is None else self.far)
+        if self.far is not None:
+            check_numbers("TwoLevel", above=0, far=self.far)
+            object.__setattr__(self, "far", float(self.far))
         for name, kind in (("outer", CausalTransformer), ("inner", MADE)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
