@@ -2,8 +2,8 @@
 
 A tenth of the training images go without their class, so that samples may follow it more than those
 that are learned: `density.with_guidance(2.0)`. Classes by Bayes' rule have an accuracy, too.
-Expected: test 1.720 bits/dim given the class, standard error 0.014, and an accuracy of 98.0 % of the
-300 test images, in 3 minutes on one core of an AMD EPYC beside another job.
+Expected: test 1.720 bits/dim given the class, standard error 0.014, and an accuracy of 98.0 % of
+the 300 test images, in 3 minutes on one core of an AMD EPYC beside another job.
 """
 
 from experiments.config import ImageExperiment

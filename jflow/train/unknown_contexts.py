@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from jflow.distributions.exchange import guidance_of
 from jflow.distributions.flow import Flow
@@ -36,7 +37,7 @@ def check_unknown(flow: Flow, variables: Any, y: Any, context: Any) -> None:
     """
     if context is None or not guidance_of(flow):
         return
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(variables)):
         return  # only shapes are asked for
     rngs, unknown = {"noise": jax.random.key(0)}, jnp.full_like(as_wide(context), jnp.nan)
     run = jax.jit(lambda v: flow.apply(v, y, unknown, method="log_prob", rngs=rngs))
