@@ -115,7 +115,7 @@ def student(name: str, teacher: jflow.Density, new: np.ndarray, truth: np.ndarra
     pairs = train.draw_pairs(teacher.with_solver(Adaptive(1e-4)), 0, 100_000)
     apart, drawn = time.perf_counter() - begun, train.draw_pairs(teacher, 1, 5_000)
     pupil, _ = jflow.fit(
-        RECIPES["nsf, autoregressive"][0](), pairs, key=0, steps=4_000, batch_size=512,
+        RECIPES["nsf, autoregressive"][0](), pairs, key=0, steps=8_000, batch_size=512,
         learning_rate=3e-3, evaluate_every=1_000, progress=False,
     )  # fmt: skip
     seconds = time.perf_counter() - begun
