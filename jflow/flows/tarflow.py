@@ -150,11 +150,16 @@ def _remat(memory: str) -> bool | None:
 
 
 def _within(
-    net: CausalTransformer, within: int | None, near: Any, patch: int, image_shape: Any, more: Any
+    net: CausalTransformer,
+    within: int | None,
+    seen: tuple[int, float | None],
+    patch: int,
+    image_shape: Any,
+    more: Any,
 ) -> CausalTransformer | TwoLevel:
     """The transformer, or that with a network of the numbers of a patch, where it has several."""
     check_counts("tarflow", within=1 if within is None else within)
-    reach, far = near
+    reach, far = seen
     check_counts("tarflow", 0, reach=reach)
     check_numbers("tarflow", above=0, far=1.0 if far is None else far)
     size = patch**2 * image_shape[2]
